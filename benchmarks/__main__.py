@@ -1,0 +1,50 @@
+"""Measure every row as a ratio against a floor in the same run, and print the table.
+
+python -m benchmarks                      all rows
+python -m benchmarks --only ws_roundtrip  one row (repeatable)
+python -m benchmarks --pairs 9 --json     more pairs, for machines
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+
+from benchmarks import acp, jail, process, sockets
+from benchmarks.measure import Outcome, Row
+
+ROWS: tuple[Row, ...] = (*sockets.ROWS, *acp.ROWS, *jail.ROWS, *process.ROWS)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    lines = ["| row | ours | floor | ratio (min to max) | target |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {o.row.name} | {o.ours:,.4g} {o.row.unit} | {o.floor:,.4g} {o.row.unit} "
+        f"| {o.ratio:.2f} ({o.low:.2f} to {o.high:.2f}) | {o.row.target} |"
+        for o in outcomes
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="ROW", choices=[row.name for row in ROWS])
+    parser.add_argument("--pairs", type=int, default=5, metavar="N", help="pairs of measurements (default 5)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    chosen = [row for row in ROWS if not options.only or row.name in options.only]
+    outcomes = []
+    for row in chosen:
+        print(f"{row.name}: {row.what}", file=sys.stderr)
+        outcomes.append(row.run(options.pairs))
+    if options.json:
+        print(json.dumps({"machine": platform.platform(), "rows": [outcome.plain() for outcome in outcomes]}, indent=1))
+    else:
+        print(table(outcomes))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

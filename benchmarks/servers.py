@@ -1,0 +1,78 @@
+"""Processes that are measured: the host as users start it, and the bare servers it is held against."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+UNLIMITED = {"KANDEV_GATEWAY__REQUESTS_PER_S": "1000000", "KANDEV_GATEWAY__REQUEST_BURST": "1000000"}
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    token: str
+    pid: int
+
+
+@contextmanager
+def started(command: list[str], env: dict[str, str], home: Path) -> Iterator[Server]:
+    """Start it and wait for the line of JSON that tells its address."""
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError((home / "log").read_text())
+        token = home / "data/token"
+        yield Server(json.loads(line)["url"], token.read_text().strip() if token.exists() else "", process.pid)
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+@contextmanager
+def host(config: str = "", **env: str) -> Iterator[Server]:
+    """`kandev-host up` on a free port, in a data folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="kandev-bench-") as folder:
+        home = Path(folder)
+        (home / "config.toml").write_text(config)
+        command = [
+            sys.executable,
+            "-m",
+            "kandev_host",
+            "up",
+            "--port",
+            "0",
+            "--json",
+            "--config",
+            str(home / "config.toml"),
+        ]
+        with started(command, {**UNLIMITED, "KANDEV_HOME": str(home / "data"), **env}, home) as server:
+            yield server
+
+
+@contextmanager
+def bare(module: str) -> Iterator[Server]:
+    """A floor: `python -m benchmarks.MODULE`, which prints its address."""
+    with (
+        tempfile.TemporaryDirectory(prefix="kandev-bench-") as folder,
+        started([sys.executable, "-m", f"benchmarks.{module}"], {}, Path(folder)) as server,
+    ):
+        yield server

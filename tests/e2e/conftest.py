@@ -1,0 +1,91 @@
+"""A real host in a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+AUTHOR = {
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.org",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.org",
+}
+
+
+@dataclass
+class HostProcess:
+    """`kandev-host up` on a free port, with a data folder that outlives it."""
+
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    url: str = ""
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
+        env = {**os.environ, "KANDEV_HOME": str(self.home), **self.env}
+        log = (self.home.parent / "host.log").open("a")
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+        log.close()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, (self.home.parent / "host.log").read_text()
+        self.url = json.loads(line)["url"]
+
+    @property
+    def token(self) -> str:
+        return (self.home / "token").read_text().strip()
+
+    def log(self) -> str:
+        return (self.home.parent / "host.log").read_text()
+
+    def kill(self) -> None:
+        """As a power cut would: no clean-up of any kind."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        if self.process is None or self.process.poll() is not None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostProcess]:
+    host = HostProcess(tmp_path / "data")
+    host.start()
+    yield host
+    host.stop()
+    if host.process is not None and host.process.stdout is not None:
+        host.process.stdout.close()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A small repository of a user's, with two commits."""
+    folder = tmp_path / "project"
+    env = {**os.environ, **AUTHOR, "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=folder, env=env, check=True, capture_output=True)
+
+    folder.mkdir()
+    git("init", "-q", "-b", "main")
+    (folder / "README.md").write_text("# A project\n\nIt greets.\n")
+    (folder / "hello.py").write_text("print('hello')\n")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    (folder / "hello.py").write_text("print('hello, world')\n")
+    git("commit", "-qam", "second")
+    return folder
