@@ -1,0 +1,77 @@
+"""Who acts, what they may ask for, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from kandev_host.interfaces.runtimes import Mount
+
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who acts: `kind` is user, agent, service or host. Scopes are like `tasks:write`; `*` holds all."""
+
+    id: str
+    kind: Literal["user", "agent", "service", "host"]
+    name: str
+    scopes: frozenset[str] = frozenset()
+
+    def may(self, scope: str) -> bool:
+        return "*" in self.scopes or scope in self.scopes
+
+
+class Authenticator(Protocol):
+    """Turns a credential into a Principal. Compares in constant time."""
+
+    async def authenticate(self, token: str) -> Principal | None:
+        """The principal of this bearer token, or None."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Where measurements go. Must neither block nor raise; names carry their unit, labels never an id."""
+
+    def count(self, name: str, value: float, labels: Mapping[str, str]) -> None: ...
+
+    def observe(self, name: str, seconds: float, labels: Mapping[str, str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler knows of the request that it serves. `subscribe` joins the caller's socket to a topic."""
+
+    principal: Principal
+    request_id: str
+    subscribe: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Action(Generic[Q]):
+    """One WebSocket action. A plain function as handler is answered at once; a coroutine gets a task of its own."""
+
+    name: str
+    request: type[Q]
+    handler: Callable[[Call, Q], Any | Awaitable[Any]]
+    scope: str
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy says: deny beats ask beats allow. `reason` is journalled."""
+
+    effect: Literal["allow", "ask", "deny"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchExtras:
+    """What a plugin adds to one launch: environment, mounts, loopback services."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    allow: tuple[str, ...] = ()

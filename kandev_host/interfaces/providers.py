@@ -1,0 +1,43 @@
+"""Selectable implementations: what the settings choose by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider(Generic[S, T]):
+    """One selectable implementation: `[use] runtime = NAME` chooses it, `[runtime.NAME]` holds its settings.
+
+    `settings` is a msgspec Struct (`forbid_unknown_fields`) or None for one without settings. `missing` names
+    the extra to install when a library of the provider is absent: it is then listed, but selecting it is an error.
+    """
+
+    name: str
+    open: Callable[[S, Environment], AbstractAsyncContextManager[T]]
+    settings: type[S] | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the host tells a provider that it opens: its data folder (0700) and its own version."""
+
+    data_dir: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Can it be used? If not: why, and the exact thing to do about it."""
+
+    ok: bool
+    reason: str | None = None
+    fix: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,160 @@
+"""Durable rows and events, and their delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from kandev_host.errors import KandevError
+from kandev_host.events import Event, Sink
+from kandev_host.models import Row
+
+R = TypeVar("R", bound=Row)
+
+
+Op = Literal["=", "in", "<", "<=", ">", ">=", "match"]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Insert this row, or replace the one with its id."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete the row of this kind and id; rows that belong to it go with it (foreign keys cascade)."""
+
+    kind: type[Row]
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """A precondition: the row exists and its `field` has one of `values`; with no field, only that it exists.
+
+    A commit whose precondition fails writes nothing and answers `error`.
+    """
+
+    kind: type[Row]
+    id: str
+    error: KandevError
+    field: str | None = None
+    values: tuple[Any, ...] = ()
+
+
+Change = Put | Remove | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Changes that become durable together or not at all. Events get their `seq` in the order given."""
+
+    changes: Sequence[Change]
+    preconditions: Sequence[Expect] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[R]):
+    """Rows and, where more follow, the opaque cursor to ask on with."""
+
+    rows: list[R]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """`journal_id` changes when history was replaced (a restore); `oldest` is the first `seq` still kept."""
+
+    journal_id: str
+    head: int
+    oldest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result; `snippet` marks the matches with [ and ]."""
+
+    kind: str
+    id: str
+    task_id: str | None
+    snippet: str
+    score: float
+
+
+class Store(Protocol):
+    """Durable rows and events. Acknowledged means committed to disk (reliability: P1).
+
+    Raises `Busy` when another process holds the database beyond 5 s, `StorageFull` when the disk is full.
+    """
+
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Sequence[int] | KandevError]:
+        """Write all in one transaction. Each answers the `seq` of its events, or the error that undid it alone.
+
+        Only the journal calls this. `seq` grows in the order of the commits and of the events in them.
+        """
+        ...
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        """The row with this id."""
+        ...
+
+    async def find(
+        self,
+        kind: type[R],
+        where: Sequence[tuple[str, Op, Any]] = (),
+        *,
+        order: Sequence[str] = ("created_at", "id"),
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[R]:
+        """Rows that meet every condition, in `order` (a leading `-` is descending; end it with a unique field).
+
+        `None` with `=` means unknown; `match` (field `text`) is a full-text query and never fails on its syntax.
+        Raises `ValidationFailed("cursor", …)` for a cursor that this order did not make.
+        """
+        ...
+
+    async def count(self, kind: type[Row], where: Sequence[tuple[str, Op, Any]] = ()) -> int:
+        """How many rows meet every condition."""
+        ...
+
+    async def events(
+        self, after_seq: int, *, topics: Sequence[str] = ("*",), limit: int = 500, action_prefix: str = ""
+    ) -> list[Event]:
+        """Durable events after `after_seq` that belong to one of the topics, by `seq`."""
+        ...
+
+    async def journal_state(self) -> JournalState:
+        """Where the journal stands, as committed."""
+        ...
+
+    async def search(
+        self, text: str, *, kinds: Sequence[str] = (), task_id: str | None = None, limit: int = 20
+    ) -> list[Hit]:
+        """Full-text search over tasks, messages, logs and commands; any text is a valid query."""
+        ...
+
+
+class Subscription(Protocol):
+    """One subscriber's topics. Closing it, also twice, ends the deliveries at once."""
+
+    def add(self, topic: str) -> None: ...
+
+    def discard(self, topic: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Bus(Protocol):
+    """Delivery after commit. The journal is the truth; the bus is a relay and may lose what it holds in a crash."""
+
+    def subscribe(self, topics: Iterable[str], sink: Sink) -> Subscription:
+        """Call `sink` with each event of these topics, in order, once. A sink neither blocks nor raises."""
+        ...
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Deliver committed (or transient) events."""
+        ...

@@ -1,0 +1,268 @@
+"""Plugins: found through entry points of group `kandev`, checked, collected by name.
+
+A misspelt hook, a duplicate name or an unknown selected name stops the start (`PluginError`, with the fix). A plugin
+that raises is listed as broken, with its reason, and the host goes on; unless the settings select something of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import pluggy
+
+from kandev_host import hookspecs
+from kandev_host.errors import PluginError
+from kandev_host.interfaces import Action, AgentType, Provider
+from kandev_host.version import __version__
+
+log = logging.getLogger(__name__)
+
+GROUP = "kandev"
+CORE = "core"
+State = Literal["active", "disabled", "broken", "unavailable"]
+# Provider hooks, and the word of [use] for what they provide.
+PROVIDERS = {
+    "kandev_runtimes": "runtime",
+    "kandev_stores": "store",
+    "kandev_buses": "bus",
+    "kandev_authenticators": "authenticator",
+    "kandev_telemetry": "telemetry",
+}
+
+
+@dataclass(slots=True)
+class PluginInfo:
+    """One line of `kandev-host plugins`. `provides` maps a kind (runtime, agent, action…) to names."""
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+    provides: dict[str, list[str]] = field(default_factory=dict)
+    state: State = "active"
+    reason: str | None = None
+
+
+class Plugins:
+    """What the plugins bring, by name. Data is collected at `load_plugins`; actions and the like once services stand."""
+
+    def __init__(self, manager: pluggy.PluginManager, infos: list[PluginInfo]) -> None:
+        self._manager = manager
+        self._infos = {info.name: info for info in infos}
+        self.agent_types: dict[str, AgentType] = {}
+        self.providers: dict[str, dict[str, Provider[Any, Any]]] = {kind: {} for kind in PROVIDERS.values()}
+        owners: dict[tuple[str, str], str] = {}
+        for item, plugin in self._collect("kandev_agent_types", AgentType):
+            self._own(owners, plugin, "agent", item.name)
+            self.agent_types[item.name] = item
+        for hook, kind in PROVIDERS.items():
+            for provider, plugin in self._collect(hook, Provider):
+                self._own(owners, plugin, kind, provider.name)
+                self.providers[kind][provider.name] = provider
+        self._mark_unavailable()
+
+    @property
+    def infos(self) -> list[PluginInfo]:
+        """Every plugin found, the core first, then by name."""
+        return sorted(self._infos.values(), key=lambda info: (info.name != CORE, info.name))
+
+    def provider(self, kind: str, name: str) -> Provider[Any, Any]:
+        """The selected provider. Raises `PluginError` if it is unknown, not installed, or its plugin is broken."""
+        found = self.providers[kind].get(name)
+        if found is None:
+            raise PluginError(self._unknown(kind, name))
+        if found.missing:
+            raise PluginError(f'[use] {kind} = "{name}" needs a library that is not installed: {install(found.missing)}')
+        return found
+
+    def actions(self, services: Any) -> list[Action[Any]]:
+        """Every action of every plugin, the core's first. Raises `PluginError` for a name that two plugins claim."""
+        owners: dict[tuple[str, str], str] = {}
+        actions = []
+        for action, plugin in self._collect("kandev_actions", Action, services=services):
+            self._own(owners, plugin, "action", action.name)
+            actions.append(action)
+        return actions
+
+    def routes(self, services: Any) -> list[tuple[str, str, Callable[..., Any]]]:
+        """Extra HTTP routes. Raises `PluginError` for a path that two plugins claim."""
+        owners: dict[tuple[str, str], str] = {}
+        routes = []
+        for route, plugin in self._collect("kandev_routes", tuple, services=services):
+            self._own(owners, plugin, "route", f"{route[0]} {route[1]}")
+            routes.append(route)
+        return routes
+
+    def lifespans(self, services: Any) -> list[tuple[str, Any]]:
+        """Background work, each with the name of its plugin."""
+        return [(plugin, item) for item, plugin in self._collect("kandev_lifespan", object, services=services)]
+
+    def per_request(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """The implementations of a hook that is called while the host runs, each with the name of its plugin."""
+        return [(impl.plugin_name, _by_keyword(impl)) for impl in self._implementations(hook)]
+
+    def broken(self, plugin: str, reason: str) -> None:
+        """Note that a plugin failed; a failure of the core itself is the host's. Raises `PluginError` for that."""
+        if plugin == CORE:
+            raise PluginError(f"the host's own plugin failed: {reason}")
+        log.warning("plugin %s is broken: %s", plugin, reason)
+        info = self._infos[plugin]
+        info.state, info.reason = "broken", reason
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        """Oldest registration first: the core, then by name."""
+        implementations: list[pluggy.HookImpl] = getattr(self._manager.hook, hook).get_hookimpls()
+        return [impl for impl in implementations if self._infos[impl.plugin_name].state == "active"]
+
+    def _collect(self, hook: str, kind: type[Any], **arguments: Any) -> Iterable[tuple[Any, str]]:
+        for impl in self._implementations(hook):
+            try:
+                items = _items(_by_keyword(impl)(**arguments), kind, hook)
+            except Exception as error:  # a plugin's own fault, of any kind, is contained here
+                self.broken(impl.plugin_name, f"{hook}: {describe(error)}")
+                continue
+            for item in items:
+                yield item, impl.plugin_name
+
+    def _own(self, owners: dict[tuple[str, str], str], plugin: str, kind: str, name: str) -> None:
+        first = owners.setdefault((kind, name), plugin)
+        names = self._infos[plugin].provides.setdefault(kind, [])
+        if first != plugin or name in names:
+            raise PluginError(
+                f"{kind} {name!r} is provided by plugin {first!r} and by plugin {plugin!r};"
+                f' block one of them: [plugins] disabled = ["{plugin}"]'
+            )
+        names.append(name)
+
+    def _unknown(self, kind: str, name: str) -> str:
+        known = sorted(self.providers[kind])
+        close = difflib.get_close_matches(name, known, n=1)
+        near = f"; did you mean {close[0]!r}?" if close else ""
+        lost = "".join(
+            f"; plugin {info.name!r} is {info.state}" + (f" ({info.reason})" if info.reason else "")
+            for info in self.infos
+            if info.state in ("broken", "disabled")
+        )
+        return f'[use] {kind} = "{name}": no plugin provides it; there are {", ".join(known) or "none"}{near}{lost}'
+
+    def _mark_unavailable(self) -> None:
+        missing = {
+            (kind, provider.name): provider.missing
+            for kind, providers in self.providers.items()
+            for provider in providers.values()
+            if provider.missing
+        }
+        for info in self._infos.values():
+            names = [(kind, name) for kind, provided in info.provides.items() for name in provided]
+            if info.state == "active" and names and all(name in missing for name in names):
+                info.state, info.reason = "unavailable", install(missing[names[0]] or "")
+
+
+def load_plugins(disabled: Iterable[str] = (), *, found: Iterable[EntryPoint] | None = None) -> Plugins:
+    """Import, check and collect all plugins that are not disabled. Raises `PluginError`."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    from kandev_host import core
+
+    manager.register(core, CORE)
+    infos = [PluginInfo(CORE, "kandev-host", __version__)]
+    blocked = set(disabled)
+    points = _distinct(entry_points(group=GROUP) if found is None else found)
+    for name, point in sorted(points.items()):
+        info = PluginInfo(name, point.dist and point.dist.name, point.dist and point.dist.version)
+        infos.append(info)
+        if name in blocked:
+            info.state, info.reason = "disabled", "by [plugins] disabled"
+        else:
+            _register(manager, point, info)
+    unknown = blocked - points.keys()
+    if unknown:
+        raise PluginError(f"[plugins] disabled names {sorted(unknown)[0]!r}; the plugins are {', '.join(sorted(points))}")
+    return Plugins(manager, infos)
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def install(extra: str) -> str:
+    """The command that brings a missing extra."""
+    return extra if " " in extra else f"pip install 'kandev-host[{extra}]'"
+
+
+def _distinct(found: Iterable[EntryPoint]) -> dict[str, EntryPoint]:
+    points: dict[str, EntryPoint] = {}
+    for point in found:
+        other = points.setdefault(point.name, point)
+        if other is not point or point.name == CORE:
+            owners = [item.dist.name if item.dist else item.value for item in (other, point)]
+            first = "the host itself" if point.name == CORE else owners[0]
+            raise PluginError(f"plugin {point.name!r} comes from {first} and from {owners[1]}; uninstall one of them")
+    return points
+
+
+def _register(manager: pluggy.PluginManager, point: EntryPoint, info: PluginInfo) -> None:
+    try:
+        plugin = point.load()
+    except (Exception, SystemExit) as error:  # whatever an import does, it is the plugin's fault
+        info.state, info.reason = "broken", f"{point.value}: {describe(error)}"
+        log.warning("plugin %s is broken: %s", info.name, info.reason)
+        return
+    if manager.is_blocked(info.name) or manager.get_name(plugin) is not None:
+        raise PluginError(f"plugin {info.name!r} is the same object as plugin {manager.get_name(plugin)!r}")
+    _check_hooks(plugin, info.name)
+    manager.register(plugin, info.name)
+
+
+def _check_hooks(plugin: Any, name: str) -> None:
+    known = {hook: function for hook, function in vars(hookspecs).items() if hook.startswith("kandev_")}
+    home = plugin.__name__ if inspect.ismodule(plugin) else None
+    fix = f'fix the plugin, or block it: [plugins] disabled = ["{name}"]'
+    for attribute, value in inspect.getmembers(plugin, inspect.isroutine):
+        marks = getattr(value, f"{hookspecs.PROJECT}_impl", None)
+        ours = attribute.startswith("kandev_") and (home is None or getattr(value, "__module__", home) == home)
+        if marks is None and not ours:
+            continue
+        hook = (marks or {}).get("specname") or attribute
+        if hook not in known:
+            close = difflib.get_close_matches(hook, list(known), n=1)
+            meant = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
+            raise PluginError(f"plugin {name!r}: {hook} is not a hook{meant} ({fix})")
+        if marks is None:
+            raise PluginError(f"plugin {name!r}: {hook} lacks @hookimpl ({fix})")
+        if marks.get("wrapper") or marks.get("hookwrapper"):
+            raise PluginError(f"plugin {name!r}: {hook} is a wrapper; hooks return data here ({fix})")
+        _check_arguments(value, known[hook], f"plugin {name!r}: {hook}", fix)
+
+
+def _check_arguments(implementation: Callable[..., Any], spec: Callable[..., Any], what: str, fix: str) -> None:
+    given = list(inspect.signature(spec).parameters)
+    taken = [item.name for item in inspect.signature(implementation).parameters.values() if item.default is item.empty]
+    wrong = [item for item in taken if item not in given]
+    if wrong:
+        raise PluginError(f"{what}: takes {wrong[0]!r}; the hook gives ({', '.join(given)}) ({fix})")
+
+
+def _by_keyword(impl: pluggy.HookImpl) -> Callable[..., Any]:
+    def call(**arguments: Any) -> Any:
+        return impl.function(*(arguments[name] for name in impl.argnames))
+
+    return call
+
+
+def _items(returned: Any, kind: type[Any], hook: str) -> list[Any]:
+    """A hook returns several, one, or none."""
+    if returned is None:
+        return []
+    several = not isinstance(returned, kind) and isinstance(returned, Iterable) and not isinstance(returned, Mapping)
+    items = list(returned) if several else [returned]
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"{hook} returned {type(item).__name__}, not {kind.__name__}")
+    return items
