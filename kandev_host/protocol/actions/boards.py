@@ -1,0 +1,121 @@
+"""board.* and column.*"""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from kandev_host.models import Board, Column
+from kandev_host.protocol.actions.fields import (
+    Description,
+    Id,
+    Name,
+    PageRequest,
+    Position,
+    Request,
+    Response,
+    TaskState,
+    Unset,
+    Version,
+    WipLimit,
+)
+
+
+class BoardList(PageRequest, frozen=True, kw_only=True):
+    pass
+
+
+class BoardCreate(Request, frozen=True, kw_only=True):
+    """A new board comes with the columns To Do, In Progress, Blocked and Done."""
+
+    name: Name
+    description: Description | None = None
+    owner_id: Id | None = None
+
+
+class BoardGet(Request, frozen=True, kw_only=True):
+    board_id: Id
+
+
+class BoardUpdate(Request, frozen=True, kw_only=True):
+    board_id: Id
+    name: Name | Unset = UNSET
+    description: Description | Unset | None = UNSET
+    expected_version: Version | None = None
+
+
+class BoardDelete(Request, frozen=True, kw_only=True):
+    """With running agents it is refused unless `force`, which stops them first."""
+
+    board_id: Id
+    force: bool = False
+    expected_version: Version | None = None
+
+
+class ColumnList(PageRequest, frozen=True, kw_only=True):
+    board_id: Id
+
+
+class ColumnCreate(Request, frozen=True, kw_only=True):
+    """Without `position` it becomes the last one. At most one column of a board stands for a state."""
+
+    board_id: Id
+    name: Name
+    position: Position | None = None
+    wip_limit: WipLimit | None = None
+    state: TaskState | None = None
+
+
+class ColumnUpdate(Request, frozen=True, kw_only=True):
+    column_id: Id
+    name: Name | Unset = UNSET
+    wip_limit: WipLimit | Unset | None = UNSET
+    state: TaskState | Unset | None = UNSET
+    expected_version: Version | None = None
+
+
+class ColumnMove(Request, frozen=True, kw_only=True):
+    """A position beyond the end means the end."""
+
+    column_id: Id
+    position: Position
+    expected_version: Version | None = None
+
+
+class ColumnDelete(Request, frozen=True, kw_only=True):
+    """Only an empty column can be deleted."""
+
+    column_id: Id
+    expected_version: Version | None = None
+
+
+class BoardReply(Response, frozen=True, kw_only=True):
+    board: Board
+
+
+class BoardWithColumns(Response, frozen=True, kw_only=True):
+    board: Board
+    columns: list[Column]
+
+
+class BoardsReply(Response, frozen=True, kw_only=True):
+    boards: list[Board]
+    next_cursor: str | None = None
+
+
+class BoardDeleted(Response, frozen=True, kw_only=True):
+    board_id: str
+    deleted: bool = True
+
+
+class ColumnReply(Response, frozen=True, kw_only=True):
+    column: Column
+
+
+class ColumnsReply(Response, frozen=True, kw_only=True):
+    columns: list[Column]
+    next_cursor: str | None = None
+
+
+class ColumnDeleted(Response, frozen=True, kw_only=True):
+    column_id: str
+    deleted: bool = True

@@ -1,0 +1,152 @@
+"""task.* and the subscriptions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, field
+
+from kandev_host.models import Task
+from kandev_host.protocol.actions.fields import (
+    AgentName,
+    Branch,
+    Description,
+    Id,
+    Metadata,
+    PageRequest,
+    Position,
+    Priority,
+    Reason,
+    RepositoryUrl,
+    Request,
+    Response,
+    Seq,
+    TaskState,
+    Title,
+    Topic,
+    Unset,
+    Version,
+)
+
+BlockedBy = Annotated[list[Id], Meta(max_length=100)]
+
+
+class TaskList(PageRequest, frozen=True, kw_only=True):
+    """`query` is full text over title and description; any text is valid."""
+
+    board_id: Id | None = None
+    column_id: Id | None = None
+    state: TaskState | None = None
+    agent_type: AgentName | None = None
+    query: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    priority_min: Priority | None = None
+
+
+class TaskCreate(Request, frozen=True, kw_only=True):
+    """`repository_url` is a local path or a git URL; the agents work on a clone of their own."""
+
+    board_id: Id
+    title: Title
+    description: Description
+    priority: Priority = 0
+    column_id: Id | None = None
+    agent_type: AgentName | None = None
+    repository_url: RepositoryUrl | None = None
+    branch: Branch | None = None
+    blocked_by: BlockedBy = field(default_factory=list)
+    metadata: Metadata = field(default_factory=dict)
+
+
+class TaskGet(Request, frozen=True, kw_only=True):
+    task_id: Id
+
+
+class TaskUpdate(Request, frozen=True, kw_only=True):
+    """Absent fields stay; null clears those that may be empty. `metadata` and `blocked_by` are replaced whole."""
+
+    task_id: Id
+    title: Title | Unset = UNSET
+    description: Description | Unset = UNSET
+    priority: Priority | Unset = UNSET
+    agent_type: AgentName | Unset | None = UNSET
+    repository_url: RepositoryUrl | Unset | None = UNSET
+    branch: Branch | Unset | None = UNSET
+    blocked_by: BlockedBy | Unset = UNSET
+    metadata: Metadata | Unset = UNSET
+    expected_version: Version | None = None
+
+
+class TaskDelete(Request, frozen=True, kw_only=True):
+    """With a live agent it is refused unless `force`, which stops the agent first."""
+
+    task_id: Id
+    force: bool = False
+    expected_version: Version | None = None
+
+
+class TaskStateChange(Request, frozen=True, kw_only=True):
+    task_id: Id
+    state: TaskState
+    reason: Reason | None = None
+    expected_version: Version | None = None
+
+
+class TaskMove(Request, frozen=True, kw_only=True):
+    """A position beyond the end means the end. A column that stands for a state changes the state."""
+
+    task_id: Id
+    column_id: Id
+    position: Position
+    expected_version: Version | None = None
+
+
+class TaskSubscribe(Request, frozen=True, kw_only=True):
+    """With `after_seq`, the stored events after it come first; `journal_id` is the one the client knows."""
+
+    task_id: Id
+    after_seq: Seq | None = None
+    journal_id: Id | None = None
+
+
+class TaskUnsubscribe(Request, frozen=True, kw_only=True):
+    task_id: Id
+
+
+class EventsSubscribe(Request, frozen=True, kw_only=True):
+    """Topics are `task:<id>`, `board:<id>`, `agent:<id>`, `shell:<id>` and `*`."""
+
+    topics: Annotated[list[Topic], Meta(min_length=1, max_length=100)] = field(default_factory=lambda: ["*"])
+    after_seq: Seq | None = None
+    journal_id: Id | None = None
+
+
+class EventsUnsubscribe(Request, frozen=True, kw_only=True):
+    """Without `topics`, all of them."""
+
+    topics: Annotated[list[Topic], Meta(min_length=1, max_length=100)] | None = None
+
+
+class TaskReply(Response, frozen=True, kw_only=True):
+    task: Task
+
+
+class TasksReply(Response, frozen=True, kw_only=True):
+    tasks: list[Task]
+    next_cursor: str | None = None
+
+
+class TaskDeleted(Response, frozen=True, kw_only=True):
+    task_id: str
+    deleted: bool = True
+
+
+class Subscribed(Response, frozen=True, kw_only=True):
+    """`seq` is the head at the moment of subscribing: what comes later is delivered."""
+
+    journal_id: str
+    seq: int
+    topics: list[str]
+
+
+class Unsubscribed(Response, frozen=True, kw_only=True):
+    topics: list[str]

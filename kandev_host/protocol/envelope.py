@@ -1,0 +1,120 @@
+"""The WebSocket message: `{"id", "type", "action", "payload", "timestamp"}`, and `seq` where there is one.
+
+Pure: bytes in, bytes out. A request keeps its payload undecoded until its action is known. Unknown envelope fields
+are ignored, so that newer clients can talk to older hosts; unknown *payload* fields are refused by each action.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from kandev_host.errors import BadRequest, KandevError
+
+if TYPE_CHECKING:
+    from kandev_host.events import Event
+
+ID_LIMIT_CHARS = 128
+ACTION_LIMIT_CHARS = 128
+EMPTY = Raw(b"{}")
+
+# Possessive (Python 3.11), so that an unclosed string costs no backtracking.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a client sends. `timestamp` and whatever else it says is not read."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=ID_LIMIT_CHARS)]
+    type: Literal["request"]
+    action: Annotated[str, Meta(min_length=1, max_length=ACTION_LIMIT_CHARS)]
+    payload: Raw = EMPTY
+
+
+class Message(msgspec.Struct):
+    """What the host sends. Responses to reads carry the `seq` they were read at, durable events their own."""
+
+    id: str | None
+    type: Literal["response", "notification", "error"]
+    action: str | None
+    payload: Any
+    timestamp: datetime
+    seq: int | UnsetType = UNSET
+
+
+class _Addressed(msgspec.Struct):
+    id: Any = None
+    action: Any = None
+
+
+_requests = msgspec.json.Decoder(Request)
+_addresses = msgspec.json.Decoder(_Addressed)
+_encoder = msgspec.json.Encoder()
+
+
+class BadEnvelope(BadRequest):
+    """Not a request. `id` and `action` are the client's, where they could be read."""
+
+    def __init__(self, message: str, id: str | None = None, action: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+        self.action = action
+
+
+def decode_request(frame: bytes, depth_limit: int = 64) -> Request:
+    """The request in `frame`. Raises `BadEnvelope` for anything else."""
+    if frame.count(b"[") + frame.count(b"{") > depth_limit and deeper_than(frame, depth_limit):
+        raise BadEnvelope(f"The message is nested deeper than {depth_limit} levels")
+    try:
+        return _requests.decode(frame)
+    except msgspec.ValidationError as error:
+        id, action = _address(frame)
+        raise BadEnvelope(f"Not a request: {error}", id, action) from None
+    except (ValueError, RecursionError) as error:
+        # A msgspec DecodeError is a ValueError, and so is the UnicodeDecodeError of a string that is not UTF-8.
+        raise BadEnvelope(f"Not JSON: {error}") from None
+
+
+def deeper_than(frame: bytes, limit: int) -> bool:
+    """Does any bracket outside strings open deeper than `limit`? Linear in C per level: no parser is trusted with it."""
+    brackets = _STRINGS.sub(b"", frame).translate(_SQUARE, _NOT_BRACKETS)
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def encode_response(id: str, action: str, payload: Any, seq: int | UnsetType = UNSET) -> bytes:
+    """An answer. Raises `TypeError` when the payload is not JSON."""
+    return _encoder.encode(Message(id, "response", action, payload, datetime.now(UTC), seq))
+
+
+def encode_error(id: str | None, action: str | None, error: KandevError) -> bytes:
+    """A refusal: `{"code", "message", "details"}`."""
+    payload = {"code": error.code, "message": error.message, "details": error.details}
+    return _encoder.encode(Message(id, "error", action, payload, datetime.now(UTC)))
+
+
+def encode_notification(event: Event) -> bytes:
+    """An event as its subscribers get it; the payload is embedded as it was stored."""
+    seq = UNSET if event.seq is None else event.seq
+    return _encoder.encode(Message(event.id, "notification", event.action, event.payload, event.created_at, seq))
+
+
+def _address(frame: bytes) -> tuple[str | None, str | None]:
+    try:
+        found = _addresses.decode(frame)
+    except (ValueError, RecursionError):
+        return None, None
+    id, action = found.id, found.action
+    return (
+        id if isinstance(id, str) and 0 < len(id) <= ID_LIMIT_CHARS else None,
+        action if isinstance(action, str) and 0 < len(action) <= ACTION_LIMIT_CHARS else None,
+    )
