@@ -1,0 +1,66 @@
+"""jail_spawn: the full profile of kandev_sandbox running `true`, against bare bwrap with the same options."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.measure import Measure, Row
+from kandev_sandbox import Bwrap, Policy, examine, open_jail
+from kandev_sandbox.argv import Descriptors, environment, options
+from kandev_sandbox.layout import Layout
+
+SPAWNS = 30
+UID = 1_999_999_999
+TRUE = "/usr/bin/true"
+
+
+async def jail_ms(policy: Policy, bwrap: Bwrap) -> float:
+    """Median milliseconds from asking for a jail until its command has ended and nothing is left."""
+    times = []
+    for _ in range(SPAWNS):
+        start = time.perf_counter()
+        async with open_jail(policy, [TRUE], bwrap=bwrap) as jail:
+            await jail.wait()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+def bare_ms(policy: Policy, bwrap: Bwrap) -> float:
+    folders = [folder for folder in (policy.workspace, policy.home, policy.tmp) if folder is not None]
+    sources = {folder: str(folder) for folder in folders}
+    arguments = options(policy, Layout.detect(), sources, Descriptors(0, 0, {}), env=environment(policy, {}))
+    arguments = arguments[: arguments.index("--json-status-fd")]
+    times = []
+    for _ in range(SPAWNS):
+        start = time.perf_counter()
+        subprocess.run([str(bwrap.path), *arguments, "--", TRUE], check=True, capture_output=True)
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Measure, Measure]]:
+    bwrap = asyncio.run(examine()).chosen()
+    with tempfile.TemporaryDirectory(prefix="kandev-bench-") as folder:
+        places = [Path(folder) / name for name in ("workspace", "home", "tmp")]
+        root = os.geteuid() == 0
+        for place in places:
+            place.mkdir()
+            if root:
+                os.chown(place, UID, UID)
+        workspace, home, tmp = places
+        policy = Policy(workspace=workspace, home=home, tmp=tmp, uid=UID if root else None)
+        yield (lambda: asyncio.run(jail_ms(policy, bwrap)), lambda: bare_ms(policy, bwrap))
+
+
+ROWS = (
+    Row("jail_spawn", "the full profile running true, against bare bwrap with the same options", "ms", "≤ 1.3", opened),
+)
