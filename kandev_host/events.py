@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Sink = Callable[["Event"], None]
 ALL = "*"
+logger = logging.getLogger(__name__)
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -54,7 +56,7 @@ def event(action: str, payload: Any, **fields: Any) -> Event:
 
 
 class MemorySubscription:
-    """One subscriber's topics. Closing it, also twice, ends the deliveries at once."""
+    """One subscriber's topics. Closing it, also twice, ends the deliveries at once, also within a `publish`."""
 
     def __init__(self, bus: MemoryBus, sink: Sink) -> None:
         self._bus = bus
@@ -64,12 +66,14 @@ class MemorySubscription:
     def add(self, topic: str) -> None:
         self.topics.add(topic)
         self._bus.members[topic].add(self)
+        self._bus.version += 1
 
     def discard(self, topic: str) -> None:
         self.topics.discard(topic)
         members = self._bus.members.get(topic)
         if members is not None:
             members.discard(self)
+            self._bus.version += 1
             if not members:
                 del self._bus.members[topic]
 
@@ -79,10 +83,14 @@ class MemorySubscription:
 
 
 class MemoryBus:
-    """Delivers inside this process, in order, at most once per subscription. Sinks must neither block nor raise."""
+    """Delivers inside this process, in order, at most once per subscription. Sinks must neither block nor raise.
+
+    One that raises all the same is logged and closed; the others get their events.
+    """
 
     def __init__(self) -> None:
         self.members: dict[str, set[MemorySubscription]] = defaultdict(set)
+        self.version = 0
 
     def subscribe(self, topics: Iterable[str], sink: Sink) -> MemorySubscription:
         subscription = MemorySubscription(self, sink)
@@ -91,14 +99,35 @@ class MemoryBus:
         return subscription
 
     def publish(self, events: Sequence[Event]) -> None:
-        members = self.members
+        # Neighbours mostly have the same topics: who hears them is found once, until somebody comes or goes.
+        found: dict[tuple[str | None, ...], list[MemorySubscription]] = {}
+        version = self.version
         for item in events:
-            found: set[MemorySubscription] = set()
-            for topic in item.topics():
-                if topic in members:
-                    found |= members[topic]
-            for subscription in found:
-                subscription.sink(item)
+            if version != self.version:
+                found, version = {}, self.version
+            key = (item.task_id, item.board_id, item.agent_id)
+            audience = found.get(key)
+            if audience is None:
+                audience = found[key] = self._audience(item)
+            for subscription in audience:
+                if subscription.topics:
+                    self._deliver(subscription, item)
+
+    def _audience(self, item: Event) -> list[MemorySubscription]:
+        audience: set[MemorySubscription] = set()
+        for topic in item.topics():
+            audience |= self.members.get(topic, _NOBODY)
+        return list(audience)
+
+    def _deliver(self, subscription: MemorySubscription, item: Event) -> None:
+        try:
+            subscription.sink(item)
+        except Exception:
+            logger.exception("A subscriber failed on %s and is cut", item.action)
+            subscription.close()
+
+
+_NOBODY: frozenset[MemorySubscription] = frozenset()
 
 
 def open_memory_bus(_settings: object = None) -> AbstractAsyncContextManager[Bus]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 TaskState = Literal["TODO", "IN_PROGRESS", "BLOCKED", "COMPLETED", "FAILED", "CANCELLED"]
 AgentStatus = Literal["PENDING", "STARTING", "RUNNING", "COMPLETED", "FAILED", "STOPPED"]
@@ -20,6 +20,7 @@ PermissionState = Literal["pending", "allowed", "rejected", "cancelled"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 UsageSource = Literal["agent", "gateway"]
 
+LOCAL_USER_ID = "00000000-0000-7000-8000-000000000001"
 LIVE_STATUSES: tuple[AgentStatus, ...] = ("PENDING", "STARTING", "RUNNING")
 
 

@@ -7,9 +7,8 @@ that raises is listed as broken, with its reason, and the host goes on; unless t
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import pluggy
 from kandev_host import hookspecs
 from kandev_host.errors import PluginError
 from kandev_host.interfaces import Action, AgentType, Provider
+from kandev_host.plugin_checks import KNOWN, check_hooks, items_of
 from kandev_host.version import __version__
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class PluginInfo:
 
 
 class Plugins:
-    """What the plugins bring, by name. Data is collected at `load_plugins`; actions and the like once services stand."""
+    """What the plugins bring, by name. Actions and the like are collected once services stand."""
 
     def __init__(self, manager: pluggy.PluginManager, infos: list[PluginInfo]) -> None:
         self._manager = manager
@@ -64,6 +64,8 @@ class Plugins:
             for provider, plugin in self._collect(hook, Provider):
                 self._own(owners, plugin, kind, provider.name)
                 self.providers[kind][provider.name] = provider
+        self._drop_broken(owners)
+        self._note_other_hooks()
         self._mark_unavailable()
 
     @property
@@ -77,7 +79,9 @@ class Plugins:
         if found is None:
             raise PluginError(self._unknown(kind, name))
         if found.missing:
-            raise PluginError(f'[use] {kind} = "{name}" needs a library that is not installed: {install(found.missing)}')
+            raise PluginError(
+                f'[use] {kind} = "{name}" needs a library that is not installed: {install(found.missing)}'
+            )
         return found
 
     def actions(self, services: Any) -> list[Action[Any]]:
@@ -122,7 +126,7 @@ class Plugins:
     def _collect(self, hook: str, kind: type[Any], **arguments: Any) -> Iterable[tuple[Any, str]]:
         for impl in self._implementations(hook):
             try:
-                items = _items(_by_keyword(impl)(**arguments), kind, hook)
+                items = items_of(_by_keyword(impl)(**arguments), kind, hook)
             except Exception as error:  # a plugin's own fault, of any kind, is contained here
                 self.broken(impl.plugin_name, f"{hook}: {describe(error)}")
                 continue
@@ -150,6 +154,21 @@ class Plugins:
         )
         return f'[use] {kind} = "{name}": no plugin provides it; there are {", ".join(known) or "none"}{near}{lost}'
 
+    def _drop_broken(self, owners: dict[tuple[str, str], str]) -> None:
+        for (kind, name), plugin in owners.items():
+            info = self._infos[plugin]
+            if info.state == "broken":
+                info.provides.clear()
+                (self.agent_types if kind == "agent" else self.providers[kind]).pop(name)
+
+    def _note_other_hooks(self) -> None:
+        collected = {"kandev_agent_types", *PROVIDERS}
+        for hook in KNOWN.keys() - collected:
+            for impl in self._implementations(hook):
+                self._infos[impl.plugin_name].provides.setdefault("hooks", []).append(hook)
+        for info in self._infos.values():
+            info.provides.get("hooks", []).sort()
+
     def _mark_unavailable(self) -> None:
         missing = {
             (kind, provider.name): provider.missing
@@ -174,7 +193,8 @@ def load_plugins(disabled: Iterable[str] = (), *, found: Iterable[EntryPoint] | 
     blocked = set(disabled)
     points = _distinct(entry_points(group=GROUP) if found is None else found)
     for name, point in sorted(points.items()):
-        info = PluginInfo(name, point.dist and point.dist.name, point.dist and point.dist.version)
+        owner = point.dist
+        info = PluginInfo(name, owner.name if owner else None, owner.version if owner else None)
         infos.append(info)
         if name in blocked:
             info.state, info.reason = "disabled", "by [plugins] disabled"
@@ -182,7 +202,9 @@ def load_plugins(disabled: Iterable[str] = (), *, found: Iterable[EntryPoint] | 
             _register(manager, point, info)
     unknown = blocked - points.keys()
     if unknown:
-        raise PluginError(f"[plugins] disabled names {sorted(unknown)[0]!r}; the plugins are {', '.join(sorted(points))}")
+        raise PluginError(
+            f"[plugins] disabled names {sorted(unknown)[0]!r}; the plugins are {', '.join(sorted(points))}"
+        )
     return Plugins(manager, infos)
 
 
@@ -192,8 +214,8 @@ def describe(error: BaseException) -> str:
 
 
 def install(extra: str) -> str:
-    """The command that brings a missing extra."""
-    return extra if " " in extra else f"pip install 'kandev-host[{extra}]'"
+    """The command that brings a missing extra, given as `docker` or `kandev-host[docker]`."""
+    return f"pip install '{extra if '[' in extra else f'kandev-host[{extra}]'}'"
 
 
 def _distinct(found: Iterable[EntryPoint]) -> dict[str, EntryPoint]:
@@ -216,37 +238,8 @@ def _register(manager: pluggy.PluginManager, point: EntryPoint, info: PluginInfo
         return
     if manager.is_blocked(info.name) or manager.get_name(plugin) is not None:
         raise PluginError(f"plugin {info.name!r} is the same object as plugin {manager.get_name(plugin)!r}")
-    _check_hooks(plugin, info.name)
+    check_hooks(plugin, info.name)
     manager.register(plugin, info.name)
-
-
-def _check_hooks(plugin: Any, name: str) -> None:
-    known = {hook: function for hook, function in vars(hookspecs).items() if hook.startswith("kandev_")}
-    home = plugin.__name__ if inspect.ismodule(plugin) else None
-    fix = f'fix the plugin, or block it: [plugins] disabled = ["{name}"]'
-    for attribute, value in inspect.getmembers(plugin, inspect.isroutine):
-        marks = getattr(value, f"{hookspecs.PROJECT}_impl", None)
-        ours = attribute.startswith("kandev_") and (home is None or getattr(value, "__module__", home) == home)
-        if marks is None and not ours:
-            continue
-        hook = (marks or {}).get("specname") or attribute
-        if hook not in known:
-            close = difflib.get_close_matches(hook, list(known), n=1)
-            meant = f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(known)}"
-            raise PluginError(f"plugin {name!r}: {hook} is not a hook{meant} ({fix})")
-        if marks is None:
-            raise PluginError(f"plugin {name!r}: {hook} lacks @hookimpl ({fix})")
-        if marks.get("wrapper") or marks.get("hookwrapper"):
-            raise PluginError(f"plugin {name!r}: {hook} is a wrapper; hooks return data here ({fix})")
-        _check_arguments(value, known[hook], f"plugin {name!r}: {hook}", fix)
-
-
-def _check_arguments(implementation: Callable[..., Any], spec: Callable[..., Any], what: str, fix: str) -> None:
-    given = list(inspect.signature(spec).parameters)
-    taken = [item.name for item in inspect.signature(implementation).parameters.values() if item.default is item.empty]
-    wrong = [item for item in taken if item not in given]
-    if wrong:
-        raise PluginError(f"{what}: takes {wrong[0]!r}; the hook gives ({', '.join(given)}) ({fix})")
 
 
 def _by_keyword(impl: pluggy.HookImpl) -> Callable[..., Any]:
@@ -254,15 +247,3 @@ def _by_keyword(impl: pluggy.HookImpl) -> Callable[..., Any]:
         return impl.function(*(arguments[name] for name in impl.argnames))
 
     return call
-
-
-def _items(returned: Any, kind: type[Any], hook: str) -> list[Any]:
-    """A hook returns several, one, or none."""
-    if returned is None:
-        return []
-    several = not isinstance(returned, kind) and isinstance(returned, Iterable) and not isinstance(returned, Mapping)
-    items = list(returned) if several else [returned]
-    for item in items:
-        if not isinstance(item, kind):
-            raise TypeError(f"{hook} returned {type(item).__name__}, not {kind.__name__}")
-    return items

@@ -82,7 +82,7 @@ def decode_request(frame: bytes, depth_limit: int = 64) -> Request:
 
 
 def deeper_than(frame: bytes, limit: int) -> bool:
-    """Does any bracket outside strings open deeper than `limit`? Linear in C per level: no parser is trusted with it."""
+    """Does any bracket outside strings open deeper than `limit`? Linear per level, in C, and no recursion."""
     brackets = _STRINGS.sub(b"", frame).translate(_SQUARE, _NOT_BRACKETS)
     for _ in range(limit):
         if not brackets:

@@ -1,4 +1,4 @@
-"""Every notification of the protocol: its name, and what its payload says. The documentation's table is made of this."""
+"""Every notification of the protocol: its name and its payload. The documentation's table is made of this."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIST = (
     Notification("shell.exited", "shell_id, exit_code"),
     Notification(
         "acp.progress",
-        "progress (0–100), message, current_file, files_processed, total_files; update: ACP's own, unchanged",
+        "progress (0 to 100), message, current_file, files_processed, total_files; update: ACP's own, unchanged",
     ),
     Notification("acp.log", "level, message, metadata; update"),
     Notification("acp.result", "status (completed, cancelled, refused, …), stop_reason, summary, artifacts, usage"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Raw
@@ -227,7 +228,7 @@ class TranscriptEntry(Response, frozen=True, kw_only=True):
     agent_id: str | None
     task_id: str | None
     turn_id: str | None
-    timestamp: str
+    timestamp: datetime
     payload: Raw
 
 

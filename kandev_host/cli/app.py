@@ -1,0 +1,96 @@
+"""The group of subcommands, each imported when it is called, and the one place where errors become a line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from kandev_host.errors import KandevError, StartupError
+from kandev_host.printable import printable
+from kandev_host.version import __version__
+
+# Subcommand → what it is for: `--help` shows these without importing one of them.
+COMMANDS = {
+    "up": "Start the host and serve until Ctrl-C.",
+    "run": "Give an agent one task, watch it work, see its diff.",
+    "agents": "List the agents, and what the missing ones need.",
+    "plugins": "List the plugins and what they provide.",
+    "doctor": "Try runtimes, store and agents, and say how to fix them.",
+    "config": "Show, write and check the settings.",
+    "token": "Show where the log-in token lies, or replace it.",
+}
+CANCELLED = 130
+
+
+class LazyGroup(click.Group):
+    """Subcommand NAME is `command` of module `kandev_host.cli.NAME`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = import_module(f"kandev_host.cli.{cmd_name}").command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start here: kandev-host doctor, then kandev-host run 'Say hello' --agent demo --repo .",
+)
+@click.version_option(__version__, "-V", "--version", message="kandev-host %(version)s")
+@click.option("--debug", is_flag=True, help="Show the whole trace of an unexpected error.")
+def group(debug: bool) -> None:
+    """Start any coding agent in a jail, watch it, steer it, count what it costs."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit status."""
+    try:
+        # standalone_mode would print usage and exit by itself, in more than one line.
+        return int(group.main(list(arguments), "kandev-host", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return CANCELLED
+    except BrokenPipeError:
+        # The reader has gone, as in `| head`; without this Python complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # the last place: every error is one line, and the trace is for who asks
+        message, status, expected = _explained(_alone(error))
+        if not expected and "--debug" in arguments:
+            raise
+        click.echo(f"kandev-host: {printable(' '.join(message.split()))}", err=True)
+        return status
+
+
+def _alone(error: BaseException) -> BaseException:
+    """The error inside groups of one: task groups wrap what happens in them."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _explained(error: BaseException) -> tuple[str, int, bool]:
+    """The line, the exit status, and whether this is an error that we know."""
+    if isinstance(error, click.ClickException):
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "kandev-host"
+        return f"{error.format_message()} See: {where} --help", error.exit_code, True
+    if isinstance(error, StartupError):
+        return str(error), 1, True
+    if isinstance(error, KandevError):
+        fix = error.details.get("fix")
+        return error.message + (f" Fix: {fix}" if fix else ""), 1, True
+    return f"unexpected {type(error).__name__}: {error} (add --debug for the trace)", 1, False

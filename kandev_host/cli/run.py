@@ -1,0 +1,115 @@
+"""`kandev-host run`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kandev_host.cli.options import as_json, example, load_settings, settings_options
+
+if TYPE_CHECKING:
+    from kandev_host.cli.running.conversation import Order
+    from kandev_host.settings.load import Loaded
+
+TITLE_CHARS = 80
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/\s@]+@[^/\s:]+:", re.IGNORECASE)
+
+
+@click.command(
+    epilog=example(
+        """\
+kandev-host run "Add a test for the parser" --agent demo --repo .
+kandev-host run "Fix the login bug" --agent opencode --repo https://example.org/app.git --branch main
+kandev-host run - --agent demo --repo . --yes --policy contained --json < prompt.txt | jq .
+Exit status: 0 completed, 1 failed, 2 wrong usage, 3 blocked or refused, 130 cancelled."""
+    )
+)
+@click.argument("prompt")
+@click.option("--agent", required=True, help="Agent type; see: kandev-host agents")
+@click.option("--repo", metavar="PATH|URL", help="Repository to work on; the agent gets a clone of its own.")
+@click.option("--branch", help="Branch to start from [default: the one checked out].")
+@click.option("--title", help="Title of the task [default: the prompt's first line].")
+@click.option("--yes", is_flag=True, help="Do not ask; needs --policy.")
+@click.option(
+    "--policy",
+    type=click.Choice(["contained", "unattended"]),
+    help="With --yes: allow what the jail confines, or everything.",
+)
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
+@settings_options
+@as_json
+def command(
+    prompt: str,
+    agent: str,
+    repo: str | None,
+    branch: str | None,
+    title: str | None,
+    yes: bool,
+    policy: str | None,
+    timeout_s: float | None,
+    config: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> int:
+    """Give an agent one task, watch it work, see its diff.
+
+    PROMPT is what to do; - reads it from standard input. The running host is used, or one is started for the time.
+    Ctrl-C cancels the turn; a second one stops the agent.
+    """
+    if yes != (policy is not None):
+        raise click.UsageError("--yes and --policy go together: --yes --policy contained")
+    from kandev_host.cli.running.conversation import Order
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text.strip():
+        raise click.UsageError("The prompt is empty.")
+    order = Order(
+        prompt=text,
+        agent=agent,
+        title=title or text.strip().splitlines()[0][:TITLE_CHARS],
+        repository_url=repo and repository(repo),
+        branch=branch,
+        preset=policy,
+        timeout_s=timeout_s,
+    )
+    return _run(load_settings(config, data_dir), order, as_json=as_json)
+
+
+def repository(repo: str) -> str:
+    """A URL as it is, a local folder as an absolute path. Raises `UsageError` for what is neither."""
+    if _URL.match(repo):
+        return repo
+    path = Path(repo).expanduser()
+    if not path.is_dir():
+        raise click.UsageError(f"--repo: there is no folder {repo}, and it is not a URL.")
+    return str(path.resolve())
+
+
+def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
+    import anyio
+
+    from kandev_host.cli.access import open_client
+    from kandev_host.cli.output import console
+    from kandev_host.cli.running.ask import Asker
+    from kandev_host.cli.running.conversation import Conversation
+    from kandev_host.cli.running.view import JsonView, TerminalView, View
+    from kandev_host.logs import logging_to
+
+    view: View = JsonView() if as_json else TerminalView(console())
+    asker = Asker(console(stderr=as_json), interactive=os.isatty(0))
+    if order.preset == "unattended":
+        click.echo("Unattended: every request of the agent is allowed. The jail alone confines it.", err=True)
+
+    async def converse() -> int:
+        async with open_client(loaded) as (client, url):
+            outcome = await Conversation(client, order, view, asker, url).run()
+        view.finished(outcome)
+        return outcome.exit_status
+
+    with logging_to(loaded.settings.log):
+        return anyio.run(converse)

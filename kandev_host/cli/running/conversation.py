@@ -1,0 +1,223 @@
+"""One run: make the task, start its agent, follow it, answer or pass on its questions, gather what it left."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kandev_host.cli.running.ask import Asker, rejecting
+from kandev_host.cli.running.outcome import Outcome, result_of
+from kandev_host.cli.running.view import View
+from kandev_host.errors import KandevError
+
+LIVE = ("PENDING", "STARTING", "RUNNING")
+STOP_TIMEOUT_S = 15.0
+BOARD = "default"
+
+
+class Client(Protocol):
+    """What a run needs of the WebSocket client."""
+
+    async def call(self, action: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
+
+    def notifications(self) -> AsyncIterator[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for on the command line."""
+
+    prompt: str
+    agent: str
+    title: str
+    repository_url: str | None = None
+    branch: str | None = None
+    preset: str | None = None
+    timeout_s: float | None = None
+
+
+class Conversation:
+    """Talks to one host about one task. `run` returns how it ended; it never raises for what the agent did."""
+
+    def __init__(self, client: Client, order: Order, view: View, asker: Asker, url: str) -> None:
+        self._client = client
+        self._order = order
+        self._view = view
+        self._asker = asker
+        self._url = url
+        self._outcome = Outcome()
+        self._held: list[Mapping[str, Any]] | None = None
+        self._asking: dict[str, anyio.CancelScope] = {}
+        self._turn = anyio.Lock()
+        self._interrupts = 0
+
+    async def run(self) -> Outcome:
+        """Follow the task to its end, or to the time limit, or until Ctrl-C."""
+        task = await self._create()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._listen_for_signals, tasks)
+            reply = await self._client.call("orchestrator.start", self._start_payload(task))
+            self._outcome.task_id, self._outcome.agent_id = task["id"], reply["agent"]["id"]
+            self._view.started(reply["task"], reply["agent"], self._url)
+            with anyio.move_on_after(self._order.timeout_s) as limit:
+                await self._follow(tasks)
+            if limit.cancelled_caught:
+                self._view.note(f"Not done after {self._order.timeout_s:g} s; stopping the agent.")
+                await self._stop(f"not done after {self._order.timeout_s:g} s")
+                self._outcome.result, self._outcome.reason = "failed", f"not done after {self._order.timeout_s:g} s"
+            tasks.cancel_scope.cancel()
+        await self._gather()
+        return self._outcome
+
+    def _start_payload(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        payload = {"task_id": task["id"], "agent_type": self._order.agent}
+        return payload | {"preset": self._order.preset} if self._order.preset else payload
+
+    async def _create(self) -> dict[str, Any]:
+        boards = (await self._client.call("board.list"))["boards"]
+        board = next((item for item in boards if item["name"] == BOARD), None)
+        if board is None:
+            board = (await self._client.call("board.create", {"name": BOARD}))["board"]
+        payload = {"board_id": board["id"], "title": self._order.title, "description": self._order.prompt}
+        optional = {"repository_url": self._order.repository_url, "branch": self._order.branch}
+        payload |= {key: value for key, value in optional.items() if value is not None}
+        created = (await self._client.call("task.create", payload | {"agent_type": self._order.agent}))["task"]
+        return dict(created)
+
+    async def _follow(self, tasks: TaskGroup) -> None:
+        async for message in self._client.notifications():
+            payload = message.get("payload") or {}
+            if self._task_of(payload) != self._outcome.task_id:
+                continue
+            self._show(message)
+            match message.get("action"):
+                case "permission.requested":
+                    tasks.start_soon(self._answer, payload.get("permission") or {})
+                case "permission.resolved":
+                    self._settled((payload.get("permission") or {}).get("id"))
+                case "acp.result":
+                    self._outcome.stop_reason = payload.get("stop_reason")
+                    if self._interrupts:
+                        await self._stop("cancelled at the terminal")
+                case "task.state_changed" | "agent.updated" | "task.updated":
+                    if await self._ended():
+                        return
+        self._outcome.reason = "the host went away"
+
+    @staticmethod
+    def _task_of(payload: Mapping[str, Any]) -> Any:
+        for kind in ("agent", "permission"):
+            if isinstance(payload.get(kind), dict):
+                return payload[kind].get("task_id")
+        if isinstance(payload.get("task"), dict):
+            return payload["task"].get("id")
+        return payload.get("task_id")
+
+    async def _ended(self) -> bool:
+        """The task has come to an end or needs a person, and its agent lives no more."""
+        task = (await self._client.call("task.get", {"task_id": self._outcome.task_id}))["task"]
+        agent = (await self._client.call("agent.status", {"agent_id": self._outcome.agent_id}))["agent"]
+        result = result_of(task["state"])
+        if result is None or agent["status"] in LIVE:
+            return False
+        self._outcome.result = "cancelled" if self._interrupts else result
+        self._outcome.reason = task.get("state_reason") or agent.get("error_message")
+        return True
+
+    def _show(self, message: Mapping[str, Any]) -> None:
+        if self._held is None:
+            self._view.notification(message)
+        else:
+            self._held.append(message)
+
+    async def _answer(self, permission: Mapping[str, Any]) -> None:
+        if permission.get("state") != "pending":
+            return
+        identity = permission["id"]
+        with anyio.CancelScope() as scope:
+            self._asking[identity] = scope
+            try:
+                answer = await self._decide(permission)
+                await self._client.call("permission.respond", {"permission_id": identity, **answer})
+            except KandevError as error:
+                self._view.note(f"The answer was not taken: {error.message}")
+            finally:
+                self._asking.pop(identity, None)
+
+    async def _decide(self, permission: Mapping[str, Any]) -> dict[str, Any]:
+        if not self._asker.interactive:
+            title = (permission.get("tool_call") or {}).get("title")
+            self._view.note(
+                f"Rejected: {title}. Nobody can be asked here; run it at a terminal, or with --yes --policy contained."
+            )
+            return rejecting(permission.get("options") or [])
+        async with self._turn:
+            self._held = []
+            try:
+                return await self._asker.ask(permission)
+            finally:
+                held, self._held = self._held, None
+                for message in held:
+                    self._view.notification(message)
+
+    def _settled(self, permission_id: Any) -> None:
+        scope = self._asking.get(permission_id)
+        if scope is not None:
+            scope.cancel()
+
+    async def _listen_for_signals(
+        self, tasks: TaskGroup, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                self._interrupts += 1
+                if self._outcome.agent_id is None:
+                    tasks.cancel_scope.cancel()
+                elif self._interrupts == 1 and number == signal.SIGINT:
+                    self._view.note("Cancelling the turn; Ctrl-C again stops the agent.")
+                    tasks.start_soon(self._quietly, self._cancel)
+                else:
+                    self._view.note("Stopping the agent.")
+                    tasks.start_soon(self._quietly, lambda: self._stop("stopped at the terminal"))
+
+    async def _quietly(self, step: Callable[[], Any]) -> None:
+        try:
+            await step()
+        except KandevError as error:
+            # The turn may have ended in the meantime, by itself: then there is nothing to cancel.
+            self._view.note(f"{error.message}")
+
+    async def _cancel(self) -> None:
+        for scope in tuple(self._asking.values()):
+            scope.cancel()
+        await self._client.call("agent.cancel", {"agent_id": self._outcome.agent_id})
+
+    async def _stop(self, reason: str) -> None:
+        with anyio.move_on_after(STOP_TIMEOUT_S, shield=True):
+            try:
+                await self._client.call("orchestrator.stop", {"task_id": self._outcome.task_id, "reason": reason})
+            except KandevError as error:
+                if error.code != "CONFLICT":
+                    raise
+
+    async def _gather(self) -> None:
+        """The diff and what the run used; unknown stays unknown."""
+        outcome = self._outcome
+        if outcome.agent_id is None:
+            outcome.result = "cancelled"
+            return
+        try:
+            status = await self._client.call("agent.status", {"agent_id": outcome.agent_id})
+            outcome.usage = status.get("usage") or {}
+            outcome.reason = outcome.reason or status.get("error_message")
+            diff = await self._client.call("workspace.diff", {"task_id": outcome.task_id})
+        except KandevError:
+            return
+        outcome.diff, outcome.truncated = diff["diff"], diff["truncated"]
+        outcome.files, outcome.additions, outcome.deletions = len(diff["files"]), diff["additions"], diff["deletions"]

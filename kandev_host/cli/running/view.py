@@ -1,0 +1,162 @@
+"""What a run looks like: notifications as lines on the terminal, and the end of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kandev_host.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kandev_host.cli.running.outcome import Outcome
+
+_MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "in_progress": ("…", "cyan"), "pending": ("·", "dim")}
+_PLAN = {"completed": "✓", "in_progress": "▸", "pending": "○"}
+_OUTCOMES = {"completed": "green", "failed": "red", "blocked": "yellow", "cancelled": "yellow"}
+
+
+class View(Protocol):
+    """Where a run is shown: to a person, or as JSON lines."""
+
+    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str) -> None: ...
+
+    def notification(self, message: Mapping[str, Any]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def finished(self, outcome: Outcome) -> None: ...
+
+
+class TerminalView:
+    """Thoughts dim, messages plain, tool calls and plans as lines. Nothing is drawn over, so it can be piped."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._speaker: str | None = None
+        self._at_line_start = True
+        self._plan: object = None
+        self._tools: dict[str, tuple[str, str]] = {}
+
+    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str) -> None:
+        where = f"{agent.get('agent_type')} in {agent.get('runtime')}"
+        self._line(f"▶ {task.get('title')}  ({where}; task {task.get('id')} at {url})", "bold")
+
+    def note(self, text: str) -> None:
+        self._line(text, "yellow")
+
+    def notification(self, message: Mapping[str, Any]) -> None:
+        payload = message.get("payload") or {}
+        action = message.get("action")
+        update = payload.get("update") or {}
+        if action == "acp.log" and isinstance(update, dict):
+            self._update(update, payload)
+        elif action == "acp.progress":
+            self._show_plan(update.get("entries") if isinstance(update, dict) else None, payload)
+        elif action == "acp.error":
+            self._line(f"✗ {payload.get('code')}: {payload.get('message')}", "red")
+        elif action == "permission.resolved":
+            permission = payload.get("permission") or {}
+            call = permission.get("tool_call") or {}
+            self._line(
+                f"  permission {permission.get('state')}: {call.get('title') or call.get('toolCallId')}", "yellow"
+            )
+
+    def finished(self, outcome: Outcome) -> None:
+        self._break()
+        if outcome.diff:
+            self._show_diff(outcome)
+        style = _OUTCOMES.get(outcome.result, "")
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        self._line(f"{outcome.result}{reason}", f"bold {style}")
+        self._line(outcome.usage_line(), "dim")
+        if outcome.workspace_hint:
+            self._line(outcome.workspace_hint, "dim")
+
+    def _update(self, update: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
+        kind = update.get("sessionUpdate")
+        if kind in ("agent_message_chunk", "agent_thought_chunk"):
+            content = update.get("content") or {}
+            text = content.get("text") if isinstance(content, dict) else None
+            thought = kind == "agent_thought_chunk"
+            self._flow(str(kind), str(text or f"[{content.get('type')}]"), "dim italic" if thought else "")
+        elif kind in ("tool_call", "tool_call_update"):
+            self._show_tool(update)
+        elif kind is None and payload.get("message"):
+            self._line(f"  {payload['message']}", "dim")
+
+    def _show_tool(self, update: Mapping[str, Any]) -> None:
+        call = str(update.get("toolCallId"))
+        title, status = self._tools.get(call, ("", "pending"))
+        now = (str(update.get("title") or title or call), str(update.get("status") or status))
+        if self._tools.get(call) == now:
+            return
+        self._tools[call] = now
+        mark, style = _MARKS.get(now[1], ("·", ""))
+        self._line(f"  {mark} {now[0]}" + ("" if now[1] in _MARKS and now[1] != "failed" else f" ({now[1]})"), style)
+
+    def _show_plan(self, entries: Any, payload: Mapping[str, Any]) -> None:
+        if not isinstance(entries, list):
+            if payload.get("message"):
+                self._line(f"  {payload['message']}", "blue")
+            return
+        if entries == self._plan:
+            return
+        self._plan = entries
+        self._line("  plan:", "blue")
+        for entry in entries:
+            if isinstance(entry, dict):
+                self._line(f"    {_PLAN.get(str(entry.get('status')), '○')} {entry.get('content')}", "blue")
+
+    def _show_diff(self, outcome: Outcome) -> None:
+        from rich.syntax import Syntax
+
+        text = printable(outcome.diff or "", lines=True).rstrip("\n")
+        self._console.print(Syntax(text, "diff", background_color="default", theme="ansi_dark", word_wrap=False))
+        if outcome.truncated:
+            self._line("  (the diff is longer; this is its beginning)", "yellow")
+        self._line(f"  {outcome.files} file(s), +{outcome.additions} -{outcome.deletions}", "bold")
+
+    def _flow(self, speaker: str, text: str, style: str) -> None:
+        if speaker != self._speaker:
+            self._break()
+        self._speaker = speaker
+        self._print(printable(text, lines=True), style)
+        self._at_line_start = text.endswith("\n")
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._break()
+        self._print(printable(text) + "\n", style)
+
+    def _break(self) -> None:
+        if not self._at_line_start:
+            self._print("\n", "")
+        self._at_line_start = True
+        self._speaker = None
+
+    def _print(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text, style=style), end="", soft_wrap=True)
+
+
+class JsonView:
+    """Every notification as it came, one a line, and a summary object at the end."""
+
+    def __init__(self) -> None:
+        from kandev_host.cli.output import emit
+
+        self._emit = emit
+
+    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str) -> None:
+        self._emit({"type": "started", "task": task, "agent": agent, "url": url})
+
+    def notification(self, message: Mapping[str, Any]) -> None:
+        self._emit(message)
+
+    def note(self, text: str) -> None:
+        self._emit({"type": "note", "message": text})
+
+    def finished(self, outcome: Outcome) -> None:
+        self._emit({"type": "summary", **outcome.summary()})

@@ -1,0 +1,38 @@
+"""The host's own plugin: the memory bus, the local token and the built-in actions, through the hooks of everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from kandev_host.events import open_memory_bus
+from kandev_host.hookspecs import hookimpl
+from kandev_host.interfaces import Action, Authenticator, Bus, Environment, Provider
+
+
+def _open_bus(_settings: None, _environment: Environment) -> AbstractAsyncContextManager[Bus]:
+    return open_memory_bus()
+
+
+def _open_local(_settings: None, environment: Environment) -> AbstractAsyncContextManager[Authenticator]:
+    from kandev_host.gateway.tokens import open_local
+
+    return open_local(environment)
+
+
+@hookimpl
+def kandev_buses() -> Iterable[Provider[None, Bus]]:
+    return [Provider("memory", _open_bus)]
+
+
+@hookimpl
+def kandev_authenticators() -> Iterable[Provider[None, Authenticator]]:
+    return [Provider("local", _open_local)]
+
+
+@hookimpl
+def kandev_actions(services: Any) -> Iterable[Action[Any]]:
+    from kandev_host.gateway.actions import core_actions
+
+    return core_actions(services)

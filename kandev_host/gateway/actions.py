@@ -1,0 +1,154 @@
+"""The built-in actions, one line each: a name of the protocol, and the service method that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from kandev_host.errors import NotFound, StartupError, Unavailable
+from kandev_host.gateway.dispatch import Followed, SocketCall
+from kandev_host.gateway.subscriptions import Subscriptions
+from kandev_host.interfaces import Action, Call, Principal, Store
+from kandev_host.models import Task
+from kandev_host.protocol.actions import ACTIONS
+from kandev_host.protocol.actions.tasks import (
+    EventsSubscribe,
+    EventsUnsubscribe,
+    TaskReply,
+    TaskSubscribe,
+    TaskUnsubscribe,
+    Unsubscribed,
+)
+
+if TYPE_CHECKING:
+    from kandev_host.services import Services
+
+Handler = Callable[[Call, Any], Any]
+Method = Callable[[Principal, Any], Any]
+
+
+def core_actions(services: Services) -> list[Action[Any]]:
+    """Every action of the protocol that the host itself serves."""
+    boards, columns, tasks, agents = services.boards, services.columns, services.tasks, services.agents
+    orchestrator = services.orchestrator
+    handlers: dict[str, Handler] = {
+        "health.check": _plain(services.info.health),
+        "host.info": _plain(services.info.info),
+        "board.list": _plain(boards.list),
+        "board.create": _plain(boards.create),
+        "board.get": _plain(boards.get),
+        "board.update": _plain(boards.update),
+        "board.delete": _plain(boards.delete),
+        "column.list": _plain(columns.list),
+        "column.create": _plain(columns.create),
+        "column.update": _plain(columns.update),
+        "column.move": _plain(columns.move),
+        "column.delete": _plain(columns.delete),
+        "task.list": _plain(tasks.list),
+        "task.create": _creating(tasks.create),
+        "task.get": _plain(tasks.get),
+        "task.update": _plain(tasks.update),
+        "task.delete": _plain(tasks.delete),
+        "task.state": _plain(tasks.state),
+        "task.move": _plain(tasks.move),
+        "agent.types": _plain(agents.types),
+        "agent.launch": _starting(agents.launch),
+        "agent.list": _plain(agents.list),
+        "agent.status": _plain(agents.status),
+        "agent.logs": _plain(agents.logs),
+        "agent.prompt": _plain(agents.prompt),
+        "agent.cancel": _plain(agents.cancel),
+        "agent.stop": _plain(agents.stop),
+        "agent.transcript": _plain(agents.transcript),
+        "permission.list": _plain(agents.permissions),
+        "permission.respond": _plain(agents.respond),
+        "orchestrator.start": _starting(orchestrator.start),
+        "orchestrator.stop": _plain(orchestrator.stop),
+        "orchestrator.prompt": _plain(orchestrator.prompt),
+        "orchestrator.complete": _plain(orchestrator.complete),
+        "workspace.diff": _plain(services.workspaces.diff),
+        **_subscriptions(services.store),
+    }
+    if handlers.keys() != ACTIONS.keys():
+        raise StartupError(f"Actions without a handler or a shape: {sorted(handlers.keys() ^ ACTIONS.keys())}")
+    return [_action(name, handler) for name, handler in handlers.items()]
+
+
+def subscription_actions(store: Store) -> list[Action[Any]]:
+    """`task.subscribe` and its kin, which need the caller's socket and a store to look tasks up in."""
+    return [_action(name, handler) for name, handler in _subscriptions(store).items()]
+
+
+def _action(name: str, handler: Handler) -> Action[Any]:
+    shape = ACTIONS[name]
+    return Action(name, shape.request, handler, shape.scope, shape.summary)
+
+
+def _plain(method: Method) -> Handler:
+    return lambda call, request: method(call.principal, request)
+
+
+def _creating(method: Callable[[Principal, Any], Awaitable[TaskReply]]) -> Handler:
+    """Whoever makes a task follows it."""
+
+    async def handle(call: Call, request: Any) -> TaskReply:
+        reply = await method(call.principal, request)
+        call.subscribe(f"task:{reply.task.id}")
+        return reply
+
+    return handle
+
+
+def _starting(method: Method) -> Handler:
+    """Whoever starts a task's agent follows the task, from before the agent's first word on."""
+
+    async def handle(call: Call, request: Any) -> Any:
+        topic = f"task:{request.task_id}"
+        subscriptions = _subscriptions_of(call)
+        followed = topic in subscriptions.topics
+        call.subscribe(topic)
+        try:
+            return await method(call.principal, request)
+        except BaseException:
+            if not followed:
+                subscriptions.unfollow(topic)
+            raise
+
+    return handle
+
+
+def _subscriptions(store: Store) -> dict[str, Handler]:
+    async def known(task_id: str) -> str:
+        if await store.get(Task, task_id) is None:
+            raise NotFound("task", task_id)
+        return f"task:{task_id}"
+
+    async def task_subscribe(call: Call, request: TaskSubscribe) -> Followed:
+        topic = await known(request.task_id)
+        return await _subscriptions_of(call).subscribe([topic], request.after_seq, request.journal_id)
+
+    async def task_unsubscribe(call: Call, request: TaskUnsubscribe) -> Unsubscribed:
+        return await _subscriptions_of(call).unsubscribe([f"task:{request.task_id}"])
+
+    async def events_subscribe(call: Call, request: EventsSubscribe) -> Followed:
+        topics = list(dict.fromkeys(request.topics))
+        for topic in topics:
+            if topic.startswith("task:"):
+                await known(topic.removeprefix("task:"))
+        return await _subscriptions_of(call).subscribe(topics, request.after_seq, request.journal_id)
+
+    async def events_unsubscribe(call: Call, request: EventsUnsubscribe) -> Unsubscribed:
+        return await _subscriptions_of(call).unsubscribe(request.topics)
+
+    return {
+        "task.subscribe": task_subscribe,
+        "task.unsubscribe": task_unsubscribe,
+        "events.subscribe": events_subscribe,
+        "events.unsubscribe": events_unsubscribe,
+    }
+
+
+def _subscriptions_of(call: Call) -> Subscriptions:
+    if not isinstance(call, SocketCall):
+        raise Unavailable("This needs a WebSocket")
+    return call.subscriptions

@@ -1,0 +1,141 @@
+"""The gateway: the listening socket, its routes, and every connection it has."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import anyio
+from aiohttp import WSCloseCode, web, web_response
+
+from kandev_host.errors import StartupError
+from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Shared
+from kandev_host.gateway.dispatch import Dispatcher
+from kandev_host.gateway.guard import Guard, add_headers, refusal
+from kandev_host.gateway.handshakes import Handshakes
+from kandev_host.gateway.limits import Seats
+from kandev_host.interfaces import Action, Authenticator
+from kandev_host.settings import GatewaySettings, ServerSettings
+
+Route = tuple[str, str, Callable[..., Any]]
+STOP_S = 3.0
+BODY_LIMIT_BYTES = 1 << 20
+
+# aiohttp answers malformed HTTP before any hook of ours, and would name its own and Python's version there.
+setattr(web_response, "SERVER_SOFTWARE", "kandev-host")  # noqa: B010 - no name that mypy lets one assign
+
+
+class Gateway:
+    """Serves `actions` on `GET /ws`, `GET /health`, and the plugins' `routes` to holders of a token."""
+
+    def __init__(
+        self,
+        services: Floors,
+        *,
+        actions: Iterable[Action[Any]],
+        routes: Iterable[Route],
+        authenticator: Authenticator,
+        server: ServerSettings,
+        settings: GatewaySettings,
+    ) -> None:
+        self._server = server
+        self._settings = settings
+        self._guard = Guard(authenticator, settings.origins)
+        journal = services.journal
+        dispatcher = Dispatcher(actions, lambda: journal.published_seq, settings.json_depth_limit)
+        seats = Seats(settings.sockets_total, settings.sockets_per_principal)
+        self._shared = Shared(settings, self._guard, dispatcher, seats, services)
+        self._handshakes = Handshakes(settings.handshake_timeout_s)
+        self._connections: set[Connection] = set()
+        self._stopping = False
+        self._left = asyncio.Event()
+        self._runner = self._make_runner(routes)
+        self._port = server.port
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as in http://127.0.0.1:8080; known after `start`."""
+        host = self._server.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets are open."""
+        return len(self._connections)
+
+    async def start(self) -> None:
+        """Bind and serve. Raises `StartupError` when the address cannot be had."""
+        await self._runner.setup()
+        host, port = self._server.host, self._server.port
+        try:
+            await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise StartupError(_why_not(error, host, port)) from error
+        self._port = int(self._runner.addresses[0][1])
+        self._guard.listen_on(host, self._port)
+        if self._runner.server is not None:
+            self._handshakes.watch(self._runner.server)
+
+    async def stop(self) -> None:
+        """Refuse new sockets, close the open ones with 1001, and stop listening. Takes at most some seconds."""
+        self._stopping = True
+        self._handshakes.close()
+        for connection in tuple(self._connections):
+            connection.close(WSCloseCode.GOING_AWAY, "The host is shutting down")
+        with anyio.move_on_after(STOP_S, shield=True):
+            while self._connections:
+                self._left.clear()
+                await self._left.wait()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._runner.cleanup()
+
+    def disconnect(self, principal_id: str) -> None:
+        """Close every socket of a principal whose credentials were revoked."""
+        for connection in tuple(self._connections):
+            if connection.principal_id == principal_id:
+                connection.close(UNAUTHENTICATED, "These credentials were revoked")
+
+    def _make_runner(self, routes: Iterable[Route]) -> web.AppRunner:
+        app = web.Application(
+            middlewares=[self._handshakes.middleware, self._guard.middleware], client_max_size=BODY_LIMIT_BYTES
+        )
+        app.on_response_prepare.append(add_headers)
+        app.router.add_get("/health", _health)
+        app.router.add_get("/ws", self._socket, allow_head=False)
+        for method, path, handler in routes:
+            app.router.add_route(method, path, self._guard.protected(handler))
+        return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        if self._stopping:
+            return refusal(503, "UNAVAILABLE", "The host is shutting down")
+        if not web.WebSocketResponse().can_prepare(request):
+            return refusal(426, "BAD_REQUEST", "This address speaks WebSocket")
+        principal = await self._guard.credentials(request)
+        connection = Connection(self._shared, request, principal)
+        try:
+            return await connection.run(self._on_open)
+        finally:
+            self._connections.discard(connection)
+            self._left.set()
+
+    def _on_open(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if self._stopping:
+            connection.close(WSCloseCode.GOING_AWAY, "The host is shutting down")
+
+
+async def _health(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is in use: stop what listens there, or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"Port {port} on {host} needs privileges: choose one above 1023 with --port"
+    return f"The gateway cannot listen on {host}:{port}: {error.strerror or error}"

@@ -1,0 +1,180 @@
+"""Action → decode → authorise → handler → reply. The one place where errors become codes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownAction, ValidationFailed
+from kandev_host.interfaces import Action, Call, Principal
+from kandev_host.models import new_id
+from kandev_host.protocol.envelope import BadEnvelope, Request, decode_request, encode_error, encode_response
+
+if TYPE_CHECKING:
+    from kandev_host.gateway.subscriptions import Subscriptions
+
+logger = logging.getLogger(__name__)
+
+# Replies up to this size never wait for room: what is worked on at once bounds them.
+SMALL_REPLY_BYTES = 64 << 10
+
+_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.+)`$")
+
+
+@dataclass(frozen=True, slots=True)
+class SocketCall(Call):
+    """A call that came over a socket, with the subscriptions of that socket."""
+
+    subscriptions: Subscriptions
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A response, and what is to happen on the socket once it is on its way."""
+
+    payload: Any
+    then: Callable[[], Awaitable[None]]
+
+
+class Caller(Protocol):
+    """The socket, as dispatch sees it."""
+
+    @property
+    def principal(self) -> Principal: ...
+
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+
+    def reply(self, frame: bytes) -> None: ...
+
+    async def room(self, size: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    action: Action[Any]
+    decode: Callable[[msgspec.Raw], Any]
+    reads: bool
+
+
+class Pending:
+    """A request that needs a task of its own. `abandonable` ones only read: nobody misses them on a closed socket."""
+
+    __slots__ = ("abandonable", "run")
+
+    def __init__(self, run: Callable[[], Coroutine[Any, Any, None]], abandonable: bool) -> None:
+        self.run = run
+        self.abandonable = abandonable
+
+
+class Dispatcher:
+    """Serves requests with `actions`. `read_seq` tells the journal's head, for responses to reads."""
+
+    def __init__(self, actions: Iterable[Action[Any]], read_seq: Callable[[], int], depth_limit: int = 64) -> None:
+        self._read_seq = read_seq
+        self._depth_limit = depth_limit
+        self._entries: dict[str, _Entry] = {}
+        for action in actions:
+            if action.name in self._entries:
+                raise StartupError(f"The action {action.name} is registered twice; one of the plugins must go")
+            decoder = msgspec.json.Decoder(action.request)
+            self._entries[action.name] = _Entry(action, decoder.decode, action.scope.endswith(":read"))
+
+    def serve(self, frame: bytes, caller: Caller) -> Pending | None:
+        """Answer the request in `frame` at once, or return what is still to run."""
+        try:
+            request = decode_request(frame, self._depth_limit)
+        except BadEnvelope as error:
+            caller.reply(encode_error(error.id, error.action, error))
+            return None
+        try:
+            entry = self._entry(request.action)
+            value = _decoded(entry, request.payload)
+            principal = caller.principal
+            if not principal.may(entry.action.scope):
+                raise Forbidden(entry.action.scope)
+            subscriptions = caller.subscriptions
+            call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
+            # Taken before the handler looks: what is read is at least as new as this.
+            seq = self._read_seq() if entry.reads else UNSET
+            result = entry.action.handler(call, value)
+            if isawaitable(result):
+                return Pending(lambda: self._finish(request, result, seq, caller), entry.reads)
+            caller.reply(encode_response(request.id, request.action, result, seq))
+        except Exception as error:
+            caller.reply(encode_error(request.id, request.action, _known(error, request)))
+        return None
+
+    def refuse(self, frame: bytes, error: KandevError, caller: Caller) -> None:
+        """Answer `error` to the request in `frame`, whatever it asks."""
+        try:
+            request = decode_request(frame, self._depth_limit)
+        except BadEnvelope as bad:
+            caller.reply(encode_error(bad.id, bad.action, error))
+        else:
+            caller.reply(encode_error(request.id, request.action, error))
+
+    async def _finish(self, request: Request, result: Awaitable[Any], seq: int | UnsetType, caller: Caller) -> None:
+        try:
+            payload = await result
+            then = None
+            if isinstance(payload, Followed):
+                payload, then = payload.payload, payload.then
+            frame = encode_response(request.id, request.action, payload, seq)
+        except Exception as error:
+            caller.reply(encode_error(request.id, request.action, _known(error, request)))
+            return
+        if len(frame) > SMALL_REPLY_BYTES:
+            await caller.room(len(frame))
+        caller.reply(frame)
+        if then is not None:
+            await then()
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            nearest = difflib.get_close_matches(name, self._entries, n=1)
+            raise UnknownAction(name, nearest[0] if nearest else None)
+        return entry
+
+
+def _decoded(entry: _Entry, payload: msgspec.Raw) -> Any:
+    try:
+        return entry.decode(payload)
+    except msgspec.ValidationError as error:
+        raise _validation_failed(str(error)) from None
+    except UnicodeDecodeError:
+        raise ValidationFailed("payload", "The payload holds a string that is not UTF-8") from None
+    except RecursionError:
+        raise ValidationFailed("payload", "The payload is nested too deeply") from None
+
+
+def _validation_failed(text: str) -> ValidationFailed:
+    """From msgspec's words to a field's path: ``Expected `str`, got `int` - at `$.blocked_by[0]` ``."""
+    place = _PATH.search(text)
+    path = place.group(1) if place else ""
+    said = text[: place.start()] if place else text
+    named = _NAMED.match(said)
+    if named:
+        path = f"{path}.{named.group(1)}" if path else named.group(1)
+        said = "is missing" if said.startswith("Object missing") else "is not a field of this action"
+        return ValidationFailed(path, f"{path} {said}")
+    field = path or "payload"
+    return ValidationFailed(field, f"{field}: {said[:1].lower()}{said[1:]}")
+
+
+def _known(error: Exception, request: Request) -> KandevError:
+    if isinstance(error, KandevError):
+        return error
+    correlation_id = new_id()
+    logger.error("%s failed unforeseen, correlation id %s", request.action, correlation_id, exc_info=error)
+    return KandevError("Something unforeseen went wrong; the host's log has it", correlation_id=correlation_id)

@@ -1,0 +1,47 @@
+"""A peer that connects and does not send a whole request is dropped in time: aiohttp itself would wait for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestHandler
+
+
+class Handshakes:
+    """Drops connections that have been without a request for `timeout_s`, new and kept-alive ones alike."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._busy: set[RequestHandler] = set()
+        self._idle_since: dict[RequestHandler, float] = {}
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        protocol = request.protocol
+        self._busy.add(protocol)
+        self._idle_since.pop(protocol, None)
+        try:
+            return await handler(request)
+        finally:
+            self._busy.discard(protocol)
+
+    def watch(self, server: web.Server) -> None:
+        """Look at the server's connections from now on, until `close`."""
+        loop = asyncio.get_running_loop()
+        self._sweep(server, loop.time())
+        self._sweep_timer = loop.call_later(self._timeout_s / 4, self.watch, server)
+
+    def close(self) -> None:
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+
+    def _sweep(self, server: web.Server, now: float) -> None:
+        idle = [each for each in server.connections if each not in self._busy]
+        self._idle_since = {each: self._idle_since.get(each, now) for each in idle}
+        for each, since in self._idle_since.items():
+            if now - since >= self._timeout_s and each.transport is not None:
+                each.transport.abort()

@@ -1,0 +1,107 @@
+"""The local token: one secret in a file that only this user can read, and the single user it stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kandev_host.errors import StartupError
+from kandev_host.interfaces import Authenticator, Environment, Principal
+from kandev_host.models import LOCAL_USER_ID
+
+TOKEN_FILE = "token"  # noqa: S105 - a file name
+TOKEN_BYTES = 32
+_FORM = re.compile(r"[A-Za-z0-9_-]{43,200}")
+
+LOCAL_USER = Principal(id=LOCAL_USER_ID, kind="user", name="local", scopes=frozenset({"*"}))
+
+
+class LocalAuthenticator:
+    """Knows one token and one user, who may do everything. The token never belongs into a URL."""
+
+    def __init__(self, token: str, principal: Principal = LOCAL_USER) -> None:
+        self._digest = _digest(token)
+        self._principal = principal
+
+    async def authenticate(self, token: str) -> Principal | None:
+        # Digests are of one length, so the comparison tells nothing about the token's.
+        return self._principal if hmac.compare_digest(_digest(token), self._digest) else None
+
+
+@asynccontextmanager
+async def open_local(environment: Environment) -> AsyncIterator[Authenticator]:
+    """The built-in authenticator, as a provider opens it. Raises `StartupError`."""
+    yield LocalAuthenticator(load_token(Path(environment.data_dir)))
+
+
+def load_token(data_dir: Path) -> str:
+    """The token in `<data>/token`, made at first use. Raises `StartupError` when others could read or replace it."""
+    _check_folder(data_dir)
+    path = data_dir / TOKEN_FILE
+    token = _read(path)
+    if token is None:
+        _create(path)
+        token = _read(path)
+    if token is None or not _FORM.fullmatch(token):
+        raise StartupError(f"{path} holds no token: delete it, and the next start makes a new one")
+    return token
+
+
+def _check_folder(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = data_dir.stat()
+    except OSError as error:
+        raise StartupError(f"The data folder {data_dir} cannot be used: {error.strerror}") from error
+    if found.st_uid != os.geteuid():
+        raise StartupError(f"The data folder {data_dir} belongs to user {found.st_uid}, not to you: chown it")
+    if found.st_mode & 0o077:
+        raise StartupError(f"Others may enter the data folder {data_dir}: chmod 700 {data_dir}")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = "is a symbolic link" if path.is_symlink() else f"cannot be read ({error.strerror})"
+        raise StartupError(f"{path} {why}: delete it, and the next start makes a new one") from error
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise StartupError(f"{path} is not a regular file: delete it, and the next start makes a new one")
+        if found.st_uid != os.geteuid():
+            raise StartupError(f"{path} belongs to user {found.st_uid}, not to you: delete it")
+        if found.st_mode & 0o077:
+            raise StartupError(f"Others may read {path}: delete it, and the next start makes a new token")
+        return file.read(1024).decode("ascii", "replace").strip()
+
+
+def _create(path: Path) -> None:
+    # Written aside and then linked: whoever reads the token reads all of it, and of two hosts that start one wins.
+    aside = path.with_name(f".{TOKEN_FILE}-{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        os.link(aside, path, follow_symlinks=False)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StartupError(f"The token {path} cannot be written: {error.strerror}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,284 @@
+"""Commit, then publish: the one writer of durable rows and events.
+
+Everybody's changes wait in one queue; one task takes all that wait there, in order, as a group to `Store.commit`
+(one transaction, one sync of the disk), gives the events to the bus in `seq` order, and only then answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.abc
+import msgspec
+
+from kandev_host.errors import Busy, KandevError, Unavailable
+from kandev_host.events import Event
+from kandev_host.interfaces import Change, Commit, Expect, JournalState, Put
+
+if TYPE_CHECKING:
+    from kandev_host.interfaces import Bus, Store
+    from kandev_host.models import Row
+
+logger = logging.getLogger(__name__)
+
+GROUP_COMMITS = 512
+GROUP_BYTES = 2 << 20
+CHANGE_BYTES = 256  # what a change costs beyond its texts
+_size_of = msgspec.json.Encoder().encode
+
+Outcome = Sequence[int] | KandevError | Exception
+
+
+class _Entry:
+    """One commit in the queue; `waiter` is the future of its `record`, or `poster` the task that posted it."""
+
+    __slots__ = ("commit", "poster", "size_bytes", "waiter")
+
+    def __init__(
+        self, commit: Commit, waiter: asyncio.Future[tuple[int, ...]] | None, poster: asyncio.Task[Any] | None
+    ) -> None:
+        self.commit = commit
+        self.waiter = waiter
+        self.poster = poster
+        self.size_bytes = sum(map(_weight, commit.changes))
+
+
+class Journal:
+    """Use as an async context manager: leaving it refuses new changes and writes down those that wait.
+
+    At most `limit_commits` commits or `limit_bytes` wait (what exceeds it alone waits alone); whoever brings more
+    waits for room, `full_timeout_s` at most. Must live in one event loop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        *,
+        limit_commits: int = 4096,
+        limit_bytes: int = 32 << 20,
+        full_timeout_s: float = 30.0,
+        drain_timeout_s: float = 30.0,
+    ) -> None:
+        self.published_seq = 0
+        self.failed_posts = 0
+        self._store = store
+        self._bus = bus
+        self._limit_commits = limit_commits
+        self._limit_bytes = limit_bytes
+        self._full_timeout_s = full_timeout_s
+        self._drain_timeout_s = drain_timeout_s
+        self._journal_id = ""
+        self._oldest = 1
+        self._queue: deque[_Entry] = deque()
+        self._waiting_bytes = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._open = False
+        self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._scope = anyio.CancelScope(shield=True)
+        self._post_errors: WeakKeyDictionary[asyncio.Task[Any], Exception] = WeakKeyDictionary()
+
+    async def __aenter__(self) -> Journal:
+        state = await self._store.journal_state()
+        self._journal_id, self.published_seq, self._oldest = state.journal_id, state.head, state.oldest
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._open = True
+        self._group.start_soon(self._write, name="journal")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        self._wake.set()
+        self._call_waiting()
+        with anyio.move_on_after(self._drain_timeout_s, shield=True) as grace:
+            await self._drained.wait()
+        if grace.cancelled_caught:
+            logger.error(
+                "The store did not finish within %s s; %s commits are lost", self._drain_timeout_s, self.waiting
+            )
+            self._scope.cancel()
+        # The body's own error goes on as it is, not inside an exception group.
+        await self._group.__aexit__(None, None, None)
+
+    @property
+    def state(self) -> JournalState:
+        """Where the journal stands: `head` is what the bus was given last."""
+        return JournalState(self._journal_id, self.published_seq, self._oldest)
+
+    @property
+    def waiting(self) -> int:
+        """How many commits wait to be written."""
+        return len(self._queue)
+
+    async def record(self, *changes: Change, expect: Sequence[Expect] = ()) -> tuple[int, ...]:
+        """Write these changes, all or none; returns the `seq` of its events after they are on the disk and the bus.
+
+        Raises the error of a failed precondition, what the store says of the changes (`Conflict`, `NotFound`,
+        `ValidationFailed`, `StorageFull`, `Busy`), or `Unavailable` once the journal is closing. When cancelled after
+        the changes were taken, they are written all the same.
+        """
+        waiter: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        await self._enqueue(_Entry(Commit(changes, expect), waiter, None))
+        return await waiter
+
+    async def post(self, *changes: Change) -> None:
+        """Put these changes in the queue, and return; waits only while the queue is full, which slows the caller.
+
+        When they cannot be written, that is logged and counted, and the next `post` of the same task raises it,
+        having taken nothing. Otherwise raises as `record` does for a full or closed queue.
+        """
+        poster = asyncio.current_task()
+        if poster is not None and (error := self._post_errors.pop(poster, None)) is not None:
+            raise error
+        await self._enqueue(_Entry(Commit(changes), None, poster))
+
+    def publish_transient(self, event: Event) -> None:
+        """Give the bus an event that is not kept and has no `seq`."""
+        self._publish([event])
+
+    async def _enqueue(self, entry: _Entry) -> None:
+        if any(isinstance(change, Event) and change.seq is not None for change in entry.commit.changes):
+            raise ValueError("This event has been recorded before")
+        if self._room or not self._fits(entry):
+            await self._wait_for_room(entry)
+        if not self._open:
+            raise Unavailable("The host is shutting down")
+        self._queue.append(entry)
+        self._waiting_bytes += entry.size_bytes
+        self._wake.set()
+
+    def _fits(self, entry: _Entry) -> bool:
+        room = len(self._queue) < self._limit_commits and self._waiting_bytes + entry.size_bytes <= self._limit_bytes
+        return room or not self._queue or not self._open
+
+    async def _wait_for_room(self, entry: _Entry) -> None:
+        """Wait in line until the entry fits."""
+        with anyio.move_on_after(self._full_timeout_s):
+            while True:
+                place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._room.append(place)
+                try:
+                    await place
+                except asyncio.CancelledError:
+                    self._call_waiting()  # the room that this one was called for is another's now
+                    raise
+                finally:
+                    self._room.remove(place)
+                if self._fits(entry):
+                    return
+        raise Busy(f"The journal stayed full for {self._full_timeout_s:g} s; nothing was written")
+
+    async def _write(self) -> None:
+        """Take groups until the journal closes and nothing waits."""
+        try:
+            with self._scope:
+                while self._open or self._queue:
+                    if self._queue:
+                        await self._write_group(self._take())
+                    else:
+                        self._wake.clear()
+                        await self._wake.wait()
+        finally:
+            while self._queue:
+                self._answer(self._queue.popleft(), Unavailable("The host shut down before this was written"))
+            asyncio.get_running_loop().call_soon(self._drained.set)  # after the last group was settled
+
+    def _take(self) -> list[_Entry]:
+        """All that waits, within the bounds of a group."""
+        queue, group = self._queue, [self._queue.popleft()]
+        size_bytes = group[0].size_bytes
+        while queue and len(group) < GROUP_COMMITS and size_bytes + queue[0].size_bytes <= GROUP_BYTES:
+            group.append(queue.popleft())
+            size_bytes += group[-1].size_bytes
+        self._waiting_bytes -= size_bytes
+        self._call_waiting()
+        return group
+
+    async def _write_group(self, group: list[_Entry]) -> None:
+        outcomes: Sequence[Outcome]
+        try:
+            outcomes = await self._store.commit([entry.commit for entry in group])
+            if len(outcomes) != len(group):
+                raise RuntimeError(f"The store answered {len(outcomes)} of {len(group)} commits")
+        except asyncio.CancelledError:
+            for entry in group:
+                self._answer(entry, Unavailable("The host shut down before this was known to be written"))
+            raise
+        except Exception as error:
+            if not isinstance(error, KandevError):
+                logger.exception("The store failed in a way it should not")
+            outcomes = [error] * len(group)
+        # At once, but after the next group was handed to the store: it writes while we publish.
+        asyncio.get_running_loop().call_soon(self._settle, group, outcomes)
+
+    def _call_waiting(self) -> None:
+        for place in self._room:
+            if not place.done():
+                place.set_result(None)
+
+    def _settle(self, group: list[_Entry], outcomes: Sequence[Outcome]) -> None:
+        """Publish what was written, then answer everybody."""
+        written: list[Event] = []
+        for entry, outcome in zip(group, outcomes, strict=True):
+            if not isinstance(outcome, Exception):
+                events = [change for change in entry.commit.changes if isinstance(change, Event)]
+                for event, seq in zip(events, outcome, strict=True):
+                    event.seq = seq
+                written += events
+        if written:
+            self._publish(written)
+            self.published_seq = written[-1].seq or self.published_seq
+        for entry, outcome in zip(group, outcomes, strict=True):
+            self._answer(entry, outcome)
+
+    def _publish(self, events: list[Event]) -> None:
+        try:
+            self._bus.publish(events)
+        except Exception:
+            # The rows are on the disk: a broken relay must not make their writer believe otherwise.
+            logger.exception("The bus failed; subscribers read on from the journal")
+
+    def _answer(self, entry: _Entry, outcome: Outcome) -> None:
+        waiter = entry.waiter
+        if waiter is not None:
+            if waiter.done():  # its task was cancelled meanwhile
+                return
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(tuple(outcome))
+        elif isinstance(outcome, Exception):
+            self.failed_posts += 1
+            logger.error("A post of %s changes was not written: %s", len(entry.commit.changes), outcome)
+            if entry.poster is not None:
+                self._post_errors[entry.poster] = outcome
+
+
+def _weight(change: Change) -> int:
+    """About how many bytes this change holds."""
+    if isinstance(change, Event):
+        return memoryview(change.payload).nbytes + CHANGE_BYTES
+    if isinstance(change, Put):
+        return _row_weight(change.row) + CHANGE_BYTES
+    return CHANGE_BYTES
+
+
+def _row_weight(row: Row) -> int:
+    size_bytes = 0
+    for value in msgspec.structs.astuple(row):
+        if isinstance(value, str):
+            size_bytes += len(value)
+        elif isinstance(value, dict | list | tuple) and value:
+            size_bytes += len(_size_of(value))
+    return size_bytes

@@ -1,0 +1,92 @@
+"""The host's own log: stdlib logging, rendered by structlog as text or as JSON lines.
+
+Module loggers everywhere (`log.info("…", …)`); ids come from context variables (`structlog.contextvars`). Tokens are
+cut out here too, should one ever reach a message, and control characters are escaped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import structlog
+
+from kandev_host.errors import SettingsError
+from kandev_host.printable import printable
+from kandev_host.settings import LogSettings
+
+_TOKEN = re.compile(r"(?i)(bearer[ .]|token[=:\"' ]+|#login=)[A-Za-z0-9._~+/=-]{8,}")
+
+
+@contextmanager
+def logging_to(settings: LogSettings) -> Iterator[None]:
+    """Log as the settings say until the block ends. Raises `SettingsError` if the file cannot be opened."""
+    with _stream(settings.path) as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(formatter(settings.format, colors=stream.isatty()))
+        root = logging.getLogger()
+        before = (root.handlers[:], root.level)
+        root.handlers[:] = [handler]
+        root.setLevel(settings.level.upper())
+        # One line per request would hold paths and peers, and nothing that the actions' own logs lack.
+        logging.getLogger("aiohttp.access").disabled = True
+        try:
+            yield
+        finally:
+            root.handlers[:], root.level = before[0], before[1]
+
+
+def formatter(style: str, *, colors: bool = False) -> logging.Formatter:
+    """What turns a record into one line (text: followed by a traceback if there is one)."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_tokens,
+    ]
+    ends: list[structlog.typing.Processor]
+    if style == "json":
+        ends = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        plain = structlog.dev.plain_traceback
+        ends = [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ends]
+    )
+
+
+@contextmanager
+def _stream(path: str | None) -> Iterator[TextIO]:
+    if path in (None, "stderr"):
+        yield sys.stderr
+    elif path == "stdout":
+        yield sys.stdout
+    else:
+        with _file(str(path)) as opened:
+            yield opened
+
+
+def _file(path: str) -> TextIO:
+    try:
+        return open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+    except OSError as error:
+        raise SettingsError(f"cannot write the log file {path}: {error.strerror}; see log.path") from error
+
+
+def _without_tokens(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str) and _TOKEN.search(value):
+            event[key] = _TOKEN.sub(r"\1[redacted]", value)
+    return event
+
+
+def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["event"] = printable(str(event.get("event", "")), lines=True)
+    return event

@@ -1,0 +1,47 @@
+"""Can an agent of this type be started here and now? If not: why, and the exact thing to do about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from kandev_host.interfaces import AgentType, Availability, Runtime
+
+
+async def agent_availability(
+    agent_type: AgentType, runtime: Runtime | None, runtime_name: str, probed: Availability | None = None
+) -> Availability:
+    """The first thing that stands in the way. `probed` spares a second probe of the same runtime."""
+    if not agent_type.enabled:
+        fix = f"Set [agents.{agent_type.name}] enabled = true in the settings"
+        return Availability(False, f"The agent {agent_type.name!r} is disabled", fix)
+    if runtime is None:
+        fix = f'Set [agents.{agent_type.name}] runtime to a runtime that is open, or [use] runtime = "{runtime_name}"'
+        return Availability(False, f"The runtime {runtime_name!r} is not running", fix)
+    place = probed or await runtime.probe()
+    if not place.ok:
+        return Availability(False, place.reason, place.fix)
+    command = await runtime.locate(agent_type.command[0])
+    if not command.ok:
+        return Availability(False, command.reason, agent_type.install_hint or command.fix)
+    return _environment(agent_type, os.environ) or _network(agent_type) or Availability(True)
+
+
+def _environment(agent_type: AgentType, environment: Mapping[str, str]) -> Availability | None:
+    missing = [name for name in agent_type.env_required if name not in agent_type.env and not environment.get(name)]
+    if not missing:
+        return None
+    names = ", ".join(missing)
+    fix = f"Start the host with {names} set, or give it in [agents.{agent_type.name}] env of the settings"
+    return Availability(False, f"The agent needs {names} in the environment", fix)
+
+
+def _network(agent_type: AgentType) -> Availability | None:
+    if not agent_type.hosts or agent_type.network != "none" or agent_type.allow:
+        return None
+    fix = (
+        f'Set [agents.{agent_type.name}] network = "host" in the settings, '
+        'or allow = ["127.0.0.1:PORT"] for a model server of this machine'
+    )
+    reason = f"The agent needs the network ({', '.join(agent_type.hosts)}), and its jail has none"
+    return Availability(False, reason, fix)

@@ -1,0 +1,119 @@
+"""Boards. A new one has a column for each state that a person looks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
+
+from kandev_host.errors import NotFound
+from kandev_host.events import Event, event
+from kandev_host.interfaces import Expect, Principal, Put, Remove, Store
+from kandev_host.journal import Journal
+from kandev_host.models import Board, Column, Task, TaskState, now
+from kandev_host.protocol.actions.boards import (
+    BoardCreate,
+    BoardDelete,
+    BoardDeleted,
+    BoardGet,
+    BoardList,
+    BoardReply,
+    BoardsReply,
+    BoardUpdate,
+    BoardWithColumns,
+)
+from kandev_host.services.locks import Locks
+from kandev_host.services.rows import columns_of, every, need
+from kandev_host.services.runs import LiveRuns
+from kandev_host.services.transitions import check_version
+from kandev_host.services.users import UserService
+
+if TYPE_CHECKING:
+    from kandev_host.services.workspaces import WorkspaceService
+
+DEFAULT_COLUMNS: tuple[tuple[str, TaskState], ...] = (
+    ("To Do", "TODO"),
+    ("In Progress", "IN_PROGRESS"),
+    ("Blocked", "BLOCKED"),
+    ("Done", "COMPLETED"),
+)
+
+
+def board_event(action: str, board: Board, principal: Principal) -> Event:
+    return event(action, {"board": board}, actor=principal.id, board_id=board.id)
+
+
+class BoardService:
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        *,
+        locks: Locks,
+        users: UserService,
+        runs: LiveRuns,
+        workspaces: WorkspaceService,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._locks = locks
+        self._users = users
+        self._runs = runs
+        self._workspaces = workspaces
+
+    async def list(self, principal: Principal, request: BoardList) -> BoardsReply:
+        del principal
+        page = await self._store.find(Board, limit=request.limit, cursor=request.cursor)
+        return BoardsReply(boards=page.rows, next_cursor=page.next_cursor)
+
+    async def create(self, principal: Principal, request: BoardCreate) -> BoardWithColumns:
+        """A board with its default columns. Raises `NotFound` for an unknown owner."""
+        owner_id = await self._users.owner(principal, request.owner_id)
+        board = Board(name=request.name, description=request.description, owner_id=owner_id)
+        columns = [
+            Column(board_id=board.id, name=name, position=position, state=state)
+            for position, (name, state) in enumerate(DEFAULT_COLUMNS)
+        ]
+        told = board_event("board.created", board, principal)
+        await self._journal.record(Put(board), *(Put(column) for column in columns), told)
+        return BoardWithColumns(board=board, columns=columns)
+
+    async def get(self, principal: Principal, request: BoardGet) -> BoardWithColumns:
+        del principal
+        board = await need(self._store, Board, request.board_id)
+        return BoardWithColumns(board=board, columns=await columns_of(self._store, board.id))
+
+    async def update(self, principal: Principal, request: BoardUpdate) -> BoardReply:
+        """Change the fields that are there; nothing is written when none differs."""
+        async with self._locks.hold(f"board:{request.board_id}"):
+            board = await need(self._store, Board, request.board_id)
+            check_version("board", board, request.expected_version)
+            wanted = {"name": request.name, "description": request.description}
+            changes = {key: value for key, value in wanted.items() if value is not UNSET}
+            if all(asdict(board)[key] == value for key, value in changes.items()):
+                return BoardReply(board=board)
+            board = replace(board, **changes, version=board.version + 1, updated_at=now())
+            gone = Expect(Board, board.id, NotFound("board", board.id))
+            await self._journal.record(Put(board), board_event("board.updated", board, principal), expect=[gone])
+            return BoardReply(board=board)
+
+    async def delete(self, principal: Principal, request: BoardDelete) -> BoardDeleted:
+        """With its columns, tasks and workspaces. Raises `Conflict` with running agents, unless `force`."""
+        board = await need(self._store, Board, request.board_id)
+        check_version("board", board, request.expected_version)
+        await self._end_agents(board, force=request.force)
+        async with self._locks.hold(f"board:{board.id}"):
+            await need(self._store, Board, board.id)
+            await self._end_agents(board, force=False)
+            tasks = [task.id async for task in every(self._store, Task, [("board_id", "=", board.id)])]
+            for task_id in tasks:
+                await self._workspaces.remove(task_id)
+            await self._journal.record(Remove(Board, board.id), board_event("board.deleted", board, principal))
+        return BoardDeleted(board_id=board.id)
+
+    async def _end_agents(self, board: Board, *, force: bool) -> None:
+        live = await self._runs.everywhere()
+        tasks = {task_id: await self._store.get(Task, task_id) for task_id in {agent.task_id for agent in live}}
+        here = [agent for agent in live if (task := tasks[agent.task_id]) is not None and task.board_id == board.id]
+        await self._runs.end(here, "board", force=force)

@@ -1,0 +1,145 @@
+"""Make a task's own clone: never a worktree, never shared objects, on a branch of its own.
+
+A local repository's git folder is mounted read-only at a fixed place in the jail and cloned through git's own
+transport, so that no object is linked or borrowed and the user's folder is never written to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from kandev_host.errors import ValidationFailed
+from kandev_host.interfaces import Mount, Network, Runtime
+from kandev_host.models import Task, Workspace
+from kandev_host.services.git import SOURCE, Git, GitFailed, alternate_target, upload_pack
+from kandev_host.services.local_repositories import LocalRepository, find_local_repository
+from kandev_host.services.repositories import FIELD, Repository, check_branch, parse_repository
+
+_COMMIT = re.compile(r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a clone comes from, found and checked."""
+
+    repository: Repository
+    local: LocalRepository | None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the workspace's branch starts from; `branch` is None for a detached HEAD."""
+
+    branch: str | None
+    commit: str
+
+
+async def find_source(task: Task) -> Source | None:
+    """The source of a task's workspace, None without repository. Raises `ValidationFailed` if it cannot be one."""
+    if task.branch is not None:
+        check_branch(task.branch)
+    if task.repository_url is None:
+        return None
+    repository = parse_repository(task.repository_url)
+    if repository.kind == "remote":
+        return Source(repository, None)
+    return Source(repository, await to_thread.run_sync(find_local_repository, repository.location, FIELD))
+
+
+def branch_name(task_id: str, beside: str | None = None) -> str:
+    """The branch of a task's workspace; git allows no `kandev/…` beside a branch called `kandev`."""
+    short = task_id.replace("-", "")[-10:]
+    return f"kandev-{short}" if beside == "kandev" else f"kandev/{short}"
+
+
+async def make_workspace(runtime: Runtime, task: Task, source: Source | None, timeout_s: float) -> Workspace:
+    """Fill the empty place of `task`. Raises `GitFailed`, `ValidationFailed` (unknown branch), `TimedOut`."""
+    git = Git(runtime, task.id, timeout_s)
+    if source is None:
+        branch = branch_name(task.id)
+        await git.text("init", "--quiet", "--template=", f"--initial-branch={branch}", ".")
+        base = Base(None, await _first_commit(git))
+    else:
+        base = await _clone(git, task, source)
+        branch = branch_name(task.id, beside=base.branch)
+        await _check_out(git, branch, base)
+    await git.text("config", "user.name", "kandev agent")
+    await git.text("config", "user.email", "agent@localhost.invalid")
+    return Workspace(
+        id=task.id,
+        runtime=runtime.name,
+        repository_url=task.repository_url,
+        branch=branch,
+        base_branch=base.branch,
+        base_commit=base.commit or await _first_commit(git),
+    )
+
+
+async def _first_commit(git: Git) -> str:
+    """An empty commit, so that there is something to compare with."""
+    await git.text("commit", "--quiet", "--allow-empty", "--no-verify", "--message=Start of the workspace")
+    return await git.text("rev-parse", "--verify", "HEAD")
+
+
+async def _check_out(git: Git, branch: str, base: Base) -> None:
+    if base.commit:
+        await git.text("checkout", "--quiet", "--no-track", "-b", branch, base.commit)
+    else:
+        await git.text("symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+
+async def _clone(git: Git, task: Task, source: Source) -> Base:
+    options = ["--quiet", "--no-checkout", "--template=", "--no-recurse-submodules", "--no-local", "--no-hardlinks"]
+    if source.local is None:
+        cloning = _remote(git, source.repository)
+        address = source.repository.location
+    else:
+        cloning = _local(git, source.local)
+        address = SOURCE
+        options.append(f"--upload-pack={upload_pack(len(source.local.alternates))}")
+    await cloning.text("clone", *options, "--", address, ".")
+    head = source.local.head if source.local is not None else None
+    if task.branch is None and head is not None and _COMMIT.match(head):
+        await cloning.text("fetch", "--quiet", *options[-1:], "--", "origin", head)
+        return Base(None, head)
+    wanted = task.branch or (head or "").removeprefix("ref: refs/heads/")
+    return await (_base_of_branch(git, wanted) if wanted else _base_of_head(git))
+
+
+def _local(git: Git, source: LocalRepository) -> Git:
+    borrowed = (Mount(folder, alternate_target(index)) for index, folder in enumerate(source.alternates))
+    return Git(git.runtime, git.workspace_id, git.timeout_s, mounts=(Mount(source.git_dir, SOURCE), *borrowed))
+
+
+def _remote(git: Git, repository: Repository) -> Git:
+    """With the network this one command needs: a named port of this host, or the host's network."""
+    port = repository.loopback_port
+    network: Network = "host" if port is None else "none"
+    allow = () if port is None else (f"127.0.0.1:{port}",)
+    names = [*_PROXIES, *(name.upper() for name in _PROXIES)] if port is None else []
+    env = {name: os.environ[name] for name in names if name in os.environ}
+    return Git(git.runtime, git.workspace_id, git.timeout_s, network=network, allow=allow, env=env)
+
+
+async def _base_of_branch(git: Git, branch: str) -> Base:
+    found = await git.attempt("rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{branch}^{{commit}}")
+    if found.exit_code != 0:
+        raise ValidationFailed("branch", f"The repository has no branch {branch!r}")
+    return Base(branch, found.stdout.decode().strip())
+
+
+async def _base_of_head(git: Git) -> Base:
+    """The source's HEAD, as clone found it. An empty repository has no commit: "" then."""
+    symbolic = await git.attempt("symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = symbolic.stdout.decode("utf-8", "replace").strip() if symbolic.exit_code == 0 else None
+    commit = await git.attempt("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    if commit.exit_code == 0:
+        return Base(branch, commit.stdout.decode().strip())
+    if await git.text("for-each-ref", "--count=1", "refs/remotes"):
+        raise GitFailed(f"HEAD of the repository names the branch {branch!r}, which has no commit: choose a branch")
+    return Base(branch, "")

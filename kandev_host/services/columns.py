@@ -1,0 +1,138 @@
+"""The columns of a board: dense positions, at most one for each task state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
+
+from kandev_host.errors import Conflict
+from kandev_host.events import Event, event
+from kandev_host.interfaces import Change, Principal, Put, Remove, Store
+from kandev_host.journal import Journal
+from kandev_host.models import Board, Column, Task, TaskState, now
+from kandev_host.protocol.actions.boards import (
+    ColumnCreate,
+    ColumnDelete,
+    ColumnDeleted,
+    ColumnList,
+    ColumnMove,
+    ColumnReply,
+    ColumnsReply,
+    ColumnUpdate,
+)
+from kandev_host.services.locks import Locks
+from kandev_host.services.rows import column_for, columns_of, need
+from kandev_host.services.transitions import check_version
+
+COLUMNS_MAX = 100
+
+
+def column_event(action: str, column: Column, principal: Principal) -> Event:
+    return event(action, {"column": column}, actor=principal.id, board_id=column.board_id)
+
+
+class ColumnService:
+    def __init__(self, store: Store, journal: Journal, locks: Locks) -> None:
+        self._store = store
+        self._journal = journal
+        self._locks = locks
+
+    async def list(self, principal: Principal, request: ColumnList) -> ColumnsReply:
+        del principal
+        await need(self._store, Board, request.board_id)
+        page = await self._store.find(
+            Column,
+            [("board_id", "=", request.board_id)],
+            order=("position", "id"),
+            limit=request.limit,
+            cursor=request.cursor,
+        )
+        return ColumnsReply(columns=page.rows, next_cursor=page.next_cursor)
+
+    async def create(self, principal: Principal, request: ColumnCreate) -> ColumnReply:
+        """Raises `Conflict` if another column stands for the state, or the board has 100 columns."""
+        async with self._locks.hold(f"board:{request.board_id}"):
+            await need(self._store, Board, request.board_id)
+            columns = await columns_of(self._store, request.board_id)
+            if len(columns) >= COLUMNS_MAX:
+                raise Conflict(f"A board has at most {COLUMNS_MAX} columns", state="full")
+            _check_state(columns, request.state)
+            at = len(columns) if request.position is None else min(request.position, len(columns))
+            column = Column(
+                board_id=request.board_id,
+                name=request.name,
+                position=at,
+                wip_limit=request.wip_limit,
+                state=request.state,
+            )
+            order = [*columns[:at], column, *columns[at:]]
+            shifted, changes = _renumber(order, principal)
+            told = column_event("column.created", column, principal)
+            await self._journal.record(Put(column), told, *changes)
+            return ColumnReply(column=shifted[at])
+
+    async def update(self, principal: Principal, request: ColumnUpdate) -> ColumnReply:
+        """The tasks in it keep their state when the column comes to stand for another."""
+        column = await need(self._store, Column, request.column_id)
+        async with self._locks.hold(f"board:{column.board_id}"):
+            column = await need(self._store, Column, request.column_id)
+            check_version("column", column, request.expected_version)
+            wanted = {"name": request.name, "wip_limit": request.wip_limit, "state": request.state}
+            changes = {key: value for key, value in wanted.items() if value is not UNSET}
+            if all(asdict(column)[key] == value for key, value in changes.items()):
+                return ColumnReply(column=column)
+            column = replace(column, **changes, version=column.version + 1, updated_at=now())
+            others = [other for other in await columns_of(self._store, column.board_id) if other.id != column.id]
+            _check_state(others, column.state)
+            await self._journal.record(Put(column), column_event("column.updated", column, principal))
+            return ColumnReply(column=column)
+
+    async def move(self, principal: Principal, request: ColumnMove) -> ColumnsReply:
+        """All columns in their new order."""
+        column = await need(self._store, Column, request.column_id)
+        async with self._locks.hold(f"board:{column.board_id}"):
+            column = await need(self._store, Column, request.column_id)
+            check_version("column", column, request.expected_version)
+            order = [other for other in await columns_of(self._store, column.board_id) if other.id != column.id]
+            order.insert(min(request.position, len(order)), column)
+            columns, changes = _renumber(order, principal)
+            if changes:
+                await self._journal.record(*changes)
+            return ColumnsReply(columns=columns)
+
+    async def delete(self, principal: Principal, request: ColumnDelete) -> ColumnDeleted:
+        """Raises `Conflict` while tasks are in it."""
+        column = await need(self._store, Column, request.column_id)
+        async with self._locks.hold(f"board:{column.board_id}"):
+            column = await need(self._store, Column, request.column_id)
+            check_version("column", column, request.expected_version)
+            held = await self._store.count(Task, [("column_id", "=", column.id)])
+            if held:
+                raise Conflict(f"The column still holds {held} tasks", state="not empty", tasks=held)
+            order = [other for other in await columns_of(self._store, column.board_id) if other.id != column.id]
+            _, changes = _renumber(order, principal)
+            told = column_event("column.deleted", column, principal)
+            await self._journal.record(Remove(Column, column.id), told, *changes)
+        return ColumnDeleted(column_id=column.id)
+
+
+def _check_state(columns: Sequence[Column], state: TaskState | None) -> None:
+    holder = None if state is None else column_for(columns, state)
+    if holder is not None:
+        raise Conflict(f"The column {holder.name!r} already stands for {state}", state=state, column_id=holder.id)
+
+
+def _renumber(order: Sequence[Column], principal: Principal) -> tuple[list[Column], list[Change]]:
+    """The columns numbered as they stand, and the changes of those whose number is new."""
+    columns: list[Column] = []
+    changes: list[Change] = []
+    for position, column in enumerate(order):
+        if column.position == position:
+            columns.append(column)
+            continue
+        moved = replace(column, position=position, version=column.version + 1, updated_at=now())
+        columns.append(moved)
+        changes += [Put(moved), column_event("column.updated", moved, principal)]
+    return columns, changes

@@ -1,0 +1,177 @@
+"""Bringing agents up: workspace, files, process. In the background, since a clone may take minutes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.abc
+from msgspec.structs import replace
+
+from kandev_host.errors import KandevError, TimedOut, Unavailable
+from kandev_host.events import Event, event
+from kandev_host.interfaces import AgentType, Put, Store
+from kandev_host.journal import Journal
+from kandev_host.models import AgentInstance, AgentStatus, Task, TaskState, new_id, now
+from kandev_host.services.launches import PrepareLaunch, process_spec
+from kandev_host.services.supervision import Supervisor
+from kandev_host.services.tasks import TaskService
+from kandev_host.services.workspaces import WorkspaceService
+from kandev_host.sessions.presets import Preset
+
+log = logging.getLogger(__name__)
+RECORD_S = 10.0
+CLOSED = "The host stopped before the agent had started"
+
+
+def agent_event(agent: AgentInstance, board_id: str, actor: str = "host") -> Event:
+    payload = {"agent": agent, "agent_id": agent.id, "task_id": agent.task_id}
+    return event("agent.updated", payload, actor=actor, board_id=board_id, task_id=agent.task_id, agent_id=agent.id)
+
+
+@dataclass(slots=True, kw_only=True)
+class Launch:
+    """One agent on its way up. `stopped` says that somebody stopped it meanwhile, `reason` why."""
+
+    agent: AgentInstance
+    task: Task
+    agent_type: AgentType
+    blocks: list[dict[str, Any]] | None
+    created_by: str
+    preset: Preset | None
+    stopped: bool = False
+    reason: str | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Launcher:
+    """Use as an async context manager: leaving it ends what is still on its way up, and records that."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        supervisor: Supervisor,
+        *,
+        tasks: TaskService,
+        workspaces: WorkspaceService,
+        prepare_launch: Sequence[PrepareLaunch] = (),
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._supervisor = supervisor
+        self._tasks = tasks
+        self._workspaces = workspaces
+        self._prepare_launch = prepare_launch
+        self._group: anyio.abc.TaskGroup | None = None
+        self._starting: dict[str, Launch] = {}
+
+    async def __aenter__(self) -> Launcher:
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+            await self._group.__aexit__(None, None, None)
+            self._group = None
+
+    @property
+    def starting(self) -> Mapping[str, Launch]:
+        return self._starting
+
+    def begin(self, launch: Launch) -> None:
+        """Bring it up in a task of its own. Raises `Unavailable` when the host is stopping."""
+        if self._group is None:
+            raise Unavailable("The host is stopping")
+        self._starting[launch.agent.id] = launch
+        self._group.start_soon(self._run, launch, name=f"launch {launch.agent.id}")
+
+    async def settled(self, agent_id: str, timeout_s: float) -> None:
+        """Wait until the agent is no longer on its way up. Raises `TimedOut`."""
+        launch = self._starting.get(agent_id)
+        if launch is None:
+            return
+        with anyio.move_on_after(timeout_s):
+            await launch.done.wait()
+            return
+        raise TimedOut(f"The agent was still starting after {timeout_s:g} s")
+
+    async def stop(self, agent_id: str, reason: str | None) -> bool:
+        """End an agent on its way up, and wait for that; False if it is not (any more)."""
+        launch = self._starting.get(agent_id)
+        if launch is None:
+            return False
+        launch.stopped = True
+        launch.reason = reason
+        launch.scope.cancel()
+        await launch.done.wait()
+        return self._supervisor.live(agent_id) is None
+
+    async def _run(self, launch: Launch) -> None:
+        try:
+            with launch.scope:
+                await self._bring_up(launch)
+        except KandevError as error:
+            await self._give_up(launch, "FAILED", error.message)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(RECORD_S, shield=True):
+                await self._give_up(launch, "FAILED", CLOSED)
+            raise
+        except Exception:
+            correlation_id = new_id()
+            log.exception("launch of agent %s broke (%s)", launch.agent.id, correlation_id)
+            await self._give_up(launch, "FAILED", f"The host failed to start the agent ({correlation_id})")
+        else:
+            if launch.stopped and self._supervisor.live(launch.agent.id) is None:
+                await self._give_up(launch, "STOPPED", launch.reason)
+        finally:
+            self._starting.pop(launch.agent.id, None)
+            launch.done.set()
+
+    async def _bring_up(self, launch: Launch) -> None:
+        agent, task, agent_type = launch.agent, launch.task, launch.agent_type
+        await self._workspaces.ensure(task, agent.runtime)
+        runtime = self._workspaces.runtime(agent.runtime)
+        for path, content in agent_type.files.items():
+            await runtime.write_home(task.id, path, content.encode())
+        spec = process_spec(agent_type, agent, task, self._prepare_launch)
+        with anyio.CancelScope(shield=True):  # from here on the supervisor answers for it: never half handed over
+            if launch.scope.cancel_called:
+                return
+            await self._supervisor.start(
+                agent=agent,
+                task=task,
+                agent_type=agent_type,
+                runtime=runtime,
+                spec=spec,
+                first_prompt=launch.blocks,
+                created_by=launch.created_by,
+                preset=launch.preset,
+            )
+
+    async def _give_up(self, launch: Launch, status: AgentStatus, reason: str | None) -> None:
+        """Record the end of an agent that never started, and what that means for its task."""
+        agent = await self._store.get(AgentInstance, launch.agent.id)
+        if agent is None or agent.status != "PENDING":
+            return
+        agent = replace(agent, status=status, activity=None, error_message=reason, stopped_at=now(), updated_at=now())
+        told = [agent_event(agent, launch.task.board_id)]
+        if status == "FAILED":
+            ids = {"task_id": agent.task_id, "agent_id": agent.id}
+            payload = {**ids, "code": "LAUNCH_FAILED", "message": reason}
+            told.append(event("acp.error", payload, board_id=launch.task.board_id, **ids))
+        try:
+            await self._journal.record(Put(agent), *told)
+            if status == "FAILED" or agent.orchestrated:
+                state: TaskState = "FAILED" if status == "FAILED" else "CANCELLED"
+                await self._tasks.transition(
+                    agent.task_id, state, actor="host", reason=reason, only_from=("IN_PROGRESS",)
+                )
+        except KandevError as error:
+            log.error("the end of agent %s was not recorded: %s", agent.id, error.message)

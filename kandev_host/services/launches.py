@@ -1,0 +1,73 @@
+"""From an agent type and a task to the process that is started."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from msgspec.structs import asdict, replace
+
+from kandev_host.errors import ValidationFailed
+from kandev_host.interfaces import AgentType, LaunchExtras, Mount, ProcessSpec
+from kandev_host.models import AgentInstance, Limits, Task
+
+PrepareLaunch = Callable[[AgentInstance, Task], LaunchExtras | None]
+
+_CPU = re.compile(r"^\d{1,4}(\.\d{1,3})?$")
+_SIZE = re.compile(r"^\d{1,12}[kmgtKMGT]?[bB]?$")
+
+
+def merge_limits(base: Limits, wanted: Limits | None, field: str = "resources") -> Limits:
+    """`wanted` over `base`, limit by limit. Raises `ValidationFailed` for one that is no amount."""
+    if wanted is None:
+        return base
+    for name, pattern in (("cpu_limit", _CPU), ("memory_limit", _SIZE), ("disk_limit", _SIZE)):
+        value = getattr(wanted, name)
+        if value is not None and not pattern.match(value):
+            example = "1.5" if name == "cpu_limit" else "2g"
+            raise ValidationFailed(f"{field}.{name}", f'Give an amount such as "{example}"')
+    return replace(base, **{key: value for key, value in asdict(wanted).items() if value is not None})
+
+
+def process_spec(
+    agent_type: AgentType, agent: AgentInstance, task: Task, prepare: Sequence[PrepareLaunch] = ()
+) -> ProcessSpec:
+    """What to start: only the named part of the host's environment and the named log-in files enter the jail."""
+    extras = [extra for hook in prepare if (extra := hook(agent, task)) is not None]
+    env = {**_environment(agent_type, os.environ), **agent_type.env}
+    for extra in extras:
+        env.update(extra.env)
+    return ProcessSpec(
+        workspace_id=task.id,
+        command=agent_type.command,
+        env=env,
+        mounts=(*login_mounts(agent_type.share_login), *(mount for extra in extras for mount in extra.mounts)),
+        network=agent_type.network,
+        allow=tuple(dict.fromkeys((*agent_type.allow, *(name for extra in extras for name in extra.allow)))),
+        limits=agent.resource_limits,
+        nested_sandbox=agent_type.nested_sandbox,
+        labels={"agent_id": agent.id, "task_id": task.id},
+    )
+
+
+def _environment(agent_type: AgentType, host: Mapping[str, str]) -> dict[str, str]:
+    names = (*agent_type.env_required, *agent_type.env_optional)
+    return {name: host[name] for name in names if host.get(name)}
+
+
+def login_mounts(paths: Sequence[str]) -> list[Mount]:
+    """Read-only mounts of the user's own log-in files, at the same place in the agent's home; absent ones are left out.
+
+    Read-only, because some agents keep there what they run: writing it would be running code as the user.
+    """
+    mounts = []
+    for path in paths:
+        relative = PurePosixPath(path.removeprefix("~/"))
+        if relative.is_absolute() or ".." in relative.parts:
+            raise ValidationFailed("share_login", f"{path!r} is not a path below the home")
+        source = Path.home() / relative
+        if source.exists():
+            mounts.append(Mount(str(source), f"~/{relative}"))
+    return mounts

@@ -1,0 +1,54 @@
+"""Small reads that the services share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
+
+from kandev_host.errors import NotFound
+from kandev_host.interfaces import Op, Store
+from kandev_host.models import AgentInstance, Board, Column, PermissionRequest, Row, Task, TaskState
+
+R = TypeVar("R", bound=Row)
+PAGE = 500
+
+KINDS: dict[type[Row], str] = {
+    Board: "board", Column: "column", Task: "task", AgentInstance: "agent", PermissionRequest: "permission"
+}  # fmt: skip
+
+
+async def need(store: Store, kind: type[R], id: str) -> R:
+    """The row, or `NotFound` with its kind in the protocol's words."""
+    row = await store.get(kind, id)
+    if row is None:
+        raise NotFound(KINDS[kind], id)
+    return row
+
+
+async def every(
+    store: Store, kind: type[R], where: Sequence[tuple[str, Op, Any]], order: Sequence[str] = ("created_at", "id")
+) -> AsyncIterator[R]:
+    """All rows that meet the conditions, page by page."""
+    cursor: str | None = None
+    while True:
+        page = await store.find(kind, where, order=order, limit=PAGE, cursor=cursor)
+        for row in page.rows:
+            yield row
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+async def columns_of(store: Store, board_id: str) -> list[Column]:
+    """A board's columns, by position."""
+    return [row async for row in every(store, Column, [("board_id", "=", board_id)], order=("position", "id"))]
+
+
+def column_for(columns: Sequence[Column], state: TaskState) -> Column | None:
+    """The column that stands for a state."""
+    return next((column for column in columns if column.state == state), None)
+
+
+def initial_column(columns: Sequence[Column]) -> Column | None:
+    """Where a task goes that names no column: the one for TODO, else the first that stands for no state."""
+    return column_for(columns, "TODO") or next((column for column in columns if column.state is None), None)

@@ -1,0 +1,78 @@
+"""What the services need of the supervisor of live agents (`kandev_host.sessions`), and nothing more of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol
+
+from kandev_host.interfaces import AgentType, ProcessSpec, Runtime, Stats
+from kandev_host.models import Activity, AgentInstance, AgentStatus, Session, Task, Turn
+from kandev_host.sessions.presets import Preset
+from kandev_host.sessions.turns import TurnOutcome
+
+OnTurnEnd = Callable[[AgentInstance, Turn, TurnOutcome], Awaitable[None]]
+OnExit = Callable[[AgentInstance, str | None], Awaitable[None]]
+
+
+class LiveAgent(Protocol):
+    """An agent that lives; `agent` is its row as last recorded."""
+
+    @property
+    def agent(self) -> AgentInstance: ...
+
+    @property
+    def activity(self) -> Activity | None: ...
+
+    @property
+    def session(self) -> Session | None: ...
+
+    async def stats(self) -> Stats: ...
+
+
+class Supervisor(Protocol):
+    """Owns the live agents and writes their rows, from `start` on until their end is recorded."""
+
+    @property
+    def on_turn_end(self) -> OnTurnEnd | None: ...
+
+    @on_turn_end.setter
+    def on_turn_end(self, callback: OnTurnEnd | None) -> None: ...
+
+    @property
+    def on_exit(self) -> OnExit | None: ...
+
+    @on_exit.setter
+    def on_exit(self, callback: OnExit | None) -> None: ...
+
+    async def start(
+        self,
+        *,
+        agent: AgentInstance,
+        task: Task,
+        agent_type: AgentType,
+        runtime: Runtime,
+        spec: ProcessSpec,
+        first_prompt: list[dict[str, Any]] | None = None,
+        created_by: str,
+        preset: Preset | None = None,
+    ) -> str | None:
+        """Start it, and return at once: the turn of the first prompt, if there is one."""
+        ...
+
+    async def prompt(
+        self, agent_id: str, blocks: list[dict[str, Any]], created_by: str, mode: Literal["queue", "interrupt"]
+    ) -> str:
+        """The id of the turn. Raises `NotFound` or `Conflict` when the agent does not live."""
+        ...
+
+    async def cancel(self, agent_id: str) -> bool:
+        """False if no turn runs."""
+        ...
+
+    async def stop(
+        self, agent_id: str, *, force: bool = False, reason: str | None = None, status: AgentStatus = "STOPPED"
+    ) -> AgentInstance:
+        """Returns its row when its end is recorded. Raises `Conflict` when the agent does not live."""
+        ...
+
+    def live(self, agent_id: str) -> LiveAgent | None: ...

@@ -1,0 +1,280 @@
+"""Tasks: every change is one commit of row, audit line and event, under the lock of the task's board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from kandev_host.errors import NotFound, PayloadTooLarge, ValidationFailed
+from kandev_host.events import Event, event
+from kandev_host.interfaces import Change, Expect, Op, Principal, Put, Remove, Store
+from kandev_host.journal import Journal
+from kandev_host.models import Board, Column, Task, TaskEvent, TaskState, now
+from kandev_host.protocol.actions.tasks import (
+    TaskCreate,
+    TaskDelete,
+    TaskDeleted,
+    TaskGet,
+    TaskList,
+    TaskMove,
+    TaskReply,
+    TasksReply,
+    TaskStateChange,
+    TaskUpdate,
+)
+from kandev_host.services import placement
+from kandev_host.services.dependencies import check_dependencies
+from kandev_host.services.locks import Locks
+from kandev_host.services.repositories import check_branch, parse_repository
+from kandev_host.services.rows import column_for, columns_of, initial_column, need
+from kandev_host.services.runs import LiveRuns
+from kandev_host.services.task_changes import changed_fields, describe
+from kandev_host.services.transitions import check_transition, check_version, with_state
+
+if TYPE_CHECKING:
+    from kandev_host.services.workspaces import WorkspaceService
+
+METADATA_LIMIT_BYTES = 64 << 10
+Where = list[tuple[str, Op, object]]
+
+
+def task_event(action: str, task: Task, actor: str, **more: object) -> Event:
+    return event(action, {"task": task, **more}, actor=actor, board_id=task.board_id, task_id=task.id)
+
+
+class TaskService:
+    def __init__(
+        self, store: Store, journal: Journal, locks: Locks, runs: LiveRuns, workspaces: WorkspaceService
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._locks = locks
+        self._runs = runs
+        self._workspaces = workspaces
+
+    async def list(self, principal: Principal, request: TaskList) -> TasksReply:
+        """Tasks that meet every filter, oldest first; those of one column by position."""
+        del principal
+        equal = ("board_id", "column_id", "state", "agent_type")
+        values = [(name, getattr(request, name)) for name in equal]
+        where: Where = [(name, "=", value) for name, value in values if value is not None]
+        if request.priority_min is not None:
+            where.append(("priority", ">=", request.priority_min))
+        if request.query is not None:
+            where.append(("text", "match", request.query))
+        order = ("position", "id") if request.column_id is not None else ("created_at", "id")
+        page = await self._store.find(Task, where, order=order, limit=request.limit, cursor=request.cursor)
+        return TasksReply(tasks=page.rows, next_cursor=page.next_cursor)
+
+    async def get(self, principal: Principal, request: TaskGet) -> TaskReply:
+        del principal
+        return TaskReply(task=await need(self._store, Task, request.task_id))
+
+    async def create(self, principal: Principal, request: TaskCreate) -> TaskReply:
+        """A task at the end of its column, in the state that the column stands for.
+
+        Raises `NotFound` (board, column, blocked_by), `ValidationFailed`, `Conflict` when the column is full.
+        """
+        _check_fields(request.repository_url, request.branch, request.metadata)
+        draft = Task(
+            board_id=request.board_id,
+            title=request.title,
+            description=request.description,
+            priority=request.priority,
+            agent_type=request.agent_type,
+            repository_url=request.repository_url,
+            branch=request.branch,
+            metadata=request.metadata,
+            created_by=principal.id,
+        )
+        async with self._locks.hold(f"board:{request.board_id}"):
+            await need(self._store, Board, request.board_id)
+            blocked_by = await check_dependencies(self._store, draft.id, request.blocked_by)
+            column = await self._column_for_new(request)
+            state: TaskState = (column.state if column is not None else None) or "TODO"
+            column_id = column.id if column is not None else None
+            position = await placement.size(self._store, (request.board_id, column_id))
+            task = replace(draft, blocked_by=blocked_by, column_id=column_id, position=position)
+            if state != "TODO":
+                task = with_state(task, state, None, task.created_at)
+            audit = TaskEvent(task_id=task.id, event_type="created", new_state=task.state, created_by=principal.id)
+            await self._journal.record(Put(task), Put(audit), task_event("task.created", task, principal.id))
+        return TaskReply(task=task)
+
+    async def _column_for_new(self, request: TaskCreate) -> Column | None:
+        columns = await columns_of(self._store, request.board_id)
+        if request.column_id is None:
+            column = initial_column(columns)
+        else:
+            column = await self._column(columns, request.column_id)
+        if column is not None:
+            await placement.check_room(self._store, column)
+        return column
+
+    async def _column(self, columns: Sequence[Column], column_id: str) -> Column:
+        for column in columns:
+            if column.id == column_id:
+                return column
+        await need(self._store, Column, column_id)
+        raise ValidationFailed("column_id", "The column belongs to another board")
+
+    async def update(self, principal: Principal, request: TaskUpdate) -> TaskReply:
+        """Change the fields that are there; nothing is written when none differs."""
+        changes = changed_fields(request)
+        _check_fields(changes.get("repository_url"), changes.get("branch"), changes.get("metadata"))
+        task = await need(self._store, Task, request.task_id)
+        async with self._locks.hold("dependencies"), self._locks.hold(f"board:{task.board_id}"):
+            task = await need(self._store, Task, request.task_id)
+            check_version("task", task, request.expected_version)
+            if "blocked_by" in changes:
+                changes["blocked_by"] = await check_dependencies(
+                    self._store, task.id, changes["blocked_by"], task.blocked_by
+                )
+            changed = describe(task, changes)
+            if not changed:
+                return TaskReply(task=task)
+            task = replace(task, **changes, version=task.version + 1, updated_at=now())
+            audit = TaskEvent(
+                task_id=task.id, event_type="updated", metadata={"changed": changed}, created_by=principal.id
+            )
+            await self._write(task, audit, task_event("task.updated", task, principal.id))
+            return TaskReply(task=task)
+
+    async def delete(self, principal: Principal, request: TaskDelete) -> TaskDeleted:
+        """With its workspace. Raises `Conflict` with a live agent, unless `force` stops it first."""
+        task = await need(self._store, Task, request.task_id)
+        check_version("task", task, request.expected_version)
+        await self._runs.end(await self._runs.of_task(task.id), "task", force=request.force)
+        async with self._locks.hold(f"board:{task.board_id}"):
+            task = await need(self._store, Task, request.task_id)
+            await self._runs.end(await self._runs.of_task(task.id), "task", force=False)
+            await self._workspaces.remove(task.id)
+            shifted = await placement.removal(self._store, task)
+            told = task_event("task.deleted", task, principal.id)
+            await self._journal.record(Remove(Task, task.id), *shifted, told)
+        return TaskDeleted(task_id=task.id)
+
+    async def state(self, principal: Principal, request: TaskStateChange) -> TaskReply:
+        """Raises `Conflict` for a transition that is not allowed; nothing is written then."""
+        task = await self.transition(
+            request.task_id,
+            request.state,
+            actor=principal.id,
+            reason=request.reason,
+            expected_version=request.expected_version,
+        )
+        return TaskReply(task=task)
+
+    async def move(self, principal: Principal, request: TaskMove) -> TaskReply:
+        """To a column and position. Another column that stands for a state changes the state, if that is allowed."""
+        task = await need(self._store, Task, request.task_id)
+        async with self._locks.hold(f"board:{task.board_id}"):
+            task = await need(self._store, Task, request.task_id)
+            check_version("task", task, request.expected_version)
+            column = await self._column(await columns_of(self._store, task.board_id), request.column_id)
+            elsewhere = column.id != task.column_id
+            state = column.state if elsewhere and column.state != task.state else None
+            if state is not None:
+                check_transition(task, state)
+            if elsewhere:
+                await placement.check_room(self._store, column)
+            moved, shifted = await placement.move(self._store, task, column.id, request.position)
+            if moved == task:
+                return TaskReply(task=task)
+            return TaskReply(task=await self._record_move(task, moved, state, shifted, principal.id))
+
+    async def _record_move(
+        self, old: Task, moved: Task, state: TaskState | None, shifted: Sequence[Change], actor: str
+    ) -> Task:
+        at = now()
+        new = moved if state is None else with_state(moved, state, None, at)
+        new = replace(new, version=old.version + 1, updated_at=at)
+        metadata = {
+            "column_id": {"old": old.column_id, "new": new.column_id},
+            "position": {"old": old.position, "new": new.position},
+        }
+        audit = TaskEvent(
+            task_id=new.id,
+            event_type="moved" if state is None else "state_changed",
+            old_state=None if state is None else old.state,
+            new_state=state,
+            metadata=metadata,
+            created_by=actor,
+        )
+        if state is None:
+            told = task_event("task.updated", new, actor)
+        else:
+            told = task_event("task.state_changed", new, actor, old_state=old.state, new_state=state)
+        await self._write(new, audit, told, *shifted)
+        return new
+
+    async def transition(
+        self,
+        task_id: str,
+        state: TaskState,
+        *,
+        actor: str,
+        reason: str | None = None,
+        expected_version: int | None = None,
+        by_prompt: bool = False,
+        only_from: Sequence[TaskState] = (),
+        assigned_agent_id: str | None = None,
+        also: Sequence[Change] = (),
+    ) -> Task:
+        """Change a task's state, and in the same commit what goes `also` with it; to its column's end.
+
+        `only_from` makes it do nothing (not even `also`) in any other state: a person's decision stands.
+        With `assigned_agent_id` a task that is in this state already is taken over. Raises `Conflict`.
+        """
+        task = await need(self._store, Task, task_id)
+        async with self._locks.hold(f"board:{task.board_id}"):
+            task = await need(self._store, Task, task_id)
+            if only_from and task.state not in only_from:
+                return task
+            check_version("task", task, expected_version)
+            new = replace(task, assigned_agent_id=assigned_agent_id or task.assigned_agent_id)
+            shifted: Sequence[Put] = ()
+            if assigned_agent_id is None or task.state != state:
+                check_transition(task, state, by_prompt=by_prompt)
+                new, shifted = await self._into_column(with_state(new, state, reason, now()), state)
+            new = replace(new, version=task.version + 1, updated_at=now())
+            changed = {} if assigned_agent_id is None else {"assigned_agent_id": assigned_agent_id}
+            metadata = changed if reason is None else {**changed, "reason": reason}
+            audit = TaskEvent(
+                task_id=task.id,
+                event_type="state_changed" if new.state != task.state else "agent_assigned",
+                old_state=task.state,
+                new_state=new.state,
+                metadata=metadata,
+                created_by=actor,
+            )
+            if new.state == task.state:
+                told = task_event("task.updated", new, actor)
+            else:
+                told = task_event("task.state_changed", new, actor, old_state=task.state, new_state=state)
+            await self._write(new, audit, told, *shifted, *also)
+            return new
+
+    async def _into_column(self, task: Task, state: TaskState) -> tuple[Task, Sequence[Put]]:
+        columns = await columns_of(self._store, task.board_id)
+        column = column_for(columns, state)
+        if column is None or column.id == task.column_id:
+            return task, ()
+        return await placement.move(self._store, task, column.id, None)
+
+    async def _write(self, task: Task, audit: TaskEvent, told: Event, *more: Change) -> None:
+        gone = Expect(Task, task.id, NotFound("task", task.id))
+        await self._journal.record(Put(task), Put(audit), *more, told, expect=[gone])
+
+
+def _check_fields(repository_url: str | None, branch: str | None, metadata: dict[str, object] | None) -> None:
+    """What can be said without looking at disk or network; the rest is said at launch."""
+    if repository_url is not None:
+        parse_repository(repository_url)
+    if branch is not None:
+        check_branch(branch)
+    if metadata is not None and len(msgspec.json.encode(metadata)) > METADATA_LIMIT_BYTES:
+        raise PayloadTooLarge("metadata is too large", METADATA_LIMIT_BYTES, "metadata")

@@ -1,0 +1,286 @@
+"""The host's side of a JSON-RPC connection over a process: ordered, bounded, and never harmed by what it reads.
+
+Notifications are handed on inline, in order, one batch per chunk; while the handler works nothing is read, so a slow
+store slows the agent's pipe. Requests of the agent run in child tasks, so that updates flow while a person decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+from msgspec import UNSET, DecodeError, Raw, json
+
+from kandev_host.errors import AgentError, KandevError, TimedOut
+from kandev_host.interfaces import Process
+from kandev_host.protocol import acp, jsonrpc
+from kandev_host.protocol.jsonrpc import Message, RpcError
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 17
+CONCURRENT_REQUESTS = 64
+EOF_GRACE_S = 1.0
+DRAIN_S = 5.0
+
+Answer = Raw | Exception
+
+
+class Handler(Protocol):
+    """Who serves a peer. `on_notifications` answers how many of the batch were unusable."""
+
+    async def on_notifications(self, batch: Sequence[Message]) -> int: ...
+
+    async def on_request(self, method: str, params: Raw) -> Any:
+        """The result; raises `RpcError`."""
+        ...
+
+    async def on_fault(self, reason: str, line: bytes) -> None:
+        """A line that was no message (its first bytes)."""
+        ...
+
+
+@dataclass(slots=True)
+class Call:
+    """A request of ours that waits. `settle` is called inline, in order with the updates around the answer."""
+
+    method: str
+    done: anyio.Event
+    settle: Callable[[Answer], None] | None
+    answer: Answer | None = None
+
+    def resolve(self, answer: Answer) -> None:
+        self.answer = answer
+        if self.settle is not None:
+            self.settle(answer)
+        self.done.set()
+
+
+class Peer:
+    """One connection. `run` reads until the agent is gone; `call` and `notify` may be used while it does."""
+
+    def __init__(self, process: Process, handler: Handler, *, line_limit_bytes: int, fault_limit: int) -> None:
+        self._process = process
+        self._handler = handler
+        self._lines = jsonrpc.Lines(line_limit_bytes)
+        self._fault_limit = fault_limit
+        self._calls: dict[int, Call] = {}
+        self._served: dict[jsonrpc.Id, anyio.CancelScope] = {}
+        self._slots = anyio.Semaphore(CONCURRENT_REQUESTS)
+        self._sending = anyio.Lock()
+        self._next_id = 0
+        self._broken = False
+        self._eof = anyio.Event()
+        self.faults = 0
+        self.strikes = 0
+        self.exit_code: int | None = None
+        self.end_reason: str | None = None
+        self.ended = anyio.Event()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read until the end of the stream or of the process; afterwards `ended` is set and every call has failed."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                reading = anyio.CancelScope()
+                tasks.start_soon(self._watch_exit, reading)
+                with reading:
+                    await self._read(tasks)
+                self._eof.set()
+                with anyio.move_on_after(EOF_GRACE_S):
+                    await self._exited()
+                tasks.cancel_scope.cancel()
+        except* KandevError as group:
+            # What it said can no longer be recorded: then it must not go on.
+            self.end_reason = f"was stopped: {_first(group)}"
+        finally:
+            self._end()
+
+    async def _exited(self) -> None:
+        self.exit_code = await self._process.wait()
+
+    async def _watch_exit(self, reading: anyio.CancelScope) -> None:
+        """An exited agent is gone, also while a child that it left behind holds its stdout open."""
+        await self._exited()
+        for scope in tuple(self._served.values()):
+            scope.cancel()
+        with anyio.move_on_after(DRAIN_S):
+            await self._eof.wait()
+        reading.cancel()
+
+    def _end(self) -> None:
+        if self.end_reason is None:
+            code = self.exit_code
+            self.end_reason = "closed its output" if code is None else f"exited with code {code}"
+        self.ended.set()
+        for call in tuple(self._calls.values()):
+            call.resolve(AgentError(f"The agent {self.end_reason} before it answered {call.method}"))
+        self._calls.clear()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    async def _read(self, tasks: TaskGroup) -> None:
+        while self.end_reason is None:
+            chunk = await self._process.receive(CHUNK_BYTES)
+            lines = self._lines.feed(chunk) if chunk else self._lines.finish()
+            await self._take(lines, tasks)
+            if not chunk:
+                return
+            await anyio.lowlevel.checkpoint()  # a flood comes without a single wait: let others run
+
+    async def _take(self, lines: list[bytes], tasks: TaskGroup) -> None:
+        batch: list[Message] = []
+        decode = jsonrpc.decode
+        for line in lines:
+            try:
+                message = decode(line)
+            except jsonrpc.BadLine as error:
+                await self._fault(str(error), line)
+                continue
+            if message.method is not UNSET and message.id is UNSET and message.method[:2] != "$/":
+                batch.append(message)
+                continue
+            if batch:
+                await self._flush(batch)
+                batch = []
+            await self._take_one(message, line, tasks)
+        if batch:
+            await self._flush(batch)
+        for head in self._lines.take_dropped():
+            await self._take_dropped(head)
+
+    async def _flush(self, batch: list[Message]) -> None:
+        unusable = await self._handler.on_notifications(batch)
+        self.faults += unusable
+        self.strikes = self.strikes + unusable if unusable == len(batch) else 0
+        self._strike_out()
+
+    async def _take_one(self, message: Message, line: bytes, tasks: TaskGroup) -> None:
+        if message.method is UNSET:
+            await self._take_answer(message, line)
+            return
+        self.strikes = 0
+        if message.id is UNSET:
+            self._cancel_served(message.params)
+            return
+        await self._slots.acquire()
+        tasks.start_soon(self._serve, message.id, message.method, message.params)
+
+    async def _take_answer(self, message: Message, line: bytes) -> None:
+        call = self._calls.pop(message.id, None) if isinstance(message.id, int) else None
+        if call is None:
+            await self._fault("answers no request", line)
+            return
+        self.strikes = 0
+        if message.error is not UNSET and bytes(message.error) != b"null":
+            call.resolve(jsonrpc.decode_error(message.error))
+        else:
+            call.resolve(Raw(b"null") if message.result is UNSET else message.result)
+
+    async def _take_dropped(self, head: bytes) -> None:
+        """A line over the limit: whoever waits for it learns so."""
+        await self._fault("longer than a line may be", head)
+        found = jsonrpc.head_id(head)
+        if found is None:
+            return
+        identifier, is_answer = found
+        too_long = RpcError(jsonrpc.INVALID_REQUEST, "The message is longer than a line may be")
+        if not is_answer:
+            await self._send(jsonrpc.error_answer(identifier, too_long))
+        elif isinstance(identifier, int) and identifier in self._calls:
+            self._calls.pop(identifier).resolve(too_long)
+
+    async def _fault(self, reason: str, line: bytes) -> None:
+        self.faults += 1
+        self.strikes += 1
+        await self._handler.on_fault(reason, line)
+        self._strike_out()
+
+    def _strike_out(self) -> None:
+        if self.strikes >= self._fault_limit:
+            self.end_reason = f"was stopped after {self.strikes} lines in a row that are not ACP"
+
+    # --- serving the agent ------------------------------------------------------------------------------------------
+
+    async def _serve(self, id: jsonrpc.Id, method: str, params: Raw) -> None:
+        scope = anyio.CancelScope()
+        self._served[id] = scope
+        line = jsonrpc.error_answer(id, RpcError(jsonrpc.CANCELLED, "Cancelled"))
+        try:
+            with scope:
+                try:
+                    line = jsonrpc.answer(id, await self._handler.on_request(method, params))
+                except RpcError as error:
+                    line = jsonrpc.error_answer(id, error)
+            await self._send(line)
+        except AgentError:
+            logger.debug("an answer found no reader")
+        finally:
+            self._slots.release()
+            if self._served.get(id) is scope:
+                del self._served[id]
+
+    def _cancel_served(self, params: Raw) -> None:
+        try:
+            wanted = json.decode(params, type=acp.CancelRequest).request_id
+        except (DecodeError, RecursionError):
+            return
+        scope = self._served.get(wanted)
+        if scope is not None:
+            scope.cancel()
+
+    # --- asking the agent -------------------------------------------------------------------------------------------
+
+    async def call(
+        self, method: str, params: Any, timeout_s: float | None, settle: Callable[[Answer], None] | None = None
+    ) -> Raw:
+        """The result of a request. Raises `RpcError`, `TimedOut`, or `AgentError` when the agent goes away."""
+        identifier = self._next_id
+        self._next_id += 1
+        call = Call(method, anyio.Event(), settle)
+        self._calls[identifier] = call
+        with anyio.move_on_after(timeout_s):
+            try:
+                await self._send(jsonrpc.request(identifier, method, params))
+                await call.done.wait()
+            finally:
+                self._calls.pop(identifier, None)
+        if call.answer is None:
+            raise TimedOut(f"The agent did not answer {method} within {timeout_s:g} s")
+        if isinstance(call.answer, Exception):
+            raise call.answer
+        return call.answer
+
+    async def notify(self, method: str, params: Any) -> None:
+        """Send a notification. Raises `AgentError` when the agent no longer reads."""
+        await self._send(jsonrpc.notification(method, params))
+
+    async def _send(self, line: bytes) -> None:
+        async with self._sending:
+            if self._broken or self.ended.is_set():
+                raise AgentError(f"The agent {self.end_reason or 'no longer reads its input'}")
+            self._broken = True  # until the whole line is out: half a line would spoil the next one
+            try:
+                await self._process.send(line)
+            except (BrokenPipeError, ConnectionError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+                await self._raise_gone()
+            self._broken = False
+
+    async def _raise_gone(self) -> None:
+        """The pipe is closed; the exit code that follows says more than that."""
+        with anyio.move_on_after(EOF_GRACE_S):
+            await self.ended.wait()
+        raise AgentError(f"The agent {self.end_reason or 'closed its input'}")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,185 @@
+"""The task group that owns all live agents. One agent that breaks, breaks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+import anyio
+import anyio.abc
+
+from kandev_host.errors import Conflict, Unavailable
+from kandev_host.interfaces import AgentType, ProcessSpec, Runtime
+from kandev_host.journal import Journal
+from kandev_host.models import AgentInstance, AgentStatus, Task
+from kandev_host.sessions.dialects import dialect
+from kandev_host.sessions.ending import Ending
+from kandev_host.sessions.permissions import PermissionBroker
+from kandev_host.sessions.presets import Preset
+from kandev_host.sessions.run import AgentRun, Crew, Launch, OnExit, OnTurnEnd, TurnPolicy
+from kandev_host.settings import SessionSettings
+
+SHUTDOWN_S = 8.0
+FORCED_S = 5.0
+
+
+class AgentSupervisor:
+    """Use as an async context manager: leaving it stops every agent, within 13 s at the worst.
+
+    `on_turn_end(agent, turn, outcome)` and `on_exit(agent, reason)` are set by the services and awaited by the run
+    itself, in order. They may call `stop` and `prompt` of the same agent: neither waits for the run there.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        broker: PermissionBroker,
+        settings: SessionSettings,
+        *,
+        turn_policies: Sequence[TurnPolicy] = (),
+        on_turn_end: OnTurnEnd | None = None,
+        on_exit: OnExit | None = None,
+    ) -> None:
+        self._crew = Crew(journal, broker, settings, turn_policies, on_turn_end, on_exit)
+        self._runs: dict[str, AgentRun] = {}
+        self._closing = False
+
+    @property
+    def on_turn_end(self) -> OnTurnEnd | None:
+        return self._crew.on_turn_end
+
+    @on_turn_end.setter
+    def on_turn_end(self, callback: OnTurnEnd | None) -> None:
+        self._crew.on_turn_end = callback
+
+    @property
+    def on_exit(self) -> OnExit | None:
+        return self._crew.on_exit
+
+    @on_exit.setter
+    def on_exit(self, callback: OnExit | None) -> None:
+        self._crew.on_exit = callback
+
+    async def __aenter__(self) -> AgentSupervisor:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.shutdown()
+        await self._tasks.__aexit__(None, None, None)
+
+    # --- what services call -----------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        agent: AgentInstance,
+        task: Task,
+        agent_type: AgentType,
+        runtime: Runtime,
+        spec: ProcessSpec,
+        *,
+        first_prompt: list[dict[str, Any]] | None = None,
+        created_by: str,
+        preset: Preset | None = None,
+    ) -> str | None:
+        """Start an agent whose row is recorded already; returns at once, with the turn of the first prompt if any.
+
+        Raises `Unavailable` for a dialect that is not spoken and while the host shuts down, `Conflict` if it is live.
+        """
+        if self._closing:
+            raise Unavailable("The host is shutting down")
+        if agent.id in self._runs:
+            raise Conflict("The agent runs already", state=agent.status)
+        dialect(agent_type)
+        run = AgentRun(
+            self._crew,
+            Launch(agent=agent, task=task, agent_type=agent_type, runtime=runtime, spec=spec, preset=preset),
+        )
+        self._runs[agent.id] = run
+        try:
+            turn_id = None if first_prompt is None else await run.prompt(first_prompt, created_by)
+            self._tasks.start_soon(self._own, run, name=f"agent {agent.id}")
+        except BaseException:
+            del self._runs[agent.id]
+            raise
+        return turn_id
+
+    async def prompt(
+        self,
+        agent_id: str,
+        blocks: list[dict[str, Any]],
+        created_by: str,
+        mode: Literal["queue", "interrupt"] = "queue",
+    ) -> str:
+        """Queue a prompt behind the running turn, or cancel that and send it; the id of its turn.
+
+        Raises `Conflict` if the agent does not run (any more), `Busy` when too many prompts wait.
+        """
+        return await self._live(agent_id).prompt(blocks, created_by, interrupt=mode == "interrupt")
+
+    async def cancel(self, agent_id: str) -> bool:
+        """Cancel the running turn and keep the agent; False if no turn runs. Raises `Conflict` if it does not run."""
+        return await self._live(agent_id).cancel()
+
+    async def stop(
+        self,
+        agent_id: str,
+        *,
+        force: bool = False,
+        reason: str | None = None,
+        status: AgentStatus = "STOPPED",
+    ) -> AgentInstance:
+        """End an agent: its turn is cancelled, its input closed, then SIGTERM, then SIGKILL; `force` kills at once.
+
+        Returns its row when it is gone (from within its own callbacks: at once). Raises `Conflict` if it does not run.
+        """
+        run = self._live(agent_id)
+        run.end(Ending(status, reason, gently=True, force=force))
+        if anyio.get_current_task().id != run.loop_task_id:
+            await run.ended.wait()
+        return run.agent
+
+    def live(self, agent_id: str) -> AgentRun | None:
+        """The live agent: its row, activity, session, queue and resource use. None once it has ended."""
+        return self._runs.get(agent_id)
+
+    @property
+    def runs(self) -> tuple[AgentRun, ...]:
+        """All live agents."""
+        return tuple(self._runs.values())
+
+    async def shutdown(self, reason: str = "The host shut down") -> None:
+        """Stop all agents at once, together, and refuse new ones."""
+        self._closing = True
+        runs = self.runs
+        for run in runs:
+            run.end(Ending("STOPPED", reason))
+        with anyio.move_on_after(SHUTDOWN_S) as grace:
+            for run in runs:
+                await run.ended.wait()
+        if grace.cancelled_caught:
+            for run in runs:
+                run.end(Ending("STOPPED", reason, force=True))
+            with anyio.move_on_after(FORCED_S):
+                for run in runs:
+                    await run.ended.wait()
+            self._tasks.cancel_scope.cancel()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _own(self, run: AgentRun) -> None:
+        try:
+            await run.run()
+        finally:
+            self._runs.pop(run.agent.id, None)
+
+    def _live(self, agent_id: str) -> AgentRun:
+        run = self._runs.get(agent_id)
+        if run is None:
+            raise Conflict("The agent does not run", state="ended")
+        return run

@@ -1,0 +1,245 @@
+"""From official updates to the six acp notifications: exactly one each, the update itself unchanged under `update`.
+
+The flat fields are the Kandev plan's; they repeat what is useful of the update, and never more than 32 Ki characters.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from kandev_host.events import Event
+from kandev_host.models import Activity, AgentInstance, AgentStatus, LogLevel, Usage, now
+from kandev_host.protocol import acp
+
+MESSAGE_CHARS = 32 << 10
+_tag = msgspec.json.Decoder(acp.Tag)
+_encode = msgspec.json.Encoder().encode
+
+
+class Payload(msgspec.Struct, gc=False, kw_only=True):
+    """Flat fields of every acp notification. `session_id` is the agent's own id; `meta` stood beside the update."""
+
+    agent_id: str
+    task_id: str
+    turn_id: str | None = None
+    session_id: str | None = None
+    update: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
+
+
+class LogMetadata(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
+    """What an acp.log is about: the update's variant, and what that variant has. `by_host`: no agent said this."""
+
+    type: str
+    message_id: str | None = None
+    tool_call_id: str | None = None
+    title: str | None = None
+    kind: str | None = None
+    status: str | None = None
+    truncated: bool = False
+    by_host: bool = False
+
+
+class LogPayload(Payload, gc=False, kw_only=True):
+    level: LogLevel = "info"
+    message: str = ""
+    metadata: LogMetadata
+
+
+class ProgressPayload(Payload, gc=False, kw_only=True):
+    """`progress` counts the finished entries of the plan, 0 to 100. A plan names no files."""
+
+    progress: int
+    message: str
+    current_file: str | None = None
+    files_processed: int | None = None
+    total_files: int | None = None
+
+
+class StatusPayload(Payload, gc=False, kw_only=True):
+    status: AgentStatus
+    activity: Activity | None
+
+
+class ResultPayload(Payload, gc=False, kw_only=True):
+    """The end of a turn. `stop_reason` is the agent's word, `status` what the host makes of it."""
+
+    status: str
+    stop_reason: str | None
+    summary: str | None
+    artifacts: list[Any]
+    usage: Usage | None
+
+
+class ErrorPayload(Payload, gc=False, kw_only=True):
+    code: str
+    message: str
+
+
+class HeartbeatPayload(Payload, gc=False, kw_only=True):
+    alive: bool
+    cpu_s: float | None
+    rss_bytes: int | None
+    last_update_age_s: float | None
+
+
+class Voice:
+    """Makes the acp events of one agent."""
+
+    def __init__(self, agent: AgentInstance) -> None:
+        self._agent_id = agent.id
+        self._task_id = agent.task_id
+
+    def event(self, action: str, payload: Payload, at: datetime | None = None, *, by_agent: bool = True) -> Event:
+        return Event(
+            action=action,
+            payload=Raw(_encode(payload)),
+            actor=self._agent_id if by_agent else "host",
+            task_id=self._task_id,
+            agent_id=self._agent_id,
+            turn_id=payload.turn_id,
+            created_at=at or now(),
+        )
+
+    def ids(self, turn_id: str | None, session_id: str | None) -> dict[str, Any]:
+        return {"agent_id": self._agent_id, "task_id": self._task_id, "turn_id": turn_id, "session_id": session_id}
+
+    def chunk(self, params: acp.SessionUpdate, chunk: acp.Chunk, kind: str, turn_id: str | None, at: datetime) -> Event:
+        """A piece of a message: by far the most frequent, so without detours."""
+        text = chunk.content.text
+        return self.event(
+            "acp.log",
+            LogPayload(
+                agent_id=self._agent_id,
+                task_id=self._task_id,
+                turn_id=turn_id,
+                session_id=params.session_id,
+                message=text if len(text) <= MESSAGE_CHARS else text[:MESSAGE_CHARS],
+                metadata=LogMetadata(type=kind, message_id=chunk.message_id, truncated=len(text) > MESSAGE_CHARS),
+                update=params.update,
+                meta=params.meta,
+            ),
+            at,
+        )
+
+    def tool(
+        self, params: acp.SessionUpdate, call: acp.ToolVariant, known: ToolState, turn_id: str | None, at: datetime
+    ) -> Event:
+        """A tool call or its update, with what was known of the call before."""
+        return self.event(
+            "acp.log",
+            LogPayload(
+                **self.ids(turn_id, params.session_id),
+                level="warning" if call.status == "failed" else "info",
+                message=known.title or "",
+                metadata=known.metadata(variant_of(call), call.tool_call_id),
+                update=params.update,
+                meta=params.meta,
+            ),
+            at,
+        )
+
+    def closed_tool(self, session_id: str, call_id: str, known: ToolState, turn_id: str | None) -> Event:
+        """The host's own end of a call that its agent left open when the turn ended."""
+        update = {"sessionUpdate": "tool_call_update", "toolCallId": call_id, "status": "failed"}
+        metadata = msgspec.structs.replace(known.metadata("tool_call_update", call_id), status="failed", by_host=True)
+        payload = LogPayload(
+            **self.ids(turn_id, session_id),
+            level="warning",
+            message=f"{known.title or call_id}: left open when the turn ended",
+            metadata=metadata,
+            update=Raw(_encode(update)),
+        )
+        return self.event("acp.log", payload, by_agent=False)
+
+    def plan(self, params: acp.SessionUpdate, plan: acp.Plan, turn_id: str | None, at: datetime) -> Event:
+        entries = plan.entries
+        done = sum(entry.status == "completed" for entry in entries)
+        current = next((entry.content for entry in entries if entry.status == "in_progress"), None)
+        payload = ProgressPayload(
+            **self.ids(turn_id, params.session_id),
+            progress=100 * done // len(entries) if entries else 0,
+            message=(current or f"{done} of {len(entries)} steps done")[:MESSAGE_CHARS],
+            update=params.update,
+            meta=params.meta,
+        )
+        return self.event("acp.progress", payload, at)
+
+    def other(self, params: acp.SessionUpdate, kind: str, turn_id: str | None, at: datetime) -> Event:
+        """Commands, and every variant that the host does not know (or cannot read)."""
+        payload = LogPayload(
+            **self.ids(turn_id, params.session_id),
+            metadata=LogMetadata(type=kind),
+            update=params.update,
+            meta=params.meta,
+        )
+        return self.event("acp.log", payload, at)
+
+    def status(self, agent: AgentInstance, turn_id: str | None, *, session_id: str | None) -> Event:
+        """What the agent is and does now, as the host sees it."""
+        payload = StatusPayload(**self.ids(turn_id, session_id), status=agent.status, activity=agent.activity)
+        return self.event("acp.status", payload, by_agent=False)
+
+    def session_state(
+        self, params: acp.SessionUpdate, agent: AgentInstance, turn_id: str | None, at: datetime
+    ) -> Event:
+        """A mode, option, title or usage update."""
+        payload = StatusPayload(
+            **self.ids(turn_id, params.session_id),
+            status=agent.status,
+            activity=agent.activity,
+            update=params.update,
+            meta=params.meta,
+        )
+        return self.event("acp.status", payload, at)
+
+    def error(self, code: str, message: str, turn_id: str | None, session_id: str | None) -> Event:
+        payload = ErrorPayload(**self.ids(turn_id, session_id), code=code, message=message[:MESSAGE_CHARS])
+        return self.event("acp.error", payload, by_agent=False)
+
+
+class ToolState(msgspec.Struct, kw_only=True):
+    """What is known of a tool call: both variants are upserts, in any order."""
+
+    title: str | None = None
+    kind: str | None = None
+    status: str | None = None
+    raw_input: Raw | None = None
+
+    def merge(self, call: acp.ToolVariant) -> None:
+        self.title = self.title if call.title is None else call.title[:MESSAGE_CHARS]
+        self.kind = self.kind if call.kind is None else call.kind
+        self.status = self.status if call.status is None else call.status
+        if call.raw_input is not UNSET and len(bytes(call.raw_input)) <= MESSAGE_CHARS:
+            self.raw_input = call.raw_input.copy()
+
+    def metadata(self, variant: str, call_id: str) -> LogMetadata:
+        return LogMetadata(type=variant, tool_call_id=call_id, title=self.title, kind=self.kind, status=self.status)
+
+    def shown(self) -> dict[str, Any]:
+        """What is known, as ACP spells it: for a permission request that holds hardly more than the call's id."""
+        known = {"title": self.title, "kind": self.kind, "status": self.status}
+        if self.raw_input is not None:
+            known["rawInput"] = msgspec.json.decode(self.raw_input)
+        return {key: value for key, value in known.items() if value is not None}
+
+    @property
+    def open(self) -> bool:
+        return self.status not in {"completed", "failed"}
+
+
+def name_of(update: Raw) -> str:
+    """What an update that cannot be read calls itself; "" if not even that can be read."""
+    try:
+        return _tag.decode(update).session_update[:MESSAGE_CHARS]
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+
+
+def variant_of(update: acp.Variant) -> str:
+    """The official name of a variant."""
+    return str(update.__struct_config__.tag)

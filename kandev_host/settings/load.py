@@ -1,0 +1,169 @@
+"""Defaults < TOML file < environment < flags: one `Settings`, and where each of its values came from.
+
+Every error is one line that names the key, the place it stands in, and what was expected.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from kandev_host.errors import SettingsError
+from kandev_host.settings import Settings
+from kandev_host.settings.environment import from_environment
+from kandev_host.settings.keys import (
+    Entry,
+    KeyPath,
+    Text,
+    children,
+    convert,
+    dotted,
+    is_raw,
+    struct_of,
+    table_of,
+    unknown,
+)
+
+DATA_MODE = 0o700
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`sources` says where a value came from, by key path (else it is a default); `notes` are for people."""
+
+    settings: Settings
+    data_dir: Path
+    config_path: Path | None = None
+    sources: Mapping[KeyPath, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    *,
+    config: Path | None = None,
+    data_dir: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded:
+    """Read all layers. `flags` maps dotted keys to values (None is unset). Raises `SettingsError`. Creates nothing."""
+    home = data_home(data_dir, environ)
+    path = config_file(config, home, environ)
+    entries = list(_from_file(path)) if path else []
+    found, notes = from_environment(environ, _agent_names(entries))
+    entries += found
+    entries += [_flag(key, value) for key, value in (flags or {}).items() if value is not None]
+    merged: dict[str, Any] = {}
+    sources: dict[KeyPath, str] = {}
+    for entry in entries:
+        table = merged
+        for name in entry.path[:-1]:
+            table = table.setdefault(name, {})
+        table[entry.path[-1]] = entry.checked()
+        sources[entry.path] = entry.source
+    return Loaded(msgspec.convert(merged, Settings), home, path, sources, tuple(notes))
+
+
+def data_home(data_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The data folder: as given, else KANDEV_HOME, else ~/.kandev. Absolute; it may not exist yet."""
+    chosen = data_dir or Path(environ.get("KANDEV_HOME") or "~/.kandev")
+    try:
+        return Path(os.path.abspath(chosen.expanduser()))
+    except RuntimeError as error:
+        raise SettingsError(f"no home folder is known for this user ({error}); set KANDEV_HOME to a folder") from error
+
+
+def prepare_data_dir(path: Path) -> Path:
+    """Create the data folder with mode 0700; refuse one that others own or may enter. Raises `SettingsError`."""
+    try:
+        path.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise SettingsError(f"cannot make the data folder {path}: {error.strerror}; set KANDEV_HOME") from error
+    if status.st_uid != os.geteuid():
+        raise SettingsError(f"the data folder {path} belongs to uid {status.st_uid}, not to you; set KANDEV_HOME")
+    mode = status.st_mode & 0o777
+    if mode & ~DATA_MODE:
+        raise SettingsError(f"the data folder {path} is open to others (mode {mode:04o}): chmod 700 {path}")
+    return path
+
+
+def config_file(config: Path | None, home: Path, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The settings file: --config, else KANDEV_CONFIG, else config.toml of the data folder if there is one."""
+    asked = config or (Path(environ["KANDEV_CONFIG"]) if environ.get("KANDEV_CONFIG") else None)
+    if asked is not None:
+        if not asked.is_file():
+            raise SettingsError(f"no settings file {asked}; write one with: kandev-host config init")
+        return asked
+    usual = home / "config.toml"
+    return usual if usual.is_file() else None
+
+
+def decode_table(kind: str, name: str, table: Mapping[str, Any], settings: type[S]) -> S:
+    """A provider's raw table as its own settings type. Raises `SettingsError` naming the key and its nearest."""
+    checked: dict[str, Any] = {}
+    known = children(settings)
+    for key, value in table.items():
+        path = (kind, name, key)
+        source = value.source if isinstance(value, Text) else f"[{kind}.{name}]"
+        if key not in known:
+            raise unknown(path, source, known)
+        checked[key] = convert(Entry(path, value, source), known[key])
+    try:
+        return msgspec.convert(checked, settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"[{kind}.{name}]: {error}") from error
+
+
+def _flag(key: str, value: Any) -> Entry:
+    path = tuple(key.split("."))
+    return Entry(path, value, f"--{path[-1].replace('_', '-')}")
+
+
+def _agent_names(entries: list[Entry]) -> set[str]:
+    return {entry.path[1] for entry in entries if entry.path[0] == "agents"}
+
+
+def _from_file(path: Path) -> Iterator[Entry]:
+    try:
+        if path.stat().st_mode & 0o002:
+            # Who may write this file chooses the programs that the host starts.
+            raise SettingsError(f"{path} may be written by anyone: chmod o-w {path}")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    yield from _flat(table, children(Settings), (), str(path))
+
+
+def _flat(table: Mapping[str, Any], known: Mapping[str, Any], path: KeyPath, source: str) -> Iterator[Entry]:
+    for key, value in table.items():
+        here = (*path, key)
+        if key not in known:
+            raise unknown(here, source, known)
+        kind = known[key]
+        inner = table_of(kind)
+        if struct_of(kind) is not None:
+            yield from _flat(_a_table(here, value, source), children(kind), here, source)
+        elif inner is not None:
+            for name, entries in _a_table(here, value, source).items():
+                yield from _flat(_a_table((*here, name), entries, source), children(inner), (*here, name), source)
+        elif is_raw(kind):
+            for name, entries in _a_table(here, value, source).items():
+                for raw, content in _a_table((*here, name), entries, source).items():
+                    yield Entry((*here, name, raw), content, source)
+        else:
+            yield Entry(here, value, source)
+
+
+def _a_table(path: KeyPath, value: Any, source: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{source}: {dotted(path)}: expected a table, [{dotted(path)}]")
+    return value

@@ -1,0 +1,31 @@
+"""Measurements go to every selected telemetry provider, or nowhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from kandev_host.interfaces import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class FanOut:
+    """A Telemetry that hands on to several; one that raises is dropped, so that measuring never breaks the work."""
+
+    def __init__(self, sinks: Sequence[Telemetry] = ()) -> None:
+        self._sinks = list(sinks)
+
+    def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        self._each(lambda sink: sink.count(name, value, labels))
+
+    def observe(self, name: str, seconds: float, labels: Mapping[str, str]) -> None:
+        self._each(lambda sink: sink.observe(name, seconds, labels))
+
+    def _each(self, hand_on: Callable[[Telemetry], None]) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                hand_on(sink)
+            except Exception:  # the contract says it does not raise; a plugin may break it
+                log.exception("telemetry %s failed and is dropped", type(sink).__name__)
+                self._sinks.remove(sink)

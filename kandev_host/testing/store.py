@@ -1,0 +1,330 @@
+"""What every Store must do. Subclass `StoreContract` and give it an (async) fixture `store`: an empty, open one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from kandev_host.errors import Conflict, KandevError, NotFound, ValidationFailed
+from kandev_host.events import Event, event
+from kandev_host.interfaces import Change, Commit, Expect, Put, Remove, Store
+from kandev_host.models import (
+    AgentInstance,
+    AgentLog,
+    AgentTypeRow,
+    Board,
+    Column,
+    Limits,
+    PermissionRequest,
+    Row,
+    Session,
+    Task,
+    TaskEvent,
+    Turn,
+    Usage,
+    User,
+    Workspace,
+    now,
+)
+
+USER = User(email="ada@example.org", username="ada")
+BOARD = Board(name="Inbox", owner_id=USER.id)
+COLUMN = Column(board_id=BOARD.id, name="Doing", position=0, state="IN_PROGRESS")
+TASK = Task(
+    board_id=BOARD.id, column_id=COLUMN.id, title="Fix the login bug", description="It fails.", created_by=USER.id
+)
+AGENT = AgentInstance(task_id=TASK.id, agent_type="demo", runtime="bwrap", resource_limits=Limits(cpu_limit="1.5"))
+SESSION = Session(agent_id=AGENT.id, task_id=TASK.id, acp_session_id="s-1", cwd="/workspace", protocol_version=1)
+TURN = Turn(agent_id=AGENT.id, task_id=TASK.id, prompt=[{"type": "text", "text": "Please fix it"}], created_by=USER.id)
+ONE_OF_EACH: tuple[Row, ...] = (
+    USER,
+    BOARD,
+    COLUMN,
+    TASK,
+    TaskEvent(task_id=TASK.id, event_type="created", new_state="TODO", metadata={"by": ["ä", 1]}, created_by=USER.id),
+    AgentTypeRow(name="demo", default_resources=Limits(memory_limit="2g"), capabilities=("a", "b"), enabled=False),
+    AGENT,
+    AgentLog(agent_instance_id=AGENT.id, log_level="warning", message="out of\0bounds \N{SNOWMAN}"),
+    SESSION,
+    TURN,
+    PermissionRequest(
+        agent_id=AGENT.id, task_id=TASK.id, session_id="s-1", tool_call={"kind": "edit"}, options=[{}], digest="d"
+    ),
+    Usage(turn_id=TURN.id, agent_id=AGENT.id, task_id=TASK.id, source="agent", input_tokens=1 << 40, cost="0.10"),
+    Workspace(id=TASK.id, runtime="bwrap", base_commit="abc"),
+)
+
+
+def a_task(title: str = "Another", **fields: Any) -> Task:
+    return Task(board_id=BOARD.id, title=title, description="", created_by=USER.id, **fields)
+
+
+def seqs(outcome: Sequence[int] | KandevError) -> list[int]:
+    """The numbers of a commit's events; an error is raised."""
+    if isinstance(outcome, KandevError):
+        raise outcome
+    return list(outcome)
+
+
+async def write(store: Store, *changes: Change) -> list[int]:
+    (outcome,) = await store.commit([Commit(changes)])
+    return seqs(outcome)
+
+
+async def a_world(store: Store) -> None:
+    """One row of each kind."""
+    await write(store, *map(Put, ONE_OF_EACH))
+
+
+@pytest.mark.anyio
+class StoreContract:
+    """The tests. They use only what `Store` promises."""
+
+    @pytest.mark.parametrize("row", ONE_OF_EACH, ids=lambda row: type(row).__name__)
+    async def test_a_row_is_read_back_as_it_was_written(self, store: Store, row: Row) -> None:
+        await a_world(store)
+        assert await store.get(type(row), row.id) == row
+
+    async def test_an_unknown_id_is_none(self, store: Store) -> None:
+        assert await store.get(Task, "nobody") is None
+
+    async def test_put_replaces_the_row_and_keeps_its_children(self, store: Store) -> None:
+        await a_world(store)
+        renamed = replace(BOARD, name="Outbox")
+        await write(store, Put(renamed))
+        assert await store.get(Board, BOARD.id) == renamed
+        assert await store.get(Task, TASK.id) == TASK
+
+    async def test_remove_takes_what_belongs_to_the_row(self, store: Store) -> None:
+        await a_world(store)
+        await write(store, Remove(Board, BOARD.id))
+        assert await store.get(Task, TASK.id) is None
+        assert await store.get(AgentInstance, AGENT.id) is None
+
+    async def test_usage_and_workspace_outlive_their_task(self, store: Store) -> None:
+        await a_world(store)
+        await write(store, Remove(Task, TASK.id))
+        assert await store.count(Usage) == 1
+        assert await store.count(Workspace) == 1
+
+    async def test_removing_nothing_is_no_error(self, store: Store) -> None:
+        assert await write(store, Remove(Task, "nobody")) == []
+
+    async def test_seq_grows_in_the_order_of_commits_and_events(self, store: Store) -> None:
+        told = [event("test", {"n": n}) for n in range(6)]
+        outcomes = await store.commit([Commit(told[:2]), Commit([]), Commit(told[2:5]), Commit(told[5:])])
+        numbers = [seq for outcome in outcomes for seq in seqs(outcome)]
+        assert numbers == sorted(set(numbers))
+        assert [len(seqs(outcome)) for outcome in outcomes] == [2, 0, 3, 1]
+        assert [(kept.seq, kept.id) for kept in await store.events(0)] == [
+            (seq, item.id) for seq, item in zip(numbers, told, strict=True)
+        ]
+
+    async def test_seq_grows_from_one_transaction_to_the_next(self, store: Store) -> None:
+        first = await write(store, event("test", {}))
+        assert await write(store, event("test", {})) > first
+
+    async def test_an_event_is_read_back_as_it_was_written(self, store: Store) -> None:
+        told = event("acp.log", {"text": "ä\u2028"}, actor="x", board_id="b", task_id="t", agent_id="a", turn_id="u")
+        (told.seq,) = await write(store, told)
+        (kept,) = await store.events(0)
+        assert bytes(kept.payload) == bytes(told.payload)
+        assert {**asdict(kept), "payload": None} == {**asdict(told), "payload": None}
+
+    async def test_a_failed_precondition_undoes_only_its_own_commit(self, store: Store) -> None:
+        await a_world(store)
+        old = Conflict("old", state="TODO")
+        outcomes = await store.commit(
+            [
+                Commit([Put(a_task("kept 1")), event("test", {})]),
+                Commit([Put(a_task("lost")), event("test", {})], [Expect(Task, TASK.id, old, "version", (7, 8))]),
+                Commit([Put(a_task("kept 2")), event("test", {})], [Expect(Task, TASK.id, old, "version", (7, 1))]),
+            ]
+        )
+        assert outcomes[1] is old
+        assert {task.title for task in (await store.find(Task)).rows} == {TASK.title, "kept 1", "kept 2"}
+        assert [kept.seq for kept in await store.events(0)] == seqs(outcomes[0]) + seqs(outcomes[2])
+
+    async def test_a_precondition_sees_the_commits_before_it(self, store: Store) -> None:
+        await a_world(store)
+        gone = NotFound("task", TASK.id)
+        (first, second) = await store.commit(
+            [Commit([Remove(Task, TASK.id)]), Commit([event("test", {})], [Expect(Task, TASK.id, gone)])]
+        )
+        assert first == seqs(first) or not seqs(first)
+        assert second is gone
+
+    async def test_a_precondition_may_ask_for_an_unknown_value(self, store: Store) -> None:
+        await a_world(store)
+        expect = Expect(Task, TASK.id, Conflict("taken"), "assigned_agent_id", (None,))
+        (outcome,) = await store.commit([Commit([event("test", {})], [expect])])
+        assert len(seqs(outcome)) == 1
+
+    async def test_a_broken_constraint_undoes_only_its_own_commit(self, store: Store) -> None:
+        await a_world(store)
+        twin = User(email=USER.email, username="other")
+        outcomes = await store.commit(
+            [
+                Commit([Put(a_task("kept 1")), event("test", {})]),
+                Commit([Put(a_task("lost")), event("test", {}), Put(twin)]),
+                Commit([Put(a_task("kept 2")), event("test", {})]),
+            ]
+        )
+        assert isinstance(outcomes[1], Conflict)
+        assert {task.title for task in (await store.find(Task)).rows} == {TASK.title, "kept 1", "kept 2"}
+        assert [kept.seq for kept in await store.events(0)] == seqs(outcomes[0]) + seqs(outcomes[2])
+
+    async def test_a_row_of_a_missing_parent_is_not_found(self, store: Store) -> None:
+        (outcome,) = await store.commit([Commit([Put(a_task())])])
+        assert isinstance(outcome, NotFound)
+        assert outcome.details["id"] == BOARD.id
+
+    async def test_text_that_no_utf8_holds_is_refused_alone(self, store: Store) -> None:
+        await a_world(store)
+        bad, good = await store.commit([Commit([Put(a_task("\ud800"))]), Commit([Put(a_task("good"))])])
+        assert isinstance(bad, ValidationFailed)
+        assert seqs(good) == []
+
+    @pytest.mark.parametrize(
+        ("condition", "found"),
+        [
+            (("state", "=", "TODO"), {0, 1}),
+            (("branch", "=", None), {0, 2}),
+            (("state", "in", ("FAILED", "BLOCKED")), {2}),
+            (("branch", "in", (None, "main")), {0, 1, 2}),
+            (("state", "in", ()), set()),
+            (("priority", "<", 5), {0}),
+            (("priority", "<=", 5), {0, 1}),
+            (("priority", ">", 5), {2}),
+            (("priority", ">=", 5), {1, 2}),
+            (("created_at", "<=", now), {0, 1, 2}),
+        ],
+    )
+    async def test_find_chooses_by(self, store: Store, condition: tuple[Any, Any, Any], found: set[int]) -> None:
+        tasks = [a_task("0"), a_task("1", priority=5, branch="main"), a_task("2", priority=9, state="FAILED")]
+        await write(store, Put(USER), Put(BOARD), *map(Put, tasks))
+        field, op, value = condition
+        where = [(field, op, value() if callable(value) else value)]
+        page = await store.find(Task, where)
+        assert {int(task.title) for task in page.rows} == found
+        assert page.next_cursor is None
+        assert await store.count(Task, where) == len(found)
+
+    async def test_pages_follow_each_other_without_gap_or_repeat(self, store: Store) -> None:
+        tasks = [a_task(str(n), priority=n % 3, branch=None if n % 2 else "b") for n in range(10)]
+        await write(store, Put(USER), Put(BOARD), *map(Put, tasks))
+        order = ("-priority", "branch", "-id")
+        met: list[Task] = []
+        cursor = None
+        for _ in range(10):
+            page = await store.find(Task, order=order, limit=3, cursor=cursor)
+            met += page.rows
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        whole = (await store.find(Task, order=order)).rows
+        assert met == whole
+        assert len(whole) == len(tasks)
+        assert [task.priority for task in whole] == sorted((task.priority for task in tasks), reverse=True)
+
+    async def test_a_cursor_stays_good_when_rows_come_and_go(self, store: Store) -> None:
+        tasks = [a_task(str(n)) for n in range(4)]
+        await write(store, Put(USER), Put(BOARD), *map(Put, tasks))
+        page = await store.find(Task, limit=2)
+        await write(store, Remove(Task, tasks[1].id), Remove(Task, tasks[2].id))
+        assert (await store.find(Task, limit=2, cursor=page.next_cursor)).rows == [tasks[3]]
+
+    @pytest.mark.parametrize("cursor", ["", "x", "AAAA", "\ud800", "W10", "ä" * 50])
+    async def test_a_made_up_cursor_is_refused(self, store: Store, cursor: str) -> None:
+        with pytest.raises(ValidationFailed, match="cursor"):
+            await store.find(Task, cursor=cursor)
+
+    async def test_a_cursor_of_another_order_is_refused(self, store: Store) -> None:
+        await write(store, Put(USER), Put(BOARD), Put(a_task()), Put(a_task()))
+        page = await store.find(Task, limit=1)
+        with pytest.raises(ValidationFailed, match="cursor"):
+            await store.find(Task, order=("-id",), cursor=page.next_cursor)
+
+    async def test_an_unknown_field_is_refused_by_name(self, store: Store) -> None:
+        with pytest.raises(ValidationFailed) as caught:
+            await store.find(Task, [("nonsense", "=", 1)])
+        assert caught.value.details["field"] == "nonsense"
+
+    @pytest.mark.parametrize("query", ["login", "LOG*", '"the login" fails', '"login bu"*', "fails Fix"])
+    async def test_full_text_finds(self, store: Store, query: str) -> None:
+        await a_world(store)
+        await write(store, Put(a_task("the bug")))
+        assert (await store.find(Task, [("text", "match", query)])).rows == [TASK]
+
+    @pytest.mark.parametrize("query", ["", " ", "*", '"', '""', "AND", "NOT login", "a:b", "(", "log", "login -"])
+    async def test_full_text_never_fails_on_its_syntax(self, store: Store, query: str) -> None:
+        await a_world(store)
+        await store.find(Task, [("text", "match", query)])
+        await store.search(query)
+
+    async def test_full_text_follows_changes(self, store: Store) -> None:
+        await a_world(store)
+        await write(store, Put(replace(TASK, title="Paint the door")))
+        assert await store.count(Task, [("text", "match", "login")]) == 0
+        assert await store.count(Task, [("text", "match", "door")]) == 1
+
+    async def test_search_names_kind_task_and_marks_the_words(self, store: Store) -> None:
+        await a_world(store)
+        (hit,) = await store.search("login")
+        assert (hit.kind, hit.id, hit.task_id) == ("task", TASK.id, TASK.id)
+        assert hit.snippet == "Fix the [login] bug"
+
+    async def test_search_finds_prompts_summaries_and_logs(self, store: Store) -> None:
+        await a_world(store)
+        told = event("acp.result", {"summary": "All is bounds-checked"}, task_id=TASK.id, agent_id=AGENT.id)
+        await write(store, told)
+        assert {hit.kind for hit in await store.search("bounds")} == {"message", "log"}
+        assert [hit.kind for hit in await store.search("please", kinds=("message",))] == ["message"]
+        assert await store.search("bounds", kinds=("task",)) == []
+        assert await store.search("bounds", task_id="other") == []
+
+    async def test_events_of_topics_come_once_and_in_order(self, store: Store) -> None:
+        told = [
+            event("a.one", {}, task_id="t1", board_id="b"),
+            event("a.two", {}, task_id="t2", board_id="b", agent_id="x"),
+            event("b.one", {}, task_id="t1", agent_id="x", turn_id="u"),
+            event("b.two", {}),
+        ]
+        numbers = await write(store, *told)
+
+        async def found(*topics: str, **options: Any) -> list[int]:
+            kept: list[Event] = await store.events(options.pop("after_seq", 0), topics=topics, **options)
+            return [numbers.index(item.seq or 0) for item in kept]
+
+        assert await found("*") == [0, 1, 2, 3]
+        assert await found("task:t1") == [0, 2]
+        assert await found("board:b") == [0, 1]
+        assert await found("agent:x") == [1, 2]
+        assert await found("task:t1", "agent:x", "shell:s") == [0, 1, 2]
+        assert await found("task:t1", "agent:x", limit=2) == [0, 1]
+        assert await found("task:t1", "agent:x", after_seq=numbers[0]) == [1, 2]
+        assert await found("task:t1", action_prefix="b.") == [2]
+        assert await found("*", action_prefix="b.") == [2, 3]
+        assert await found("shell:s") == []
+
+    async def test_the_state_of_the_journal_follows_its_events(self, store: Store) -> None:
+        empty = await store.journal_state()
+        assert empty.oldest == empty.head + 1
+        numbers = await write(store, event("test", {}), event("test", {}))
+        state = await store.journal_state()
+        assert (state.journal_id, state.oldest, state.head) == (empty.journal_id, *numbers)
+
+    async def test_a_cancelled_read_harms_nobody(self, store: Store) -> None:
+        await a_world(store)
+        for _ in range(8):
+            with anyio.move_on_after(0):
+                await store.search("login")
+        assert await store.get(Task, TASK.id) == TASK
+
+
+def asdict(item: Event) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in item.__struct_fields__}

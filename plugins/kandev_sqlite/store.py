@@ -1,0 +1,197 @@
+"""The Store on SQLite: one writer thread, a few reader threads, the event loop never blocked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import apsw
+
+from kandev_host import Commit, Event, Hit, JournalState, Page, errors, models
+from kandev_sqlite import replay
+from kandev_sqlite.failures import failure, startup_failure
+from kandev_sqlite.ladder import migrate, private_file
+from kandev_sqlite.mapper import mapper
+from kandev_sqlite.query import Where, after, conditions, cursor_at, key_of, order_by, read_cursor
+from kandev_sqlite.text import search
+from kandev_sqlite.worker import Readers, Worker
+from kandev_sqlite.writer import HEAD, Writer
+
+if TYPE_CHECKING:
+    from kandev_sqlite import SqliteSettings
+
+R = TypeVar("R", bound=models.Row)
+T = TypeVar("T")
+LIMIT_ROWS = 10_000
+
+# `trusted_schema`: a crafted database file must not run functions. `query_only` guards the readers.
+_COMMON = "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF"
+WRITER = "PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16000"
+READER = "PRAGMA query_only = ON"
+
+
+class SqliteStore:
+    """See `Store`. Made by `open`; `close` it when done."""
+
+    def __init__(self, writer: Worker, writing: Writer, readers: Readers, read_timeout_s: float) -> None:
+        self._writer = writer
+        self._writing = writing
+        self._readers = readers
+        self._read_timeout_s = read_timeout_s
+
+    @classmethod
+    async def open(cls, path: Path, settings: SqliteSettings, version: str) -> SqliteStore:
+        """Open, and first make or migrate, the database. Raises `StartupError` with the fix when that cannot be."""
+
+        def opened() -> tuple[apsw.Connection, Writer, list[apsw.Connection]]:
+            try:
+                writer = _writer_connection(path, settings, version)
+                return (
+                    writer,
+                    Writer(writer),
+                    [_connect(path, settings, READER) for _ in range(settings.reader_threads)],
+                )
+            except apsw.Error as error:
+                raise startup_failure(error, path) from error
+            except OSError as error:
+                raise errors.StartupError(
+                    f"Cannot open the database {path} ({error.strerror}): make its folder and let only yourself in, or"
+                    " choose another store.sqlite.path"
+                ) from error
+
+        connection, writing, reading = await anyio.to_thread.run_sync(opened)
+        readers = [Worker(f"sqlite-reader-{i}", reader) for i, reader in enumerate(reading)]
+        return cls(Worker("sqlite-writer", connection), writing, Readers(readers), settings.read_timeout_s)
+
+    async def close(self) -> None:
+        """Finish what runs. The writer goes last and folds the log into the database file."""
+        await self._readers.close()
+        await self._writer.close()
+
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Sequence[int] | errors.KandevError]:
+        return await self._writer.submit(lambda _: self._writing.commit(commits))
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        table = mapper(kind)
+        sql = f'SELECT {table.columns} FROM "{table.table}" WHERE id = ?'  # noqa: S608
+
+        def read(db: apsw.Connection) -> R | None:
+            row = db.execute(sql, (_utf8(id),)).fetchone()
+            return None if row is None else table.decode(row)
+
+        return await self._read(read)
+
+    async def find(
+        self,
+        kind: type[R],
+        where: Where = (),
+        *,
+        order: Sequence[str] = ("created_at", "id"),
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[R]:
+        table, key = mapper(kind), key_of(mapper(kind), order)
+        chosen, values = conditions(table, where)
+        if cursor is not None:
+            beyond, bound = after(key, read_cursor(table, key, cursor))
+            chosen, values = f"{chosen} AND {beyond}", values + bound
+        limit = _bounded(limit)
+        sql = f'SELECT {table.columns} FROM "{table.table}" WHERE {chosen} ORDER BY {order_by(key)} LIMIT {limit + 1}'  # noqa: S608
+
+        def read(db: apsw.Connection) -> list[R]:
+            return [table.decode(row) for row in db.execute(sql, values)]
+
+        rows = await self._read(read)
+        if len(rows) <= limit:
+            return Page(rows)
+        return Page(rows[:limit], cursor_at(table, key, rows[limit - 1]))
+
+    async def count(self, kind: type[models.Row], where: Where = ()) -> int:
+        table = mapper(kind)
+        chosen, values = conditions(table, where)
+        sql = f'SELECT count(*) FROM "{table.table}" WHERE {chosen}'  # noqa: S608
+        return await self._read(lambda db: int(db.execute(sql, values).get))
+
+    async def events(
+        self, after_seq: int, *, topics: Sequence[str] = ("*",), limit: int = 500, action_prefix: str = ""
+    ) -> list[Event]:
+        start = max(0, min(after_seq, replay.MAX_SEQ))
+        wanted = [_utf8(topic) for topic in topics]
+        return await self._read(lambda db: replay.events(db, start, wanted, _bounded(limit), _utf8(action_prefix)))
+
+    async def journal_state(self) -> JournalState:
+        return await self._read(_journal_state)
+
+    async def search(
+        self, text: str, *, kinds: Sequence[str] = (), task_id: str | None = None, limit: int = 20
+    ) -> list[Hit]:
+        task = None if task_id is None else _utf8(task_id)
+        return await self._read(lambda db: search(db, text, kinds, task, _bounded(limit)))
+
+    async def _read(self, query: Callable[[apsw.Connection], T]) -> T:
+        def run(db: apsw.Connection) -> T:
+            try:
+                return query(db)
+            except apsw.Error as error:
+                raise failure(error, db) from error
+
+        with anyio.move_on_after(self._read_timeout_s):
+            async with self._readers.lend() as reader:
+                return await reader.run_interruptible(run)
+        raise errors.TimedOut(f"The query took longer than {self._read_timeout_s:g} s")
+
+
+def _connect(path: Path, settings: SqliteSettings, pragmas: str) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    configure(connection, settings, pragmas)
+    return connection
+
+
+def configure(connection: apsw.Connection, settings: SqliteSettings, pragmas: str) -> None:
+    """What every connection gets, readers and writer."""
+    connection.set_busy_timeout(round(settings.busy_timeout_s * 1000))
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.execute(f"{_COMMON}; {pragmas}").fetchall()
+
+
+def _writer_connection(path: Path, settings: SqliteSettings, version: str) -> apsw.Connection:
+    private_file(path)
+    connection = _connect(path, settings, WRITER.format(pages=settings.wal_limit_pages))
+    try:
+        migrate(connection, path)
+        mode = connection.execute("PRAGMA journal_mode = WAL").get
+        if mode != "wal":
+            raise errors.StartupError(
+                f"The file system of {path} cannot hold a database with a write-ahead log (a network share?);"
+                " choose a local path in store.sqlite.path"
+            )
+        connection.execute("INSERT INTO meta VALUES ('journal_id', ?) ON CONFLICT DO NOTHING", (models.new_id(),))
+        connection.execute(
+            "INSERT INTO meta VALUES ('version', ?) ON CONFLICT DO UPDATE SET value = excluded.value", (version,)
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _journal_state(db: apsw.Connection) -> JournalState:
+    # One transaction, so that the three belong together.
+    with db:
+        journal_id = db.execute("SELECT value FROM meta WHERE key = 'journal_id'").get
+        head = int(db.execute(HEAD).get)
+        oldest = db.execute("SELECT min(seq) FROM events").get
+    return JournalState(journal_id, head, head + 1 if oldest is None else oldest)
+
+
+def _bounded(limit: int) -> int:
+    return max(1, min(limit, LIMIT_ROWS))
+
+
+def _utf8(value: Any) -> str:
+    """Text that SQLite takes: what cannot be encoded is in no row."""
+    return str(value).encode("utf-8", "replace").decode()

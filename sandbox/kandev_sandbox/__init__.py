@@ -1,0 +1,35 @@
+"""kandev_sandbox: run a command, and all that it starts, in a jail of Linux namespaces (bubblewrap).
+
+It stands alone: nothing of kandev-host is imported. Start with `examine` (can this machine do it?), describe the
+place with a `Policy`, and enter `open_jail`.
+"""
+
+from __future__ import annotations
+
+from kandev_sandbox.bwrap import Bwrap, inspect
+from kandev_sandbox.doctor import Finding, Report, examine
+from kandev_sandbox.errors import (
+    ForwardFailed,
+    JailUnavailable,
+    PolicyError,
+    ProgramMissing,
+    ProgramRefused,
+    SandboxError,
+    SharedFile,
+    SpawnFailed,
+    StagingFailed,
+    UidsExhausted,
+)
+from kandev_sandbox.jail import Jail, open_jail
+from kandev_sandbox.launch import Streams
+from kandev_sandbox.policy import HOME, WORKSPACE, Bind, Limits, Policy
+from kandev_sandbox.programs import Program, resolve
+from kandev_sandbox.records import Jailed, Owner, end, jails, leftovers, sweep
+from kandev_sandbox.uids import Uids, give
+
+__all__ = [
+    "HOME", "WORKSPACE", "Bind", "Bwrap", "Finding", "ForwardFailed", "Jail", "JailUnavailable", "Jailed", "Limits",
+    "Owner", "Policy", "PolicyError", "Program", "ProgramMissing", "ProgramRefused", "Report", "SandboxError",
+    "SharedFile", "SpawnFailed", "StagingFailed", "Streams", "Uids", "UidsExhausted", "end", "examine", "give",
+    "inspect", "jails", "leftovers", "open_jail", "resolve", "sweep",
+]  # fmt: skip

@@ -1,0 +1,58 @@
+"""The parts of the host's root that every jail sees, and the generated files of its /etc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kandev_sandbox.policy import HOME, Policy
+
+ETC = ("alternatives", "ca-certificates", "crypto-policies", "ld.so.cache", "localtime", "pki", "ssl")
+UID = 1000
+_MASKED = ("sysrq-trigger", "keys", "kcore", "timer_list", "kallsyms")
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How /bin, /lib… exist here: as links into /usr (name → target), or as folders of their own.
+
+    `masked` are the entries of this kernel's /proc that tell or do too much.
+    """
+
+    links: Mapping[str, str]
+    folders: tuple[str, ...]
+    masked: tuple[str, ...] = ()
+
+    @classmethod
+    def detect(cls) -> Layout:
+        links = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
+        folders = tuple(f"/{name}" for name in _MERGED if f"/{name}" not in links and os.path.isdir(f"/{name}"))
+        return cls(links, folders, tuple(f"/proc/{name}" for name in _MASKED if os.path.exists(f"/proc/{name}")))
+
+
+def etc_files(policy: Policy) -> dict[str, bytes]:
+    """Path inside → content. Nothing of the host's users reaches the jail; name servers only with its network."""
+    name = policy.hostname
+    resolver = _host_file("resolv.conf") if policy.network == "host" else b"# no network\n"
+    hosts_order = "files dns" if policy.network == "host" else "files"
+    texts = {
+        "passwd": (
+            f"root:x:0:0::/:/bin/false\nagent:x:{UID}:{UID}::{HOME}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
+        ),
+        "group": f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
+        "hosts": f"127.0.0.1 localhost {name}\n::1 localhost ip6-localhost\n",
+        "nsswitch.conf": f"passwd: files\ngroup: files\nhosts: {hosts_order}\nservices: files\n",
+        "hostname": f"{name}\n",
+    }
+    generated = {f"/etc/{file}": text.encode() for file, text in texts.items()}
+    return generated | {"/etc/resolv.conf": resolver, "/etc/services": _host_file("services")}
+
+
+def _host_file(name: str) -> bytes:
+    try:
+        return Path(f"/etc/{name}").read_bytes()[:65536]
+    except OSError:
+        return f"# the host has no /etc/{name}\n".encode()

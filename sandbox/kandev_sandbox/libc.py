@@ -1,0 +1,39 @@
+"""The few Linux calls that Python 3.11 lacks. Each raises `OSError`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWNET = 0x4000_0000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Give the calling *thread* namespaces of its own (CLONE_NEWNS also gives it a cwd of its own)."""
+    _check(_libc().unshare(flags), "unshare")
+
+
+def setns(descriptor: int, flags: int) -> None:
+    """Move the calling thread into a namespace."""
+    _check(_libc().setns(descriptor, flags), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """mount(2)."""
+    arguments = (source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), options.encode())
+    _check(_libc().mount(*arguments), f"mount {target}")

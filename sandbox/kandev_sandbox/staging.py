@@ -1,0 +1,126 @@
+"""A private mount namespace in which a dropped uid reaches folders that lie under ancestors it cannot enter.
+
+bwrap is never run as root, and the uid it runs as can pass neither the host's 0700 data folder nor a user's
+0700 home; descriptors do not help (bwrap resolves /proc/self/fd/N by its path). So a short-lived thread of this
+process takes a mount namespace of its own, binds every source below a 0711 folder, and leaves. Only a descriptor
+holds the namespace: a SIGKILL of the host leaves no mount behind.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kandev_sandbox import libc
+from kandev_sandbox.errors import StagingFailed
+
+STAGE = "/tmp"  # noqa: S108 - of the private namespace; any folder that every machine has
+SNAPSHOT_MAX_BYTES = 1 << 20
+_ROOT_FIX = "run as an ordinary user, or give this container CAP_SYS_ADMIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to show; a file is copied for `reader` when the reader could not read it and it is read-only."""
+
+    path: Path
+    read_only: bool
+
+
+@dataclass(slots=True)
+class Stage:
+    """`namespace` is the descriptor that keeps it alive; `paths` says where each source lies in it."""
+
+    namespace: int
+    paths: dict[Path, str]
+
+    def close(self) -> None:
+        if self.namespace >= 0:
+            os.close(self.namespace)
+            self.namespace = -1
+
+
+def stage(sources: Iterable[Source], reader: int) -> Stage:
+    """Build the namespace. Needs CAP_SYS_ADMIN; blocks for about half a millisecond.
+
+    Raises `StagingFailed` when a source is missing or the mounts are refused.
+    """
+    outcome: list[Stage | Exception] = []
+    thread = threading.Thread(target=_in_thread, args=(list(sources), reader, outcome), name="kandev-stage")
+    thread.start()
+    thread.join()
+    result = outcome[0]
+    if isinstance(result, Stage):
+        return result
+    if isinstance(result, OSError):
+        fix = _ROOT_FIX if isinstance(result, PermissionError) else None
+        raise StagingFailed(f"The jail's folders cannot be staged: {result}.", fix) from result
+    raise result
+
+
+def _in_thread(sources: list[Source], reader: int, outcome: list[Stage | Exception]) -> None:
+    try:
+        outcome.append(_build(sources, reader))
+    except Exception as error:  # handed to the thread that waits for it
+        outcome.append(error)
+
+
+def _build(sources: list[Source], reader: int) -> Stage:
+    libc.unshare(libc.CLONE_NEWNS)
+    libc.mount("none", "/", flags=libc.MS_REC | libc.MS_PRIVATE)
+    opened: list[tuple[Source, int]] = []
+    paths: dict[Path, str] = {}
+    try:
+        # Before the stage covers /tmp, since sources may lie there.
+        for source in dict.fromkeys(sources):
+            opened.append((source, os.open(os.path.realpath(source.path), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)))  # noqa: PERF401 - what is open must be closed when the next fails
+        libc.mount("kandev", STAGE, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=0711,size=64m,nr_inodes=4096")
+        parents: dict[Path, str] = {}
+        for source, descriptor in opened:
+            # Neighbours stay neighbours: a bundled bwrap finds its libraries beside its folder.
+            place = parents.setdefault(source.path.parent, f"{STAGE}/{len(parents)}")
+            os.makedirs(place, exist_ok=True)
+            os.chmod(place, 0o711)  # noqa: S103 - passable, not listable
+            paths[source.path] = f"{place}/{source.path.name}"
+            _show(source, descriptor, paths[source.path], reader)
+    finally:
+        for _, descriptor in opened:
+            os.close(descriptor)
+    return Stage(os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), paths)
+
+
+def _show(source: Source, descriptor: int, target: str, reader: int) -> None:
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        os.mkdir(target, 0o700)
+    elif stat.S_ISREG(found.st_mode) and source.read_only and not _readable(found, reader):
+        _snapshot(descriptor, target, found.st_size, reader)
+        return
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    libc.mount(f"/proc/thread-self/fd/{descriptor}", target, flags=libc.MS_BIND | libc.MS_REC)
+
+
+def _readable(found: os.stat_result, reader: int) -> bool:
+    wanted = stat.S_IRUSR if found.st_uid == reader else stat.S_IRGRP if found.st_gid == reader else stat.S_IROTH
+    return bool(found.st_mode & wanted)
+
+
+def _snapshot(descriptor: int, target: str, size: int, reader: int) -> None:
+    if size > SNAPSHOT_MAX_BYTES:
+        raise StagingFailed(
+            f"A file of {size} bytes that the jail's uid cannot read is too large to copy in ({target}).",
+            "make it readable to others (chmod o+r)",
+        )
+    with open(f"/proc/thread-self/fd/{descriptor}", "rb") as file:
+        content = file.read(SNAPSHOT_MAX_BYTES)
+    copy = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400)
+    try:
+        os.fchown(copy, reader, reader)
+        os.write(copy, content)
+    finally:
+        os.close(copy)

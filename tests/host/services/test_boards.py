@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from kandev_host.errors import Conflict, NotFound
+from kandev_host.models import Column, Task
+from kandev_host.protocol.actions.boards import (
+    BoardCreate,
+    BoardDelete,
+    BoardGet,
+    BoardList,
+    BoardUpdate,
+    ColumnCreate,
+    ColumnDelete,
+    ColumnList,
+    ColumnMove,
+    ColumnUpdate,
+)
+from kandev_host.protocol.actions.tasks import TaskCreate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def board(house: Any) -> Any:
+    return await house.boards.create(house.me, BoardCreate(name="Work"))
+
+
+async def columns(house: Any, board: Any) -> list[Column]:
+    return list((await house.columns.list(house.me, ColumnList(board_id=board.board.id))).columns)
+
+
+def actions(house: Any) -> list[str]:
+    return [item.action for item in house.events]
+
+
+async def test_a_new_board_has_a_column_for_each_state_people_look_for(house: Any, board: Any) -> None:
+    assert [(column.name, column.state, column.position) for column in await columns(house, board)] == [
+        ("To Do", "TODO", 0),
+        ("In Progress", "IN_PROGRESS", 1),
+        ("Blocked", "BLOCKED", 2),
+        ("Done", "COMPLETED", 3),
+    ]
+
+
+async def test_a_board_belongs_to_whoever_made_it(house: Any, board: Any) -> None:
+    assert board.board.owner_id == house.me.id
+
+
+async def test_an_unknown_owner_is_not_found(house: Any) -> None:
+    with pytest.raises(NotFound) as caught:
+        await house.boards.create(house.me, BoardCreate(name="x", owner_id="nobody"))
+    assert caught.value.details == {"kind": "user", "id": "nobody"}
+
+
+async def test_an_unknown_board_is_not_found(house: Any) -> None:
+    with pytest.raises(NotFound):
+        await house.boards.get(house.me, BoardGet(board_id="none"))
+
+
+async def test_boards_are_listed_in_pages(house: Any) -> None:
+    for name in "abc":
+        await house.boards.create(house.me, BoardCreate(name=name))
+    first = await house.boards.list(house.me, BoardList(limit=2))
+    second = await house.boards.list(house.me, BoardList(limit=2, cursor=first.next_cursor))
+    assert [board.name for board in [*first.boards, *second.boards]] == ["a", "b", "c"]
+
+
+async def test_an_update_changes_only_the_fields_it_names(house: Any, board: Any) -> None:
+    await house.boards.update(house.me, BoardUpdate(board_id=board.board.id, description="later"))
+    found = (await house.boards.get(house.me, BoardGet(board_id=board.board.id))).board
+    assert (found.name, found.description, found.version) == ("Work", "later", 2)
+
+
+async def test_an_update_of_an_old_version_is_a_conflict(house: Any, board: Any) -> None:
+    request = BoardUpdate(board_id=board.board.id, name="x", expected_version=7)
+    with pytest.raises(Conflict) as caught:
+        await house.boards.update(house.me, request)
+    assert caught.value.details["version"] == 1
+
+
+async def test_an_update_that_changes_nothing_tells_nobody(house: Any, board: Any) -> None:
+    await house.boards.update(house.me, BoardUpdate(board_id=board.board.id, name="Work"))
+    assert "board.updated" not in actions(house)
+
+
+async def test_a_deleted_board_takes_its_columns_and_tasks_along(house: Any, board: Any) -> None:
+    await house.tasks.create(house.me, TaskCreate(board_id=board.board.id, title="t", description=""))
+    await house.boards.delete(house.me, BoardDelete(board_id=board.board.id))
+    assert (await house.store.count(Column), await house.store.count(Task)) == (0, 0)
+
+
+async def test_a_column_is_put_between_others(house: Any, board: Any) -> None:
+    await house.columns.create(house.me, ColumnCreate(board_id=board.board.id, name="Review", position=2))
+    names = [column.name for column in await columns(house, board)]
+    assert names == ["To Do", "In Progress", "Review", "Blocked", "Done"]
+
+
+async def test_a_second_column_for_a_state_is_a_conflict(house: Any, board: Any) -> None:
+    with pytest.raises(Conflict):
+        await house.columns.create(house.me, ColumnCreate(board_id=board.board.id, name="x", state="TODO"))
+
+
+async def test_columns_stay_dense_when_one_goes(house: Any, board: Any) -> None:
+    await house.columns.delete(house.me, ColumnDelete(column_id=board.columns[1].id))
+    assert [column.position for column in await columns(house, board)] == [0, 1, 2]
+
+
+async def test_a_column_with_tasks_is_not_deleted(house: Any, board: Any) -> None:
+    await house.tasks.create(house.me, TaskCreate(board_id=board.board.id, title="t", description=""))
+    with pytest.raises(Conflict) as caught:
+        await house.columns.delete(house.me, ColumnDelete(column_id=board.columns[0].id))
+    assert caught.value.details["tasks"] == 1
+
+
+async def test_null_clears_what_may_be_empty(house: Any, board: Any) -> None:
+    await house.columns.update(house.me, ColumnUpdate(column_id=board.columns[0].id, state=None))
+    assert (await columns(house, board))[0].state is None
+
+
+async def test_concurrent_moves_of_columns_stay_dense(house: Any, board: Any) -> None:
+    async with anyio.create_task_group() as tasks:
+        for position, column in enumerate(reversed(board.columns)):
+            tasks.start_soon(house.columns.move, house.me, ColumnMove(column_id=column.id, position=position))
+    assert [column.position for column in await columns(house, board)] == [0, 1, 2, 3]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import kandev_sqlite
+from kandev_host import Environment, Store, errors, event, models
+from kandev_host.testing import StoreContract
+from kandev_host.testing.store import BOARD, a_world, write
+from kandev_sqlite import SqliteSettings, open_store
+from kandev_sqlite.mapper import TABLES
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
+        async with open_store(SqliteSettings(), Environment(str(tmp_path), "test")) as store:
+            yield store
+
+
+def environment(folder: Path) -> Environment:
+    return Environment(str(folder), "test")
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.mark.anyio
+async def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await a_world(store)
+        await write(store, event("test", {}))
+        before = await store.journal_state()
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        assert await store.get(models.Board, BOARD.id) == BOARD
+        assert await store.journal_state() == before
+
+
+@pytest.mark.anyio
+async def test_every_file_is_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "kandev.db").touch(0o644)
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await write(store, event("test", {}))
+        assert modes(tmp_path) == {"kandev.db": 0o600, "kandev.db-wal": 0o600, "kandev.db-shm": 0o600}
+
+
+@pytest.mark.anyio
+async def test_the_settings_choose_the_file(tmp_path: Path) -> None:
+    async with open_store(SqliteSettings(path=str(tmp_path / "mine.sqlite")), environment(tmp_path)):
+        assert (tmp_path / "mine.sqlite").exists()
+
+
+def test_every_kind_of_row_has_a_table() -> None:
+    assert set(TABLES) == set(models.ROWS)
+
+
+@pytest.mark.anyio
+async def test_a_query_beyond_its_time_is_interrupted(tmp_path: Path) -> None:
+    async with open_store(SqliteSettings(read_timeout_s=1e-6), environment(tmp_path)) as store:
+        with pytest.raises(errors.TimedOut):
+            await store.count(models.Task)
+
+
+def test_without_apsw_the_provider_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kandev_sqlite, "find_spec", lambda _name: None)
+    (provider,) = kandev_sqlite.kandev_stores()
+    assert provider.missing == "kandev-host[sqlite]"
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="pth"):
+        msgspec.convert({"pth": "x"}, SqliteSettings)

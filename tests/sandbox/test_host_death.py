@@ -1,0 +1,97 @@
+"""Reliability P4: no process of a jail outlives its host by more than 3 s; what does is found and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kandev_sandbox import Owner, jails, leftovers, records, sweep
+from kandev_sandbox.processes import Identity, identify
+
+HOST = """
+import anyio, sys
+from pathlib import Path
+from kandev_sandbox import Owner, Policy, inspect, open_jail
+bwrap, workspace, uid, word, records = sys.argv[1:]
+async def main():
+    script = f"setsid env -i sleep {word} & setsid sleep {word} & echo up; exec sleep {word}"
+    policy = Policy(workspace=Path(workspace), uid=int(uid) or None)
+    async with open_jail(policy, ["/bin/sh", "-c", script], bwrap=inspect(Path(bwrap)), owner=Owner.here("death"),
+                         folder=Path(records)) as jail:
+        await jail.stdout.receive()
+        print("up", flush=True)
+        await anyio.sleep_forever()
+anyio.run(main)
+"""
+
+
+def test_nothing_outlives_a_killed_host(
+    sandbox: Any, watch: Any, host: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    word = f"77{os.getpid()}.{int.from_bytes(os.urandom(3))}"
+    policy = sandbox.policy
+    process = host(HOST, str(sandbox.bwrap.path), str(policy.workspace), str(policy.uid or 0), word, str(tmp_path))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    [jail] = jails("death", tmp_path)
+    assert jail.host_alive
+    pids = [*watch.pids(word), *(who.pid for who in jail.processes)]
+    process.send_signal(signal.SIGKILL)
+    assert watch.ended(pids, 3.0)
+    assert leftovers("death", tmp_path) == []
+    sweep("death", tmp_path)
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def _dead() -> Identity:
+    process = subprocess.Popen(["/bin/true"])
+    who = identify(process.pid)
+    process.wait()
+    assert who is not None
+    return who
+
+
+def _sleeper(owner: Owner) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "600"], env={records.VARIABLE: owner.mark("abc")})
+
+
+def test_a_marked_process_of_a_dead_host_is_swept() -> None:
+    owner = Owner("sweeping", _dead())
+    process = _sleeper(owner)
+    assert [jail.id for jail in leftovers("sweeping")] == ["abc"]
+    assert sweep("sweeping") == 1
+    assert process.wait(timeout=3) == -signal.SIGKILL
+
+
+def test_a_process_of_a_living_host_is_not_swept() -> None:
+    process = _sleeper(Owner.here("living"))
+    assert sweep("living") == 0
+    assert [jail.host_alive for jail in jails("living")] == [True]
+    process.kill()
+    process.wait()
+
+
+def test_a_recorded_process_is_found_without_its_mark(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "600"], env={})
+    who = identify(process.pid)
+    assert who is not None
+    records.write(tmp_path, Owner("recorded", _dead()), "jail1", (who,), {"task": "t"})
+    [jail] = leftovers("recorded", tmp_path)
+    assert jail.labels == {"task": "t"}
+    assert sweep("recorded", tmp_path) == 1
+    assert process.wait(timeout=3) == -signal.SIGKILL
+
+
+def test_a_reused_pid_is_left_alone(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "600"], env={})
+    records.write(tmp_path, Owner("reused", _dead()), "jail1", (Identity(process.pid, 1),), {})
+    assert sweep("reused", tmp_path) == 0
+    assert process.poll() is None
+    process.kill()
+    process.wait()
