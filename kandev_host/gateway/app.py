@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 from aiohttp import WSCloseCode, web, web_response
 
-from kandev_host.errors import StartupError
-from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Shared
+from kandev_host.errors import Conflict, StartupError
+from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Login, Shared, logged_in
 from kandev_host.gateway.dispatch import Dispatcher
 from kandev_host.gateway.guard import Guard, add_headers, refusal
 from kandev_host.gateway.handshakes import Handshakes
 from kandev_host.gateway.limits import Seats
-from kandev_host.interfaces import Action, Authenticator
+from kandev_host.interfaces import Action, Authenticator, Call
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 Route = tuple[str, str, Callable[..., Any]]
@@ -44,7 +44,8 @@ class Gateway:
         self._settings = settings
         self._guard = Guard(authenticator, settings.origins)
         journal = services.journal
-        dispatcher = Dispatcher(actions, lambda: journal.published_seq, settings.json_depth_limit)
+        login = Action("auth.login", Login, self._log_in, scope="", summary="Who am I? Checks a token")
+        dispatcher = Dispatcher((*actions, login), lambda: journal.published_seq, settings.json_depth_limit)
         seats = Seats(settings.sockets_total, settings.sockets_per_principal)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services)
         self._handshakes = Handshakes(settings.handshake_timeout_s)
@@ -122,6 +123,13 @@ class Gateway:
         finally:
             self._connections.discard(connection)
             self._left.set()
+
+    async def _log_in(self, call: Call, request: Login) -> dict[str, object]:
+        """On a socket that is logged in already: it stays whose it is."""
+        principal = await self._guard.authenticate(request.token)
+        if principal.id != call.principal.id:
+            raise Conflict("This socket is somebody else's; open another one")
+        return logged_in(principal)
 
     def _on_open(self, connection: Connection) -> None:
         self._connections.add(connection)

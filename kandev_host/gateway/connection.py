@@ -42,6 +42,10 @@ TOO_SLOW = 4408
 HEARTBEAT_S = 30.0
 # After so many refusals in a row the reader sleeps until there is room: refusing must not be free to demand.
 REFUSALS_IN_A_ROW = 32
+REFUSAL_SLEEP_S = 1.0
+# Deep and bushy JSON takes the longest to check and to decode: it counts as several requests.
+LARGE_BYTES = 64 << 10
+BRACKETS_PER_REQUEST = 1000
 ROUND = 64
 NOTSENT_LIMIT_BYTES = 512 << 10
 # RFC 6455, 5.5: a control frame holds 125 bytes, two of them the code.
@@ -244,15 +248,19 @@ class Connection:
                 await anyio.lowlevel.checkpoint()
 
     async def _admitted(self, message: WSMessage) -> bool:
+        large = message.type is WSMsgType.TEXT and len(message.data) > LARGE_BYTES
         wait = self._rate.admit(self._loop.time())
         if not wait:
             self._refused = 0
+            if large:
+                brackets = message.data.count(b"[") + message.data.count(b"{")
+                self._rate.charge(brackets // BRACKETS_PER_REQUEST)
             return True
         self._refused += 1
         if message.type is WSMsgType.TEXT:
             self._shared.dispatcher.refuse(message.data, RateLimited(round(wait, 3)), self)
-        if self._refused % REFUSALS_IN_A_ROW == 0:
-            await anyio.sleep(wait)
+        if large or self._refused % REFUSALS_IN_A_ROW == 0:
+            await anyio.sleep(min(wait, REFUSAL_SLEEP_S))
         return False
 
     def _take(self, message: WSMessage, tasks: asyncio.TaskGroup) -> None:
@@ -347,20 +355,22 @@ class Connection:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LIMIT_BYTES)
 
 
+class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The payload of auth.login."""
+
+    token: str
+
+
 def logged_in(principal: Principal) -> dict[str, object]:
     """The payload that answers auth.login."""
     who = {"id": principal.id, "kind": principal.kind, "name": principal.name}
     return {"principal": who, "expires_at": None}
 
 
-class _Login(msgspec.Struct, forbid_unknown_fields=True):
-    token: str
-
-
 def _login_token(action: str, payload: msgspec.Raw) -> str:
     if action != "auth.login":
         raise Unauthorized(f"Log in first: the first message must be auth.login, not {action}")
     try:
-        return msgspec.json.decode(payload, type=_Login).token
+        return msgspec.json.decode(payload, type=Login).token
     except ValueError as error:
         raise Unauthorized(f"auth.login needs {{token}}: {error}") from None

@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownAction, ValidationFailed
 from kandev_host.interfaces import Action, Call, Principal
 from kandev_host.models import new_id
-from kandev_host.protocol.envelope import BadEnvelope, Request, decode_request, encode_error, encode_response
+from kandev_host.protocol.envelope import BadEnvelope, Request, address, decode_request, encode_error, encode_response
 
 if TYPE_CHECKING:
     from kandev_host.gateway.subscriptions import Subscriptions
@@ -100,8 +100,9 @@ class Dispatcher:
             entry = self._entry(request.action)
             value = _decoded(entry, request.payload)
             principal = caller.principal
-            if not principal.may(entry.action.scope):
-                raise Forbidden(entry.action.scope)
+            scope = entry.action.scope
+            if scope and not principal.may(scope):
+                raise Forbidden(scope)
             subscriptions = caller.subscriptions
             call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
             # Taken before the handler looks: what is read is at least as new as this.
@@ -116,12 +117,8 @@ class Dispatcher:
 
     def refuse(self, frame: bytes, error: KandevError, caller: Caller) -> None:
         """Answer `error` to the request in `frame`, whatever it asks."""
-        try:
-            request = decode_request(frame, self._depth_limit)
-        except BadEnvelope as bad:
-            caller.reply(encode_error(bad.id, bad.action, error))
-        else:
-            caller.reply(encode_error(request.id, request.action, error))
+        id, action = address(frame)
+        caller.reply(encode_error(id, action, error))
 
     async def _finish(self, request: Request, result: Awaitable[Any], seq: int | UnsetType, caller: Caller) -> None:
         try:

@@ -29,6 +29,10 @@ class RateLimit:
         self._full_at = full_at + self._interval_s
         return 0.0
 
+    def charge(self, requests: int) -> None:
+        """What was admitted last counts as so many more; at most a whole burst."""
+        self._full_at += min(requests * self._interval_s, self._burst_s)
+
 
 class Seats:
     """Open sockets: in all, of one principal, and of those who have not said yet who they are."""

@@ -51,7 +51,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Action(Generic[Q]):
-    """One WebSocket action. A plain function as handler is answered at once; a coroutine gets a task of its own."""
+    """One WebSocket action. A plain function as handler is answered at once; a coroutine gets a task of its own.
+
+    A scope that ends in `:read` says that the action changes nothing; an empty one, that everybody may.
+    """
 
     name: str
     request: type[Q]

@@ -22,8 +22,7 @@ ID_LIMIT_CHARS = 128
 ACTION_LIMIT_CHARS = 128
 EMPTY = Raw(b"{}")
 
-# Possessive (Python 3.11), so that an unclosed string costs no backtracking.
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_RUNS = re.compile(rb"\[+|\]+")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
@@ -74,7 +73,7 @@ def decode_request(frame: bytes, depth_limit: int = 64) -> Request:
     try:
         return _requests.decode(frame)
     except msgspec.ValidationError as error:
-        id, action = _address(frame)
+        id, action = address(frame)
         raise BadEnvelope(f"Not a request: {error}", id, action) from None
     except (ValueError, RecursionError) as error:
         # A msgspec DecodeError is a ValueError, and so is the UnicodeDecodeError of a string that is not UTF-8.
@@ -82,13 +81,35 @@ def decode_request(frame: bytes, depth_limit: int = 64) -> Request:
 
 
 def deeper_than(frame: bytes, limit: int) -> bool:
-    """Does any bracket outside strings open deeper than `limit`? Linear per level, in C, and no recursion."""
-    brackets = _STRINGS.sub(b"", frame).translate(_SQUARE, _NOT_BRACKETS)
-    for _ in range(limit):
-        if not brackets:
-            return False
+    """Does any bracket outside strings open deeper than `limit`? No recursion, and some 30 ms a MiB at the worst."""
+    unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(unescaped.split(b'"')[::2]).translate(_SQUARE, _NOT_BRACKETS)
+    # Taking the innermost pairs away takes one level away, and most of the brackets of ordinary messages.
+    for _ in range(min(limit, 2)):
         brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+        limit -= 1
+    depth = 0
+    for run in _RUNS.findall(brackets):
+        if run.startswith(b"["):
+            depth += len(run)
+            if depth > limit:
+                return True
+        else:
+            depth -= len(run)
+    return False
+
+
+def address(frame: bytes) -> tuple[str | None, str | None]:
+    """The `id` and `action` that a frame claims, as far as they are usable; quicker than decoding it as a request."""
+    try:
+        found = _addresses.decode(frame)
+    except (ValueError, RecursionError):
+        return None, None
+    id, action = found.id, found.action
+    return (
+        id if isinstance(id, str) and 0 < len(id) <= ID_LIMIT_CHARS else None,
+        action if isinstance(action, str) and 0 < len(action) <= ACTION_LIMIT_CHARS else None,
+    )
 
 
 def encode_response(id: str, action: str, payload: Any, seq: int | UnsetType = UNSET) -> bytes:
@@ -106,15 +127,3 @@ def encode_notification(event: Event) -> bytes:
     """An event as its subscribers get it; the payload is embedded as it was stored."""
     seq = UNSET if event.seq is None else event.seq
     return _encoder.encode(Message(event.id, "notification", event.action, event.payload, event.created_at, seq))
-
-
-def _address(frame: bytes) -> tuple[str | None, str | None]:
-    try:
-        found = _addresses.decode(frame)
-    except (ValueError, RecursionError):
-        return None, None
-    id, action = found.id, found.action
-    return (
-        id if isinstance(id, str) and 0 < len(id) <= ID_LIMIT_CHARS else None,
-        action if isinstance(action, str) and 0 < len(action) <= ACTION_LIMIT_CHARS else None,
-    )

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import anyio
+
 from kandev_host.errors import Conflict, NotFound, Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType, Availability, Op, Principal, Put, Stats, Store
 from kandev_host.models import AgentInstance, AgentLog, AgentStatus, LogLevel, Session, Task, TaskState
@@ -153,24 +155,25 @@ class AgentService:
                 image_name=agent_type.image,
                 resource_limits=limits,
             )
-            task = await self._tasks.transition(
-                task.id,
-                "IN_PROGRESS",
-                actor=principal.id,
-                by_prompt=blocks is not None,
-                assigned_agent_id=agent.id,
-                also=(Put(agent), agent_event(agent, task.board_id, principal.id)),
-            )
-            self._launcher.begin(
-                Launch(
-                    agent=agent,
-                    task=task,
-                    agent_type=agent_type,
-                    blocks=blocks,
-                    created_by=principal.id,
-                    preset=request.preset,
+            with anyio.CancelScope(shield=True):  # never a PENDING row that nobody brings up
+                task = await self._tasks.transition(
+                    task.id,
+                    "IN_PROGRESS",
+                    actor=principal.id,
+                    by_prompt=blocks is not None,
+                    assigned_agent_id=agent.id,
+                    also=(Put(agent), agent_event(agent, task.board_id, principal.id)),
                 )
-            )
+                self._launcher.begin(
+                    Launch(
+                        agent=agent,
+                        task=task,
+                        agent_type=agent_type,
+                        blocks=blocks,
+                        created_by=principal.id,
+                        preset=request.preset,
+                    )
+                )
         return task, agent
 
     def _agent_type(self, wanted: str | None, task: Task) -> AgentType:

@@ -19,6 +19,9 @@ from kandev_host.services.git import SOURCE, Git, GitFailed, alternate_target, u
 from kandev_host.services.local_repositories import LocalRepository, find_local_repository
 from kandev_host.services.repositories import FIELD, Repository, check_branch, parse_repository
 
+AGENT = {"user.name": "kandev agent", "user.email": "agent@localhost.invalid"}
+"""Who commits in a workspace, unless the agent says otherwise."""
+
 _COMMIT = re.compile(r"^([0-9a-f]{40}|[0-9a-f]{64})$")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
@@ -63,13 +66,13 @@ async def make_workspace(runtime: Runtime, task: Task, source: Source | None, ti
     if source is None:
         branch = branch_name(task.id)
         await git.text("init", "--quiet", "--template=", f"--initial-branch={branch}", ".")
+        for key, value in AGENT.items():
+            await git.text("config", key, value)
         base = Base(None, await _first_commit(git))
     else:
         base = await _clone(git, task, source)
         branch = branch_name(task.id, beside=base.branch)
         await _check_out(git, branch, base)
-    await git.text("config", "user.name", "kandev agent")
-    await git.text("config", "user.email", "agent@localhost.invalid")
     return Workspace(
         id=task.id,
         runtime=runtime.name,
@@ -95,6 +98,7 @@ async def _check_out(git: Git, branch: str, base: Base) -> None:
 
 async def _clone(git: Git, task: Task, source: Source) -> Base:
     options = ["--quiet", "--no-checkout", "--template=", "--no-recurse-submodules", "--no-local", "--no-hardlinks"]
+    options += [f"--config={key}={value}" for key, value in AGENT.items()]
     if source.local is None:
         cloning = _remote(git, source.repository)
         address = source.repository.location

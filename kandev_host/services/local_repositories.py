@@ -19,7 +19,8 @@ ALTERNATES_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class LocalRepository:
-    """`git_dir` holds objects and refs. `head` is set for a linked worktree: its own HEAD (a ref, or a commit).
+    """`git_dir` holds objects and refs. `head` is what clone would not find: the HEAD of a linked worktree (a ref, or a
+    commit), and a detached one, for which git guesses a branch. Else None.
 
     `alternates` are folders of objects outside of `git_dir` that it borrows from.
     """
@@ -60,8 +61,9 @@ def _find(path: Path, field: str) -> LocalRepository:
         common = (git_dir / _read(git_dir / "commondir").strip()).resolve(strict=True)
     if not _is_git_dir(common):
         raise ValidationFailed(field, _not_git(path))
-    head = _read(git_dir / "HEAD").strip() if common != git_dir else None
-    return LocalRepository(str(common), head, tuple(_alternates(common / "objects")))
+    head = _read(git_dir / "HEAD").strip()
+    told = head if common != git_dir or not head.startswith("ref:") else None
+    return LocalRepository(str(common), told, tuple(_alternates(common / "objects")))
 
 
 def _linked(dot_git: Path, field: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import anyio
+
 from kandev_host.errors import Conflict, KandevError
 from kandev_host.interfaces import Principal, Store
 from kandev_host.models import AgentInstance, AgentStatus, Task, TaskState, Turn
@@ -37,8 +39,6 @@ _VERDICTS: dict[TurnResult, tuple[TaskState, str | None]] = {
     "max_tokens": ("BLOCKED", "The agent reached its limit of tokens"),
     "max_turn_requests": ("BLOCKED", "The agent reached its limit of requests in one turn"),
     "cancelled": ("BLOCKED", "The agent gave up its turn although nobody had cancelled it"),
-    "empty": ("FAILED", "The agent ended its turn without a word and without a tool call"),
-    "failed": ("FAILED", "The agent failed"),
 }
 
 
@@ -46,14 +46,13 @@ def verdict(agent: AgentInstance, outcome: TurnOutcome) -> tuple[TaskState, str 
     """The task's state after a turn, and why; None to leave it as it is.
 
     A cancel that somebody asked for leaves the task and its agent as they are, and a run that is not orchestrated
-    ends no task by itself: only what needs a person is told (docs/protocol.md: allowed task transitions).
+    ends no task by itself: only what needs a person is told (docs/protocol.md: allowed task transitions). A failed
+    turn ends an orchestrated run, and the run's end is what fails the task: it alone knows whether someone ended it.
     """
-    if outcome.asked_to_cancel:
+    found = None if outcome.asked_to_cancel else _VERDICTS.get(outcome.result)
+    if found is None or (found[0] == "COMPLETED" and not agent.orchestrated):
         return None
-    state, reason = _VERDICTS[outcome.result]
-    if not agent.orchestrated and state != "BLOCKED":
-        return None
-    return state, outcome.error or reason
+    return found[0], outcome.error or found[1]
 
 
 class OrchestratorService:
@@ -83,9 +82,10 @@ class OrchestratorService:
 
     async def _finish(self, principal: Principal, task_id: str, state: TaskState, reason: str | None) -> StoppedReply:
         """The state first: so the end of the agent changes nothing more."""
-        task = await self._tasks.transition(task_id, state, actor=principal.id, reason=reason)
-        status: AgentStatus = "COMPLETED" if state == "COMPLETED" else "STOPPED"
-        agent = await self._end(await self._runs.of_task(task.id), reason, status)
+        with anyio.CancelScope(shield=True):  # also when the caller is gone meanwhile
+            task = await self._tasks.transition(task_id, state, actor=principal.id, reason=reason)
+            status: AgentStatus = "COMPLETED" if state == "COMPLETED" else "STOPPED"
+            agent = await self._end(await self._runs.of_task(task.id), reason, status)
         return StoppedReply(task=task, agent=agent)
 
     async def _end(

@@ -47,7 +47,7 @@ def parse_repository(url: str, field: str = FIELD) -> Repository:
     if url == "~" or url.startswith("~/"):
         return Repository("local", url)
     scp = _SCP.match(url)
-    if scp is not None:
+    if scp is not None and scp["host"].lower() not in {*PORTS, "file"} and (scp["user"] or "@" not in scp["path"]):
         return Repository("remote", url)
     raise ValidationFailed(
         field, "Give an absolute path, or a git URL: https://, http://, ssh://, git://, file:// or user@host:path"

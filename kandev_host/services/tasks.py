@@ -122,7 +122,10 @@ class TaskService:
         raise ValidationFailed("column_id", "The column belongs to another board")
 
     async def update(self, principal: Principal, request: TaskUpdate) -> TaskReply:
-        """Change the fields that are there; nothing is written when none differs."""
+        """Change the fields that are there; nothing is written when none differs.
+
+        Raises `Conflict` for an old version, a ring of blockers, and a new source for a workspace already made.
+        """
         changes = changed_fields(request)
         _check_fields(changes.get("repository_url"), changes.get("branch"), changes.get("metadata"))
         task = await need(self._store, Task, request.task_id)
@@ -136,6 +139,8 @@ class TaskService:
             changed = describe(task, changes)
             if not changed:
                 return TaskReply(task=task)
+            if changed.keys() & {"repository_url", "branch"}:
+                await self._workspaces.check_unused(task.id)
             task = replace(task, **changes, version=task.version + 1, updated_at=now())
             audit = TaskEvent(
                 task_id=task.id, event_type="updated", metadata={"changed": changed}, created_by=principal.id

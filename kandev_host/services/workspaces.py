@@ -104,6 +104,11 @@ class WorkspaceService:
             raise NotFound("workspace", task_id, fix="Launch an agent for the task first")
         return workspace
 
+    async def check_unused(self, task_id: str) -> None:
+        """Raise `Conflict` if the workspace is made already: another repository or branch would not reach it."""
+        if await self._store.get(Workspace, task_id) is not None:
+            raise Conflict("The workspace of this task is already made", state="workspace")
+
     async def remove(self, task_id: str) -> None:
         """Delete the folders and the row. Nothing if there is none; raises when the runtime cannot."""
         async with self._locks.hold(task_id):

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 17
 CONCURRENT_REQUESTS = 64
 EOF_GRACE_S = 1.0
-DRAIN_S = 5.0
+DRAIN_S = 2.0
 
 Answer = Raw | Exception
 
@@ -93,8 +93,9 @@ class Peer:
                 with reading:
                     await self._read(tasks)
                 self._eof.set()
-                with anyio.move_on_after(EOF_GRACE_S):
-                    await self._exited()
+                if self.end_reason is None:
+                    with anyio.move_on_after(EOF_GRACE_S):
+                        await self._exited()
                 tasks.cancel_scope.cancel()
         except* KandevError as group:
             # What it said can no longer be recorded: then it must not go on.
@@ -170,7 +171,8 @@ class Peer:
             self._cancel_served(message.params)
             return
         await self._slots.acquire()
-        tasks.start_soon(self._serve, message.id, message.method, message.params)
+        scope = self._served[message.id] = anyio.CancelScope()
+        tasks.start_soon(self._serve, message.id, message.method, message.params, scope)
 
     async def _take_answer(self, message: Message, line: bytes) -> None:
         call = self._calls.pop(message.id, None) if isinstance(message.id, int) else None
@@ -208,9 +210,7 @@ class Peer:
 
     # --- serving the agent ------------------------------------------------------------------------------------------
 
-    async def _serve(self, id: jsonrpc.Id, method: str, params: Raw) -> None:
-        scope = anyio.CancelScope()
-        self._served[id] = scope
+    async def _serve(self, id: jsonrpc.Id, method: str, params: Raw, scope: anyio.CancelScope) -> None:
         line = jsonrpc.error_answer(id, RpcError(jsonrpc.CANCELLED, "Cancelled"))
         try:
             with scope:

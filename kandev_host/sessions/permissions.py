@@ -113,7 +113,8 @@ class PermissionBroker:
         request = pending.request
         self._pending[request.id] = pending  # first: the answer may come as soon as the event is out
         try:
-            await self._journal.record(Put(request), self._event("permission.requested", pending))
+            with anyio.CancelScope(shield=True):  # written or not: what is written must find somebody to resolve it
+                await self._journal.record(Put(request), self._event("permission.requested", pending))
         except BaseException:
             self._pending.pop(request.id, None)
             raise

@@ -270,19 +270,20 @@ class AgentRun:
         self._record.turn = turn
         denied = self._denied(turn)
         if denied is not None:
-            await self._end_turn(turn, TurnOutcome(result="failed", error=denied), [])
+            await self._end_turn(turn, TurnOutcome(result="failed", error=denied))
             return
         await self._record.write(Put(turn), activity="prompting")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_turn)
-            outcome, changes = await self._session.prompt(turn)
+            outcome = await self._session.prompt(turn)
             tasks.cancel_scope.cancel()
         self._cancel_deadline = None
         if peer.ended.is_set() and outcome.error is not None:
             outcome = replace(outcome, error=await self._with_stderr(outcome.error, peer))
-        await self._end_turn(turn, outcome, changes)
+        usage, changes = self._session.close_turn(turn)
+        await self._end_turn(turn, replace(outcome, usage=usage), *changes)
 
-    async def _end_turn(self, turn: Turn, outcome: TurnOutcome, changes: list[Change]) -> None:
+    async def _end_turn(self, turn: Turn, outcome: TurnOutcome, *changes: Change) -> None:
         ended = outcome.applied_to(turn)
         activity: Activity = "idle" if self._ending is None else "stopping"
         await self._record.write(*changes, Put(ended), self._record.result(ended, outcome), activity=activity)
@@ -330,6 +331,7 @@ class AgentRun:
         """Whatever happened, the process is gone afterwards, nobody waits for a permission, and the log is stored."""
         with anyio.CancelScope(shield=True):
             await self._crew.broker.cancel_all(self.agent.id, "the agent ended")
+            await self._say_stopping()
             await self._end_process(self._ending or Ending("FAILED", None))
             with anyio.move_on_after(LOGS_S):
                 await self.logs.drained.wait()
@@ -338,6 +340,12 @@ class AgentRun:
             with anyio.move_on_after(LOGS_S):
                 await self.logs.stored.wait()
             self._process = None
+
+    async def _say_stopping(self) -> None:
+        try:
+            await self._record.post_activity("stopping")
+        except KandevError as error:
+            logger.warning("the agent's activity was not recorded: %s", error)
 
     async def _record_end(self, status: AgentStatus, reason: str | None) -> None:
         row = self.session

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw
 from kandev_host.errors import AgentError, KandevError
 from kandev_host.interfaces import AgentType, Change, Put
 from kandev_host.journal import Journal
-from kandev_host.models import Activity, AgentInstance, Session, Task, Turn, now
+from kandev_host.models import Activity, AgentInstance, Session, Task, Turn, Usage, now
 from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.jsonrpc import Message, RpcError
 from kandev_host.sessions.answers import check_auth, check_version, choose_mode, read, read_permission, replace_mode
@@ -28,7 +28,7 @@ from kandev_host.sessions.peer import Answer, Peer
 from kandev_host.sessions.permissions import Asked, PermissionBroker
 from kandev_host.sessions.presets import Preset
 from kandev_host.sessions.turns import TurnOutcome, Watch
-from kandev_host.sessions.updates import ToolState, Voice, name_of, variant_of
+from kandev_host.sessions.updates import CHUNKS, ToolState, Voice, name_of, variant_of
 from kandev_host.sessions.usage import UsageBook
 from kandev_host.settings import SessionSettings
 from kandev_host.version import __version__
@@ -69,8 +69,10 @@ class LiveSession:
         self._early: list[acp.SessionUpdate] = []
         self._early_bytes = 0
         self._tools: dict[str, ToolState] = {}
+        self._new_inputs: list[tuple[str, Any]] = []
         self._watch: Watch | None = None
         self._last_turn: Turn | None = None
+        self._result: acp.PromptResult | None = None
         self._usage = UsageBook()
         self._turn_over = anyio.Event()
         self._asking = 0
@@ -146,20 +148,20 @@ class LiveSession:
 
     # --- turns ------------------------------------------------------------------------------------------------------
 
-    async def prompt(self, turn: Turn) -> tuple[TurnOutcome, list[Change]]:
-        """Run a turn to its end, however long; the outcome, and what is to be recorded with it."""
+    async def prompt(self, turn: Turn) -> TurnOutcome:
+        """Run a turn to its end, however long. `close_turn` must follow."""
         if self._peer is None or self.row is None:
             raise AgentError("The session is not open")
         watch = self._watch = Watch(turn)
         self._turn_over = anyio.Event()
         self._usage.begin_turn()
         self._last_turn = None
-        result: acp.PromptResult | None = None
+        self._result = None
         try:
             params = {"sessionId": self.row.acp_session_id, "prompt": turn.prompt}
             raw = await self._peer.call("session/prompt", params, None, self._on_turn_end)
-            result = read(raw, acp.PromptResult, "session/prompt")
-            outcome = watch.ended(result.stop_reason)
+            self._result = read(raw, acp.PromptResult, "session/prompt")
+            outcome = watch.ended(self._result.stop_reason)
         except RpcError as error:
             outcome = watch.broke(f"The agent failed: {error}")
         except KandevError as error:
@@ -168,12 +170,16 @@ class LiveSession:
             self._watch = None
             self._turn_over.set()
         await self._stage.broker.cancel_all(self._stage.agent.id, "its turn ended")
+        return outcome
+
+    def close_turn(self, turn: Turn) -> tuple[Usage | None, list[Change]]:
+        """What the turn used, and what is to be recorded with its end: at once, for updates may still come."""
         changes: list[Change] = self._close_tools(turn.id)
-        usage = self._usage.end_turn(turn, result, self._model())
+        usage = self._usage.end_turn(turn, self._result, self._model())
         self._last_turn = turn
         if usage is not None:
             changes.append(Put(usage))
-        return replace(outcome, usage=usage), changes
+        return usage, changes
 
     def _on_turn_end(self, _answer: Answer) -> None:
         """Inline: updates behind the answer belong to the session, not to the turn."""
@@ -244,9 +250,12 @@ class LiveSession:
             early, self._early = self._early, []
             changes: list[Change] = []
             at = now()
+            take = self._take
             for params in [*early, *updates] if early else updates:
-                await self._take(params, at, changes)
+                take(params, at, changes)
             await self._stage.journal.post(*changes)
+        while self._new_inputs:
+            await self._stage.broker.input_changed(self._stage.agent.id, *self._new_inputs.pop(0))
 
     def _keep_early(self, updates: list[acp.SessionUpdate]) -> None:
         """Some agents speak of a session before they have answered session/new."""
@@ -261,7 +270,7 @@ class LiveSession:
         if self._early:
             await self._post([])
 
-    async def _take(self, params: acp.SessionUpdate, at: datetime, changes: list[Change]) -> None:
+    def _take(self, params: acp.SessionUpdate, at: datetime, changes: list[Change]) -> None:
         watch = self._watch
         turn_id = watch.turn.id if watch is not None else None
         try:
@@ -270,11 +279,13 @@ class LiveSession:
             changes.append(self._voice.other(params, name_of(params.update), turn_id, at))
             return
         mine = self.row is not None and params.session_id == self.row.acp_session_id
-        if isinstance(update, acp.Chunk):
-            self._take_chunk(update, watch if mine else None)
-            changes.append(self._voice.chunk(params, update, variant_of(update), turn_id, at))
+        kind = CHUNKS.get(type(update))
+        if kind is not None and isinstance(update, acp.Chunk):  # by far the most frequent: first, and briefly
+            if mine and watch is not None:
+                self._take_chunk(update, watch)
+            changes.append(self._voice.chunk(params, update, kind, turn_id, at))
         elif isinstance(update, acp.ToolVariant):
-            known = await self._take_tool(update, watch if mine else None)
+            known = self._take_tool(update, watch if mine else None)
             changes.append(self._voice.tool(params, update, known, turn_id, at))
         elif isinstance(update, acp.Plan):
             changes.append(self._voice.plan(params, update, turn_id, at))
@@ -283,15 +294,13 @@ class LiveSession:
             if mine:
                 self._take_state(update, params.update, changes)
 
-    def _take_chunk(self, chunk: acp.Chunk, watch: Watch | None) -> None:
-        if watch is None:
-            return
-        if isinstance(chunk, acp.AgentMessageChunk):
+    def _take_chunk(self, chunk: acp.Chunk, watch: Watch) -> None:
+        if type(chunk) is acp.AgentMessageChunk:
             watch.take_chunk(chunk)
         if chunk.meta is not UNSET and not chunk.content.text:
             self._usage.take_chunk_report(chunk.meta)
 
-    async def _take_tool(self, call: acp.ToolVariant, watch: Watch | None) -> ToolState:
+    def _take_tool(self, call: acp.ToolVariant, watch: Watch | None) -> ToolState:
         known = self._tools.get(call.tool_call_id) or ToolState()
         known.merge(call)
         if watch is not None:
@@ -299,8 +308,7 @@ class LiveSession:
             if len(self._tools) < OPEN_TOOLS or call.tool_call_id in self._tools:
                 self._tools[call.tool_call_id] = known
         if self._asking and call.raw_input is not UNSET:
-            shown = msgspec.json.decode(call.raw_input)
-            await self._stage.broker.input_changed(self._stage.agent.id, call.tool_call_id, shown)
+            self._new_inputs.append((call.tool_call_id, msgspec.json.decode(call.raw_input)))
         return known
 
     def _session_event(

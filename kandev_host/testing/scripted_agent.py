@@ -20,7 +20,7 @@ A step is an object with one of these keys:
                      "cancelled": steps}; "options" are filled in if absent; "withdraw": true cancels the request
     request          {"method", "params"}: a request to the host; its answer comes back as a text chunk
     notify           {"method", "params"}
-    write            {"path", "text"}: a file;  child  a command left running
+    write            {"path", "text"}: a file;  child  a command left running, with the agent's stdout
     raw, hex         bytes on stdout, as text or hexadecimal;  huge  one line of so many bytes
     stderr           a line, with "repeat"
     sleep_s          wait, ended by a cancel;  hang  wait for ever, ended by nothing
@@ -233,7 +233,7 @@ class ScriptedAgent:
         Path(file["path"]).write_text(file["text"])
 
     def do_child(self, command: list[str], _step: Json) -> None:
-        subprocess.Popen(command, start_new_session=True)
+        subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
 
     def do_raw(self, text: str, step: Json) -> None:
         self.write(text.encode() * step.get("repeat", 1))

@@ -187,7 +187,7 @@ CREATE TABLE turns (
 ) STRICT;
 CREATE INDEX turns_agent ON turns(agent_id, created_at, id);
 CREATE INDEX turns_task ON turns(task_id);
-CREATE INDEX turns_open ON turns(state) WHERE state IN ('queued', 'running');
+CREATE INDEX turns_state ON turns(state, created_at, id);
 
 CREATE TABLE permission_requests (
     id TEXT PRIMARY KEY,
@@ -283,7 +283,7 @@ CREATE TABLE messages (
 CREATE INDEX messages_task ON messages(task_id);
 
 CREATE VIRTUAL TABLE tasks_fts USING fts5(
-    title, description, content='tasks', content_rowid='n', tokenize='unicode61 remove_diacritics 2', prefix='2 3'
+    title, description, content='tasks', content_rowid='n', tokenize='unicode61 remove_diacritics 2'
 );
 CREATE TRIGGER tasks_fts_insert AFTER INSERT ON tasks BEGIN
     INSERT INTO tasks_fts(rowid, title, description) VALUES (new.n, new.title, new.description);
@@ -313,7 +313,7 @@ WHEN old.message IS NOT new.message BEGIN
 END;
 
 CREATE VIRTUAL TABLE messages_fts USING fts5(
-    text, content='messages', content_rowid='n', tokenize='unicode61 remove_diacritics 2', prefix='2 3'
+    text, content='messages', content_rowid='n', tokenize='unicode61 remove_diacritics 2'
 );
 CREATE TRIGGER messages_fts_insert AFTER INSERT ON messages BEGIN
     INSERT INTO messages_fts(rowid, text) VALUES (new.n, new.text);

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from kandev_sandbox import forward, launch, limits, records
+from kandev_sandbox import forward, guardian, launch, limits, records
 from kandev_sandbox.bwrap import Bwrap
 from kandev_sandbox.errors import SpawnFailed
 from kandev_sandbox.launch import Started, Streams
@@ -129,6 +129,7 @@ async def open_jail(
     `SpawnFailed` with bwrap's own words when the jail could not be built within 15 s.
     """
     owner = owner or records.Owner.here("kandev")
+    guardian.ensure(owner)
     jail_id = records.new_id()
     async with AsyncExitStack() as stack:
         with _deadline():
@@ -188,19 +189,17 @@ async def _built(stack: AsyncExitStack, started: Started, jail_id: str, policy: 
 
 async def _release(started: Started, jail: Jail) -> None:
     """Let the command run; if bwrap ends instead, say why."""
-    failed = False
+    released = False
 
     async def watch(scope: anyio.CancelScope) -> None:
-        nonlocal failed
         await anyio.wait_readable(started.descriptor)
-        failed = True
         scope.cancel()
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch, group.cancel_scope)
-        await launch.release(started.gate)
+        released = await launch.release(started.gate)
         group.cancel_scope.cancel()
-    if failed:
+    if not released:
         await jail.wait()
         if not jail.ran:
             raise SpawnFailed(await _words(started))
@@ -220,7 +219,8 @@ async def _words(started: Started) -> str:
 async def _end_process(started: Started) -> None:
     """Whatever happened: bwrap is gone and reaped, and its descriptors are closed."""
     if started.process.returncode is None:
-        started.process.kill()
+        # The group: until its release the jail's first process belongs to it, and nothing else binds it to bwrap yet.
+        os.killpg(started.process.pid, signal.SIGKILL)
         with anyio.move_on_after(KILL_TIMEOUT_S, shield=True):
             await _reap(started)
     started.close()

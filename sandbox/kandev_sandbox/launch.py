@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import subprocess
+import termios
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -153,10 +155,17 @@ async def command_ran(status: PipeReader) -> bool:
             return b'"exit-code"' in text
 
 
-async def release(gate: int) -> None:
-    """Let the command run, and wait until the jail, built by now, has taken notice."""
-    os.write(gate, b"1")
+async def release(gate: int) -> bool:
+    """Let the command run, and wait until the jail, built by now, has taken notice. False if nobody is there."""
+    try:
+        os.write(gate, b"1")
+    except BrokenPipeError:
+        return False
     await anyio.wait_writable(gate)
+    # "Writable" is also a pipe that its only reader left without reading: then the byte is still in it.
+    unread = array("i", [0])
+    fcntl.ioctl(gate, termios.FIONREAD, unread)
+    return unread[0] == 0
 
 
 class _Sources(dict[Path, str]):

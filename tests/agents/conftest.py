@@ -110,20 +110,15 @@ def host(programs: Path, models: Any, tmp_path_factory: pytest.TempPathFactory) 
     data.mkdir(mode=0o700)
     (data / "config.toml").write_text(settings(programs, models))
     log = data.parent / "host.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"],
-            env={**os.environ, "KANDEV_HOME": str(data)}, stdout=subprocess.PIPE, stderr=stderr, text=True,
-        )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, log.read_text()
-    try:
+    command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
+    env = {**os.environ, "KANDEV_HOME": str(data)}
+    with log.open("w") as stderr, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, log.read_text()
         yield Host(json.loads(line)["url"], data)
-    finally:
         process.send_signal(signal.SIGTERM)
         process.wait(CLOSE_TIMEOUT_S)
-        process.stdout.close()
 
 
 @pytest.fixture

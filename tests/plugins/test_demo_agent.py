@@ -199,6 +199,15 @@ async def test_a_rejected_edit_changes_nothing_and_the_turn_goes_on(tmp_path: Pa
     assert (result["stopReason"], client.text()) == ("end_turn", "and now")
 
 
+async def test_directives_are_planned_and_their_end_is_told(tmp_path: Path) -> None:
+    async with running(tmp_path) as client:
+        await client.open()
+        await client.prompt("write a.txt: one\nread: no-such-file")
+    plans = [[entry["status"] for entry in update["entries"]] for update in client.of("plan")]
+    assert plans == [["in_progress", "pending"], ["completed", "in_progress"], ["completed", "completed"]]
+    assert client.text() == "Not done: Read no-such-file."
+
+
 async def test_allow_always_is_asked_once(tmp_path: Path) -> None:
     async with running(tmp_path) as client:
         await client.open()

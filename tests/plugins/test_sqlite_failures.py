@@ -27,7 +27,7 @@ WRITERS = Path(__file__).with_name("sqlite_writers.py")
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(SqliteSettings(busy_timeout_s=0.5), Environment(str(tmp_path), "test")) as store:
+    async with open_store(SqliteSettings(busy_timeout_s=1.0), Environment(str(tmp_path), "test")) as store:
         await a_world(store)
         yield store
 
@@ -86,7 +86,7 @@ async def test_a_held_database_answers_busy_and_recovers(store: Store, tmp_path:
         begun = time.monotonic()
         with pytest.raises(errors.Busy):
             await store.commit([Commit([event("test", {})])])
-        assert time.monotonic() - begun >= 0.4
+        assert time.monotonic() - begun >= 0.9
     assert len(await write(store, event("test", {}))) == 1
 
 
@@ -106,7 +106,7 @@ async def test_reads_and_the_loop_go_on_while_a_write_waits(store: Store, tmp_pa
                 begun = time.monotonic()
                 assert await store.get(Task, TASK.id) == TASK
                 longest_s = max(longest_s, time.monotonic() - begun)
-    assert longest_s < 0.3
+    assert longest_s < 0.5
 
 
 @pytest.mark.anyio

@@ -90,6 +90,24 @@ async def test_all_words_must_occur(store: Store, words: list[str], star: bool) 
     assert await store.count(Task, [("text", "match", query)]) == (set(words) <= {"login", "bug"})
 
 
+@pytest.mark.anyio
+@SHARED
+@given(changes=st.lists(st.tuples(st.integers(0, 3), st.none() | st.sampled_from(["paint", "door", "paint door"]))))
+async def test_full_text_knows_what_the_rows_say(store: Store, changes: list[tuple[int, str | None]]) -> None:
+    await write(store, Remove(Board, BOARD.id), Put(USER), Put(BOARD))
+    titles: dict[str, str] = {}
+    for n, title in changes:
+        if title is None:
+            await write(store, Remove(Task, str(n)))
+            titles.pop(str(n), None)
+        else:
+            await write(store, Put(a_task(title, id=str(n))))
+            titles[str(n)] = title
+    for word in ("paint", "door"):
+        page = await store.find(Task, [("text", "match", word)])
+        assert {row.id for row in page.rows} == {id for id, title in titles.items() if word in title}
+
+
 @given(value=TIMES)
 def test_times_are_stored_exactly(value: datetime) -> None:
     assert to_time(from_time(value)) == value

@@ -30,7 +30,9 @@ def _python() -> str | None:
     return None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user; without root the tests are this already")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root to become another user; without root the tests are this already"
+)
 def test_the_jail_holds_for_an_ordinary_user(tmp_path: Path) -> None:
     python = _python()
     if python is None:

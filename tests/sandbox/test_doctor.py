@@ -60,8 +60,18 @@ def test_an_old_bwrap_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     [
         (Kernel(userns_clone=0), "x", "forbids user namespaces", "kernel.unprivileged_userns_clone=1"),
         (Kernel(max_user_namespaces=0), "x", "no user namespaces", "user.max_user_namespaces="),
-        (Kernel(apparmor_restricts=1), "setting up uid map: Permission denied", "AppArmor", "profile kandev-bwrap /b/bwrap"),
-        (Kernel(), "Can't mount proc on /newroot/proc: Operation not permitted", "fresh /proc", "systempaths=unconfined"),
+        (
+            Kernel(apparmor_restricts=1),
+            "setting up uid map: Permission denied",
+            "AppArmor",
+            "profile kandev-bwrap /b/bwrap",
+        ),
+        (
+            Kernel(),
+            "Can't mount proc on /newroot/proc: Operation not permitted",
+            "fresh /proc",
+            "systempaths=unconfined",
+        ),
         (Kernel(container=True), "No permissions to create new namespace", "container forbids", "seccomp=unconfined"),
         (Kernel(), "Creating new namespace failed: No space left on device", "limit", "max_user_namespaces"),
     ],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from kandev_sandbox import Owner, jails, leftovers, records, sweep
 from kandev_sandbox.processes import Identity, identify
@@ -47,6 +46,40 @@ def test_nothing_outlives_a_killed_host(
     assert leftovers("death", tmp_path) == []
     sweep("death", tmp_path)
     assert list(tmp_path.glob("*.json")) == []
+
+
+STARTING = """
+import anyio, sys
+from pathlib import Path
+from kandev_sandbox import Owner, Policy, inspect, open_jail
+bwrap, workspace, uid, word = sys.argv[1:]
+async def main():
+    policy = Policy(workspace=Path(workspace), uid=int(uid) or None)
+    found = inspect(Path(bwrap))
+    print("go", flush=True)
+    while True:
+        async with open_jail(policy, ["sleep", word], bwrap=found, owner=Owner.here("starting")):
+            pass
+anyio.run(main)
+"""
+
+
+def test_a_host_killed_while_it_starts_jails_leaves_nothing(
+    sandbox: Any, watch: Any, host: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """bubblewrap #633: between the steps of --die-with-parent nothing binds a jail to its host."""
+    policy = sandbox.policy
+    for delay_ms in range(8, 24, 4):
+        arguments = (str(sandbox.bwrap.path), str(policy.workspace), str(policy.uid or 0), f"88{os.getpid()}")
+        process = host(STARTING, *arguments)
+        assert process.stdout is not None
+        process.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay_ms / 1000)  # the moment within a start is the point of this test
+        process.send_signal(signal.SIGKILL)
+    pids = [who.pid for jail in jails("starting") for who in jail.processes]
+    assert watch.ended(pids, 3.0)
+    assert leftovers("starting") == []
 
 
 def _dead() -> Identity:

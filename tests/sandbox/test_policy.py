@@ -35,7 +35,9 @@ def test_a_bad_policy_is_refused_with_the_reason(tmp_path: Path, fields: dict[st
         Policy(**{"workspace": tmp_path, **fields})
 
 
-@pytest.mark.parametrize("service", ["localhost:80", "10.0.0.1:80", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:²", "80"])
+@pytest.mark.parametrize(
+    "service", ["localhost:80", "10.0.0.1:80", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:²", "80"]
+)
 def test_only_loopback_addresses_name_a_service(service: str) -> None:
     with pytest.raises(PolicyError, match="loopback"):
         parse_service(service)

@@ -16,7 +16,7 @@ from kandev_sandbox import ProgramMissing, ProgramRefused, resolve
 from kandev_sandbox.programs import Program
 
 NODE = shutil.which("node", path="/usr/bin")
-UV = shutil.which("uv")
+UV = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
 needs_node = pytest.mark.skipif(NODE is None, reason="needs /usr/bin/node (apt-get install nodejs)")
 
 

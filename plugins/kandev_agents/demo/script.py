@@ -32,13 +32,16 @@ _PATTERNS = {
 _COMMON = re.compile("the|and|for|with|this|that|from|into|please|make|should|could|would|have|has|not|you|all|any")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One directive."""
 
     name: str
     text: str = ""
     path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.path or self.text}"[:80]
 
 
 def steps(prompt: str) -> list[Step]:

@@ -23,11 +23,18 @@ async def play(turn: Turn, prompt: str) -> str:
     steps = script.steps(prompt)
     if not steps:
         await tell(turn, prompt)
+    planned = [step for step in steps if step.name in _PLANNED]
+    if planned:
+        await turn.plan(0, *map(str, planned))
     for step in steps:
         if step.name == "refuse":
             await turn.say("I will not do that.")
             return "refusal"
         await _PLAYED[step.name](turn, step)
+        if step in planned:
+            await turn.plan(planned.index(step) + 1)
+    if planned and not any(step.name == "say" for step in steps):
+        await turn.say(f"Not done: {', '.join(turn.failed)}." if turn.failed else "Done.")
     return "end_turn"
 
 
@@ -79,6 +86,9 @@ _PLAYED: dict[str, Callable[[Turn, Step], Awaitable[None]]] = {
     "exit": _exit,
     "fail": _fail,
 }
+
+
+_PLANNED = ("write", "append", "read", "run", "sleep", "flood")
 
 
 def _lines(text: str) -> str:

@@ -44,7 +44,10 @@ def text_content(text: str) -> Object:
 
 
 class Turn:
-    """What the agent does for one prompt. Tokens are counted as words, since there is no model to count."""
+    """What the agent does for one prompt. Tokens are counted as words, since there is no model to count.
+
+    `failed` holds the titles of the calls that failed or were refused.
+    """
 
     def __init__(self, connection: Connection, archive: Archive, session: Session, *, pause_s: float = 0.0) -> None:
         self._connection = connection
@@ -53,6 +56,7 @@ class Turn:
         self._pause_s = pause_s
         self._open: dict[str, Call] = {}
         self._plan: list[str] = []
+        self.failed: list[str] = []
         self.read_words = 0
         self.said_words = 0
         self.thought_words = 0
@@ -113,6 +117,7 @@ class Turn:
         try:
             yield call
         except (ToolError, Refused) as error:
+            self.failed.append(title)
             await self._close(call, "failed", content=[text_content(str(error))])
         else:
             await self._close(call, "completed")

@@ -158,13 +158,17 @@ def open_house(anyio_backend: str) -> OpenHouse:
 
     @asynccontextmanager
     async def opened(
-        authenticator: Any = None, routes: Sequence[Any] = (), port: int = 0, **settings: Any
+        authenticator: Any = None,
+        routes: Sequence[Any] = (),
+        port: int = 0,
+        actions: Callable[[House], list[Action[Any]]] = House.actions,
+        **settings: Any,
     ) -> AsyncIterator[House]:
         house = House(TOKEN)
         async with Journal(house.store, house.bus) as house.journal:  # type: ignore[arg-type]
             house.gateway = Gateway(
                 house,  # type: ignore[arg-type]
-                actions=house.actions(),
+                actions=actions(house),
                 routes=routes,
                 authenticator=authenticator or LocalAuthenticator(TOKEN, ME),
                 server=ServerSettings(port=port),

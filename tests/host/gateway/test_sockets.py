@@ -221,3 +221,10 @@ async def test_garbage_harms_only_its_sender(house: Any, open_wire: Any) -> None
                 await stream.receive()
                 await stream.send(rng.randbytes(rng.randrange(1, 400)))
             assert (await healthy.ask("health.check"))["type"] == "response"
+
+
+async def test_auth_login_on_a_logged_in_socket_checks_the_token(wire: Any, house: Any) -> None:
+    assert (await wire.ask("auth.login", {"token": house.token}))["payload"]["principal"]["id"] == LOCAL_USER_ID
+    assert (await wire.ask("auth.login", {"token": "wrong"}))["payload"]["code"] == "UNAUTHORIZED"
+    assert (await wire.ask("auth.login", {}))["payload"]["details"] == {"field": "token"}
+    assert (await wire.ask("health.check"))["type"] == "response"

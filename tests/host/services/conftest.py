@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from kandev_agents import kandev_prepare_launch
 from kandev_bwrap import BwrapSettings
 from kandev_bwrap import open_runtime as open_bwrap
 from kandev_host import AgentType, Environment, Principal
@@ -29,7 +32,13 @@ class House:
         self.me = ME
         self.services = services
         self.events: list[Event] = []
-        services.bus.subscribe(["*"], self.events.append)
+        self.arrived = anyio.Event()
+        services.bus.subscribe(["*"], self._take)
+
+    def _take(self, item: Event) -> None:
+        self.events.append(item)
+        self.arrived.set()
+        self.arrived = anyio.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.services, name)
@@ -37,7 +46,7 @@ class House:
 
 @asynccontextmanager
 async def opened(data: Path, agent_types: list[AgentType], settings: Settings) -> AsyncIterator[House]:
-    data.mkdir(mode=0o711, parents=True, exist_ok=True)
+    os.makedirs(data, mode=0o711, exist_ok=True)
     environment = Environment(str(data), "0")
     async with open_store(SqliteSettings(), environment) as store, Journal(store, bus := MemoryBus()) as journal:
         broker = PermissionBroker(store, journal, settings=settings.permissions)
@@ -54,6 +63,7 @@ async def opened(data: Path, agent_types: list[AgentType], settings: Settings) -
                 agent_types={agent_type.name: agent_type for agent_type in agent_types},
                 broker=broker,
                 supervisor=supervisor,
+                prepare_launch=[kandev_prepare_launch],
             )
             async with services:
                 yield House(services)

@@ -16,7 +16,6 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from kandev_sqlite import SqliteSettings, open_store
 
 from kandev_host.events import Event, MemoryBus
 from kandev_host.interfaces import AgentType, Availability, Environment, Owned, ProcessSpec, Result, Stats, Store
@@ -26,6 +25,7 @@ from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import PermissionSettings, SessionSettings
 from kandev_host.testing import scripted_agent
+from kandev_sqlite import SqliteSettings, open_store
 
 DEADLINE_S = 20
 QUICK = SessionSettings(cancel_grace_s=0.4, kill_grace_s=0.4, initialize_timeout_s=5.0, fault_limit_lines=50)
