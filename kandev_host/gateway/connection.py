@@ -146,7 +146,11 @@ class Connection:
     def reply(self, frame: bytes) -> None:
         self._outbox.put(wire(frame), force=True)
 
-    def deliver(self, event: Event, resume_seq: int) -> None:
+    def resume_from(self, seq: int) -> None:
+        # An empty frame: it takes its turn behind what waits already.
+        self._outbox.put(b"", seq, force=True)
+
+    def deliver(self, event: Event, resume_seq: int | None) -> None:
         if not self._outbox.put(self._shared.frames.of(event), resume_seq) and self._ending is None:
             self._cut()
 

@@ -53,7 +53,7 @@ class Outbox:
         self._limit_messages = limit_messages
         self._limit_bytes = limit_bytes
         self._loop = asyncio.get_running_loop()
-        self._frames: deque[tuple[bytes, int]] = deque()
+        self._frames: deque[tuple[bytes, int | None]] = deque()
         self._bytes = 0
         self._scheduled: asyncio.Handle | None = None
         self._room: list[asyncio.Future[None]] = []
@@ -65,8 +65,8 @@ class Outbox:
         """More than half full: replies and replays wait, live events still go in."""
         return 2 * len(self._frames) > self._limit_messages or 2 * self._bytes > self._limit_bytes
 
-    def put(self, frame: bytes, resume_seq: int = 0, *, force: bool = False) -> bool:
-        """Queue a frame. `resume_seq`, when not 0, is where a client that got this frame may resume.
+    def put(self, frame: bytes, resume_seq: int | None = None, *, force: bool = False) -> bool:
+        """Queue a frame. `resume_seq` is where a client that got this frame may resume.
 
         `force` passes the limits, for replies: their number is bounded by the requests that are worked on.
         """
@@ -128,7 +128,7 @@ class Outbox:
             frame, resume_seq = frames.popleft()
             batch.append(frame)
             size += len(frame)
-            if resume_seq:
+            if resume_seq is not None:
                 self.delivered_seq = resume_seq
         self._bytes -= size
         if not self._transport.is_closing():

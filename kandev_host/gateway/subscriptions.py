@@ -39,8 +39,12 @@ class JournalView(Protocol):
 class Delivery(Protocol):
     """The socket, as subscriptions see it."""
 
-    def deliver(self, event: Event, resume_seq: int) -> None:
-        """Send a live event, or cut the socket when it has no room. Never waits."""
+    def deliver(self, event: Event, resume_seq: int | None) -> None:
+        """Send an event, or cut the socket when it has no room. Never waits."""
+        ...
+
+    def resume_from(self, seq: int) -> None:
+        """A client that gets no more than what was sent so far has to resume from here."""
         ...
 
     async def room(self, size: int) -> None:
@@ -126,6 +130,7 @@ class Subscriptions:
     async def _replay(self, after_seq: int) -> None:
         try:
             self._position = after_seq
+            self._socket.resume_from(after_seq)
             while self._replaying and not await self._caught_up():
                 pass
             self._go_live(tuple(self._replaying), after_seq)
@@ -180,13 +185,12 @@ class Subscriptions:
 
     def _send_transient(self, event: Event) -> None:
         if not any(topic in self._live for topic in event.topics()):
-            self._socket.deliver(event, 0)
+            self._socket.deliver(event, None)
 
     def _on_event(self, event: Event) -> None:
         # While a replay is under way a client that comes back must resume from there, not from live events.
-        position = self._position
-        seq = event.seq or 0
-        self._socket.deliver(event, seq if position is None else min(position, seq))
+        position, seq = self._position, event.seq
+        self._socket.deliver(event, seq if position is None or seq is None else min(position, seq))
 
     def _go_live(self, topics: Iterable[str], since: int) -> None:
         if self._closed:

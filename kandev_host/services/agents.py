@@ -76,7 +76,7 @@ class AgentService:
         self._workspaces = workspaces
         self._launcher = launcher
         self._usage = usage
-        self.ended_by_person: set[str] = set()
+        self.ended_by_person: set[str] = set()  # until their exit is judged, even if whoever asked went away
         self._probed: dict[str, tuple[float, Availability]] = {}
         runs.stop = self.end
 
@@ -311,6 +311,7 @@ class AgentService:
             self.ended_by_person.add(agent.id)
             try:
                 await self._supervisor.stop(agent.id, force=force, reason=reason, status=status)
-            finally:
+            except Conflict:
                 self.ended_by_person.discard(agent.id)
+                raise
         return await need(self._store, AgentInstance, agent.id)

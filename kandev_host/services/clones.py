@@ -106,13 +106,31 @@ async def _clone(git: Git, task: Task, source: Source) -> Base:
         cloning = _local(git, source.local)
         address = SOURCE
         options.append(f"--upload-pack={upload_pack(len(source.local.alternates))}")
-    await cloning.text("clone", *options, "--", address, ".")
+    try:
+        await cloning.text("clone", *options, "--", address, ".")
+    except GitFailed:
+        await _check_readable(cloning, source)
+        raise
     head = source.local.head if source.local is not None else None
     if task.branch is None and head is not None and _COMMIT.match(head):
         await cloning.text("fetch", "--quiet", *options[-1:], "--", "origin", head)
         return Base(None, head)
     wanted = task.branch or (head or "").removeprefix("ref: refs/heads/")
     return await (_base_of_branch(git, wanted) if wanted else _base_of_head(git))
+
+
+async def _check_readable(cloning: Git, source: Source) -> None:
+    """Raise `ValidationFailed` when git failed for want of permission: as root, the jail runs as another user."""
+    if source.local is None:
+        return
+    readable = await cloning.script('test -r "$1/HEAD" && test -x "$1/objects"', SOURCE, max_output_bytes=1000)
+    if readable.exit_code != 0:
+        folder = source.local.git_dir
+        raise ValidationFailed(
+            FIELD,
+            f"The jail's user may not read {folder}: run kandev-host as the owner of the repository, "
+            f"or allow it with chmod -R o+rX {folder}",
+        )
 
 
 def _local(git: Git, source: LocalRepository) -> Git:

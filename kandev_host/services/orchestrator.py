@@ -120,10 +120,11 @@ class OrchestratorService:
     async def on_exit(self, agent: AgentInstance, reason: str | None) -> None:
         """A dead agent fails its task. A stopped run is cancelled by a person, or failed by a host that shuts down."""
         reason = reason or agent.error_message
+        by_person = agent.id in self._agents.ended_by_person
+        self._agents.ended_by_person.discard(agent.id)
         if agent.status == "FAILED":
             await self._conclude(agent, "FAILED", reason or "The agent died", UNFINISHED)
         elif agent.status == "STOPPED" and agent.orchestrated:
-            by_person = agent.id in self._agents.ended_by_person
             await self._conclude(agent, "CANCELLED" if by_person else "FAILED", reason, UNFINISHED)
 
     async def _conclude(

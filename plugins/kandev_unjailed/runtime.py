@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from kandev_host import Availability, Owned, Process, ProcessSpec, Result, errors
-from kandev_sandbox import HOME, WORKSPACE, records
+from kandev_sandbox import HOME, WORKSPACE, guardian, records
 from kandev_sandbox.short import run_to_end
 from kandev_unjailed import HostSettings
 from kandev_unjailed.process import PlainProcess, start
@@ -86,6 +86,7 @@ class HostRuntime:
         root = self._root(spec.workspace_id)
         if not root.is_dir():
             raise errors.NotFound("workspace", spec.workspace_id)
+        guardian.ensure(self._owner)
         logger.warning("NO JAIL: %s runs with all rights of this user", spec.command[0])
         try:
             command = (self._outside(spec.command[0], root), *spec.command[1:])

@@ -15,12 +15,12 @@ from kandev_sandbox.records import VARIABLE, Owner
 # Several passes: what a process forks while one pass looks at the others is seen by the next.
 _SCRIPT = """
 read -r _
-for pass in 1 2 3 4; do
+for pause in 0.05 0.1 0.2 0.4 0.8 0; do
   for found in $(grep -lzaF -- "$1" /proc/[0-9]*/environ 2>/dev/null); do
     found=${found#/proc/}
     kill -9 "${found%/environ}" 2>/dev/null
   done
-  sleep 0.2
+  sleep "$pause"
 done
 """
 

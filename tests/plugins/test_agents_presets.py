@@ -113,6 +113,12 @@ def test_the_demo_imports_nothing_but_the_standard_library() -> None:
     assert set(loaded) - sys.stdlib_module_names <= {"__main__", "demo"}
 
 
+def test_the_demo_says_what_it_is_where_there_is_no_client() -> None:
+    done = subprocess.run(PRESETS[0].command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "This is an ACP agent: a client starts it, with pipes as its stdin and stdout.\n"
+
+
 def test_the_page_of_agents_names_every_preset() -> None:
     page = (ROOT / "docs/agents.md").read_text()
     assert [name for name in sorted(NAMES) if f"| `{name}` |" not in page] == []

@@ -90,7 +90,7 @@ async def test_a_venv_of_uv_starts(sandbox: Any, home: Path) -> None:
 @pytest.mark.anyio
 async def test_a_python_behind_a_linked_folder_starts(sandbox: Any, home: Path) -> None:
     """uv's `cpython-3.11-linux` is a link to `cpython-3.11.9-linux`, and a venv names the link."""
-    base = Path(os.path.realpath(sys.executable)).parents[1]
+    base = Path(os.path.realpath(sys.executable)).parents[1]  # noqa: ASYNC240
     if base == Path("/usr"):
         pytest.skip("needs a Python of its own prefix (pyenv, uv) to link to")
     (home / "cpython").symlink_to(base)
@@ -121,7 +121,7 @@ async def test_a_global_bin_of_nvm_comes_with_its_own_node(sandbox: Any, home: P
     prefix = home / ".nvm/versions/node/v20"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "include/node").mkdir(parents=True)
-    shutil.copy(os.path.realpath(NODE), prefix / "bin/node")
+    shutil.copy(os.path.realpath(NODE), prefix / "bin/node")  # noqa: ASYNC240
     script(prefix / "lib/node_modules/pkg/cli.js", "#!/usr/bin/env node\nconsole.log(process.execPath)\n")
     (prefix / "bin/agent").symlink_to("../lib/node_modules/pkg/cli.js")
     program = resolve("agent", search=f"{prefix}/bin")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import stat
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -125,9 +127,16 @@ def _params(message: Object) -> Object:
 
 
 async def connect() -> Connection:
-    """A connection over this process's stdin and stdout, which must be pipes, sockets or terminals."""
+    """A connection over this process's stdin and stdout. Exits with a line of text where they are no pipes."""
+    if not all(map(_is_stream, (0, 1))):
+        sys.exit("This is an ACP agent: a client starts it, with pipes as its stdin and stdout.")
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LINE_LIMIT_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
     return Connection(reader, asyncio.StreamWriter(transport, protocol, None, loop))
+
+
+def _is_stream(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)

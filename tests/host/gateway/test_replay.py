@@ -14,6 +14,7 @@ import pytest
 
 from kandev_host.client import Client, ClientError
 from kandev_host.events import event
+from kandev_host.gateway.subscriptions import Subscriptions
 
 pytestmark = pytest.mark.anyio
 
@@ -252,3 +253,42 @@ async def test_the_client_reports_4408_with_the_seq_to_resume_from(
             await gather(client, got)
         assert caught.value.details["close_code"] == 4408
         assert caught.value.details["seq"] == got[-1] == client.resume_seq
+
+
+async def test_a_topic_that_starts_over_under_load_stays_in_order(house: Any, wire: Any) -> None:
+    async def during_a_page() -> None:
+        house.store.on_events = None
+        await house.record(20)
+
+    await wire.ask("task.subscribe", {"task_id": "t1"})
+    await house.record(10)
+    await seqs(wire, 10)
+    house.store.on_events = during_a_page
+    await wire.request("task.subscribe", {"task_id": "t1", "after_seq": 0})
+    assert (await wire.message())["type"] == "response"
+    assert await seqs(wire, 31) == [*range(1, 11), *range(12, 32)]
+
+
+async def test_a_client_cut_during_a_replay_is_told_to_resume_from_the_replay(
+    open_house: Any, open_wire: Any, was_cut: Callable[[], bool]
+) -> None:
+    async with open_house() as house, open_wire(house) as slow:
+        await house.record(10)
+        await slow.ask("events.subscribe", {"topics": ["board:b2"]})
+        paused = anyio.Event()
+        house.store.on_events = paused.wait
+        await slow.request("task.subscribe", {"task_id": "t1", "after_seq": 3})
+        while not was_cut():
+            await house.journal.record(event("board.updated", {"pad": "x" * 100_000}, board_id="b2"))
+        while (message := await slow.socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            pass
+        paused.set()
+        assert str(message.extra).endswith(" seq=3")
+
+
+async def test_nothing_is_followed_on_a_closed_socket(house: Any) -> None:
+    subscriptions = Subscriptions(house.store, house.bus, house.journal, socket=NotImplemented)
+    subscriptions.follow("task:t1")
+    subscriptions.close()
+    subscriptions.follow("task:t2")
+    assert (subscriptions.topics, dict(house.bus.members)) == ([], {})

@@ -228,3 +228,19 @@ async def test_auth_login_on_a_logged_in_socket_checks_the_token(wire: Any, hous
     assert (await wire.ask("auth.login", {"token": "wrong"}))["payload"]["code"] == "UNAUTHORIZED"
     assert (await wire.ask("auth.login", {}))["payload"]["details"] == {"field": "token"}
     assert (await wire.ask("health.check"))["type"] == "response"
+
+
+async def test_bushy_json_counts_as_many_requests(open_house: Any, open_wire: Any) -> None:
+    async with open_house(requests_per_s=0.5, request_burst=50) as house, open_wire(house) as wire:
+        await wire.send(
+            '{"id": "1", "type": "request", "action": "echo.text", "payload": {"text": [%s1]}}' % ("[]," * 50_000)
+        )
+        assert (await wire.message())["payload"]["code"] == "VALIDATION_ERROR"
+        assert (await wire.ask("health.check"))["payload"]["code"] == "RATE_LIMITED"
+
+
+async def test_a_log_in_gives_the_nameless_seat_back(open_house: Any, open_wire: Any) -> None:
+    async with open_house(sockets_total=2) as house, open_wire(house, token=None) as first:
+        await first.ask("auth.login", {"token": house.token})
+        async with open_wire(house) as second:
+            assert (await second.ask("health.check"))["type"] == "response"

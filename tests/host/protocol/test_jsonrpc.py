@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from typing import Any
 
@@ -21,7 +23,7 @@ json_values = st.recursive(
 
 def split(stream: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @given(
@@ -51,10 +53,8 @@ def test_an_endless_line_is_not_held() -> None:
 
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_no_line_raises_anything_but_bad_line(line: bytes) -> None:
-    try:
+    with contextlib.suppress(jsonrpc.BadLine):
         jsonrpc.decode(line)
-    except jsonrpc.BadLine:
-        pass
 
 
 @given(json_values)
@@ -65,9 +65,19 @@ def test_params_come_back_as_they_were(params: Any) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"42", b"[]", b"null", b"{}", b"garbage", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"2.0","id":1}', b'{"method":"x"}']
-    + [b'{"jsonrpc":"2.0","method":"x","params":"\xff"}', b'{"jsonrpc":"2.0","method":"x","id":1.5}']
-    + [b'{"jsonrpc":"2.0","method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}"],
+    [
+        b"42",
+        b"[]",
+        b"null",
+        b"{}",
+        b"garbage",
+        b'{"jsonrpc":"2.0"}',
+        b'{"jsonrpc":"2.0","id":1}',
+        b'{"method":"x"}',
+        b'{"jsonrpc":"2.0","method":"x","params":"\xff"}',
+        b'{"jsonrpc":"2.0","method":"x","id":1.5}',
+        b'{"jsonrpc":"2.0","method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
 )
 def test_what_is_no_message_is_a_bad_line(line: bytes) -> None:
     with pytest.raises(jsonrpc.BadLine):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,11 @@ from kandev_bwrap import BwrapSettings
 from kandev_bwrap import open_runtime as open_bwrap
 from kandev_host import AgentType, Environment, Principal
 from kandev_host.events import Event, MemoryBus
+from kandev_host.interfaces import ProcessSpec, Put
 from kandev_host.journal import Journal
-from kandev_host.models import LOCAL_USER_ID
+from kandev_host.models import LOCAL_USER_ID, Task, Workspace
+from kandev_host.protocol.actions.agents import DiffReply, WorkspaceDiff
+from kandev_host.protocol.actions.boards import BoardCreate
 from kandev_host.services import Services, build_services
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.supervisor import AgentSupervisor
@@ -78,3 +82,73 @@ def open_house() -> Any:
 async def house(tmp_path: Path, anyio_backend: str) -> AsyncIterator[House]:
     async with opened(tmp_path / "data", [], Settings()) as made:
         yield made
+
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@a", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@a",
+    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"],
+}  # fmt: skip
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], env=IDENTITY, check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two commits on main, a branch `side`, and a file that is not committed."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / "a.txt").write_text("one\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "first")
+    git(folder, "branch", "side")
+    (folder / "b.txt").write_text("two\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "second")
+    (folder / "dirty.txt").write_text("not committed\n")
+    return folder
+
+
+class Desk:
+    """A task for each repository, and a shell in its workspace."""
+
+    def __init__(self, house: Any, board_id: str) -> None:
+        self.house = house
+        self.board_id = board_id
+
+    async def task(self, repository: Path | str | None, branch: str | None = None) -> Task:
+        """A task as stored, whatever was checked at its creation."""
+        url = None if repository is None else str(repository)
+        task = Task(
+            board_id=self.board_id, title="t", description="", repository_url=url, branch=branch, created_by="me"
+        )
+        await self.house.journal.record(Put(task))
+        return task
+
+    async def workspace(self, repository: Path | str | None, branch: str | None = None) -> Workspace:
+        workspace: Workspace = await self.house.workspaces.ensure(await self.task(repository, branch), "bwrap")
+        return workspace
+
+    async def sh(self, workspace: Workspace, script: str) -> str:
+        spec = ProcessSpec(workspace_id=workspace.id, command=("sh", "-c", script))
+        result = await self.house.runtimes["bwrap"].run(spec)
+        assert result.exit_code == 0, result.stderr.decode()
+        return str(result.stdout.decode().strip())
+
+    async def diff(self, workspace: Workspace) -> DiffReply:
+        reply: DiffReply = await self.house.workspaces.diff(self.house.me, WorkspaceDiff(task_id=workspace.id))
+        return reply
+
+
+@pytest.fixture
+def make_desk() -> type[Desk]:
+    return Desk
+
+
+@pytest.fixture
+async def desk(house: Any) -> Desk:
+    made = await house.boards.create(house.me, BoardCreate(name="Work"))
+    return Desk(house, made.board.id)

@@ -150,8 +150,15 @@ async def test_read_only_rejects_what_writes(world: Any) -> None:
 
 @pytest.mark.parametrize(
     ("path", "protected"),
-    [("/workspace/src/a.py", False), ("a.py", False), ("/workspace/../etc/passwd", True), ("/etc/passwd", True)]
-    + [(".git/config", True), ("/workspace/sub/.mcp.json", True), ("/workspacex/a", True)],
+    [
+        ("/workspace/src/a.py", False),
+        ("a.py", False),
+        ("/workspace/../etc/passwd", True),
+        ("/etc/passwd", True),
+        (".git/config", True),
+        ("/workspace/sub/.mcp.json", True),
+        ("/workspacex/a", True),
+    ],
 )
 def test_protected_paths(path: str, protected: bool) -> None:
     assert is_protected(path) is protected

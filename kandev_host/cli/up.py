@@ -1,0 +1,122 @@
+"""`kandev-host up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kandev_host.cli.options import as_json, example, load_settings, settings_options
+from kandev_host.cli.output import emit
+from kandev_host.printable import printable
+
+if TYPE_CHECKING:
+    from kandev_host.host import Host
+    from kandev_host.settings.load import Loaded
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command(epilog=example("kandev-host up\nkandev-host up --port 0 --json\nKANDEV_LOG__FORMAT=json kandev-host up"))
+@click.option("--host", "address", metavar="ADDRESS", help="Address to listen on [default: 127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one [default: 8080].")
+@click.option("--allow-remote", is_flag=True, help="Listen on other than loopback; needs authentication made for it.")
+@settings_options
+@as_json
+def command(
+    address: str | None,
+    port: int | None,
+    allow_remote: bool,
+    config: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Start the host and serve until Ctrl-C.
+
+    Prints where it listens, where the log-in token lies, and what can be started here. With --json, one line for
+    programs, once it serves.
+    """
+    loaded = load_settings(config, data_dir, server__host=address, server__port=port)
+    _check_address(loaded.settings.server.host, allow_remote)
+    import anyio
+
+    from kandev_host.logs import logging_to
+
+    with logging_to(loaded.settings.log):
+        anyio.run(_serve, loaded, as_json)
+
+
+def _check_address(address: str, allow_remote: bool) -> None:
+    if address in LOOPBACK:
+        return
+    why = "the local token is for this machine alone, and no authentication for other machines is configured"
+    asked = "" if allow_remote else " (and --allow-remote)"
+    raise click.UsageError(f"{address} is not loopback{asked}: {why}. Listen on 127.0.0.1 and forward the port by ssh.")
+
+
+async def _serve(loaded: Loaded, as_json: bool) -> None:
+    import anyio
+
+    from kandev_host.host import Host
+
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_watch_signals, stop)
+        async with Host(loaded.settings, loaded.data_dir) as host:
+            if as_json:
+                emit_line(host)
+            else:
+                await _print(host)
+            await stop.wait()
+        group.cancel_scope.cancel()
+
+
+async def _watch_signals(stop: Any) -> None:
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                # Asked twice: agents die with this process, and the journal holds what was acknowledged.
+                os._exit(1)
+            stop.set()
+
+
+def emit_line(host: Host) -> None:
+    """One line of JSON, at once: whoever started us waits for it."""
+    ready = {"url": host.url, "token_path": str(host.token_path), "pid": os.getpid(), "recovered": host.recovered}
+    emit(ready)
+
+
+async def _print(host: Host) -> None:
+    from kandev_host.gateway.tokens import LOCAL_USER
+    from kandev_host.protocol.actions.agents import AgentTypes
+
+    _line("listens", click.style(host.url, bold=True))
+    _line("token", str(host.token_path))
+    for name, runtime in host.services.runtimes.items():
+        found = await runtime.probe()
+        _line("runtime", f"{name}: {'ready' if found.ok else f'unavailable: {found.reason}'}")
+        if found.fix:
+            _line("", f"fix: {found.fix}")
+    types = (await host.services.agents.types(LOCAL_USER, AgentTypes())).agent_types
+    ready = [kind.name for kind in types if kind.availability.ok]
+    more = f" ({len(types) - len(ready)} more; see: kandev-host agents)" if len(ready) < len(types) else ""
+    _line("agents", (", ".join(ready) or "none") + more)
+    if any(host.recovered.values()):
+        _line("found", _told(host.recovered))
+    _line("next", "kandev-host run 'write HELLO.md: hello' --agent demo --repo PATH")
+    click.echo("Ctrl-C stops it.")
+
+
+def _line(name: str, text: str) -> None:
+    click.echo(f"{name:9} {printable(text) if name != 'listens' else text}")
+
+
+def _told(report: dict[str, Any]) -> str:
+    counts = {key: len(value) if isinstance(value, list) else value for key, value in report.items()}
+    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items() if value)
+    return f"a host that died: {told}"

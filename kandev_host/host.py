@@ -1,0 +1,159 @@
+"""The host: every floor opened bottom-up on one exit stack, and closed top-down."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anyio
+
+from kandev_host.agent_types import effective
+from kandev_host.errors import PluginError, StartupError
+from kandev_host.gateway.app import Gateway
+from kandev_host.interfaces import AgentType, Environment, Runtime
+from kandev_host.journal import Journal
+from kandev_host.plugins import Plugins, load_plugins
+from kandev_host.presence import announced, only_host
+from kandev_host.services import Services, build_services
+from kandev_host.sessions.permissions import PermissionBroker
+from kandev_host.sessions.supervisor import AgentSupervisor
+from kandev_host.settings import Settings
+from kandev_host.settings.load import decode_table, prepare_data_dir
+from kandev_host.telemetry import FanOut
+from kandev_host.version import __version__
+
+log = logging.getLogger(__name__)
+
+
+class Host:
+    """Use as an async context manager, in the main thread's event loop. Raises `StartupError` when it cannot start.
+
+    Leaving it refuses sockets, stops agents, drains the journal and closes the store, in that order.
+    """
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        self.settings = settings
+        self.data_dir = data_dir
+        self.token_path = data_dir / "token"
+        self.recovered: dict[str, Any] = {}
+        self.plugins: Plugins
+        self.services: Services
+        self.telemetry = FanOut()
+        self._gateway: Gateway
+        self._stack = AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        """Where the gateway listens, as in http://127.0.0.1:8080."""
+        return self._gateway.url
+
+    async def __aenter__(self) -> Host:
+        try:
+            await self._open()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stack.__aexit__(kind, error, trace)
+
+    async def _open(self) -> None:
+        _watch_children_by_pidfd()
+        stack, settings = self._stack, self.settings
+        prepare_data_dir(self.data_dir)
+        stack.enter_context(only_host(self.data_dir))
+        self.plugins = plugins = load_plugins(settings.plugins.disabled)
+        agent_types = effective(plugins.agent_types, settings.agents)
+        store = await self._provided("store", settings.use.store)
+        bus = await self._provided("bus", settings.use.bus)
+        self.telemetry = FanOut([await self._provided("telemetry", name) for name in settings.use.telemetry])
+        journal = await stack.enter_async_context(Journal(store, bus))
+        runtimes = await self._runtimes(agent_types)
+        authenticator = await self._provided("authenticator", settings.use.authenticator)
+        broker = PermissionBroker(
+            store, journal, self._hooks("kandev_permission_policy"), settings=settings.permissions
+        )
+        supervisor = AgentSupervisor(journal, broker, settings.session, turn_policies=self._hooks("kandev_turn_policy"))
+        await stack.enter_async_context(supervisor)
+        self.services = services = build_services(
+            settings,
+            store=store,
+            journal=journal,
+            bus=bus,
+            runtimes=runtimes,
+            agent_types=agent_types,
+            broker=broker,
+            supervisor=supervisor,
+            prepare_launch=self._hooks("kandev_prepare_launch"),
+            plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
+        )
+        await stack.enter_async_context(services)
+        self.recovered = await services.recovery.reconcile()
+        for plugin, lifespan in plugins.lifespans(services):
+            await self._live_with(plugin, lifespan)
+        self._gateway = Gateway(
+            services,
+            actions=plugins.actions(services),
+            routes=plugins.routes(services),
+            authenticator=authenticator,
+            server=settings.server,
+            settings=settings.gateway,
+        )
+        await self._gateway.start()
+        stack.push_async_callback(self._gateway.stop)
+        stack.enter_context(announced(self.data_dir, self.url))
+
+    async def _provided(self, kind: str, name: str) -> Any:
+        """Open the selected provider with its table of the settings."""
+        provider = self.plugins.provider(kind, name)
+        raw = getattr(self.settings, kind).get(name, {})
+        if provider.settings is None:
+            if raw:
+                raise StartupError(f"[{kind}.{name}] has no settings; remove the table")
+            table = None
+        else:
+            table = decode_table(kind, name, raw, provider.settings)
+        return await self._stack.enter_async_context(provider.open(table, Environment(str(self.data_dir), __version__)))
+
+    async def _runtimes(self, agent_types: dict[str, AgentType]) -> dict[str, Runtime]:
+        """The default runtime, those that agents name, and those that the settings have a table for."""
+        wanted = {self.settings.use.runtime: None}
+        wanted |= dict.fromkeys(kind.runtime for kind in agent_types.values() if kind.runtime and kind.enabled)
+        wanted |= dict.fromkeys(self.settings.runtime)
+        opened: dict[str, Runtime] = {}
+        for name in wanted:
+            try:
+                opened[name] = await self._provided("runtime", name)
+            except PluginError as error:
+                if name == self.settings.use.runtime:
+                    raise
+                log.warning("The runtime %s is not there: %s", name, error)
+        return opened
+
+    def _hooks(self, name: str) -> list[Any]:
+        return [call for _, call in self.plugins.per_request(name)]
+
+    async def _live_with(self, plugin: str, lifespan: Any) -> None:
+        try:
+            await self._stack.enter_async_context(lifespan)
+        except Exception as error:  # a plugin's own fault, of any kind, is contained here
+            self.plugins.broken(plugin, f"kandev_lifespan: {error}")
+
+
+def _watch_children_by_pidfd() -> None:
+    """Python 3.11 starts a thread for each child unless told otherwise; later ones do not."""
+    if sys.version_info < (3, 12):
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
