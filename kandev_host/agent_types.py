@@ -13,7 +13,10 @@ from kandev_host.settings import AgentOverride
 
 
 def effective(found: Mapping[str, AgentType], overrides: Mapping[str, AgentOverride]) -> dict[str, AgentType]:
-    """Every agent type by name. Raises `SettingsError` for a new one without a command, or a log-in it does not have."""
+    """Every agent type by name; tables of `env` and `files` add to the plugin's, everything else replaces it.
+
+    Raises `SettingsError` for a new one without a command, or for a log-in file that it does not have.
+    """
     types = dict(found)
     for name, override in overrides.items():
         types[name] = _changed(name, types.get(name), override)
@@ -26,7 +29,9 @@ def _changed(name: str, known: AgentType | None, override: AgentOverride) -> Age
         if not override.command:
             raise SettingsError(f'[agents.{name}] is no known agent; to add it, give it a command = ["…"]')
         known = AgentType(name=name, command=override.command)
-    changed = replace(known, **set_fields)
+    # By key: a variable of the user's must not drop those that make the agent ask.
+    merged = {key: {**getattr(known, key), **set_fields[key]} for key in ("env", "files") if key in set_fields}
+    changed = replace(known, **{**set_fields, **merged})
     strangers = sorted(set(changed.share_login) - set(changed.login_files))
     if strangers:
         offered = ", ".join(changed.login_files) or "none"

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import anyio
-
 from kandev_host.agent_types import effective
 from kandev_host.errors import PluginError, StartupError
 from kandev_host.gateway.app import Gateway
@@ -57,16 +55,15 @@ class Host:
         try:
             await self._open()
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._stack.aclose()
+            await self._stack.aclose()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._stack.__aexit__(kind, error, trace)
+        # Each floor shields its own clean-up; a scope around them all would be left in the wrong order.
+        await self._stack.__aexit__(kind, error, trace)
 
     async def _open(self) -> None:
         _watch_children_by_pidfd()

@@ -7,6 +7,7 @@ that raises is listed as broken, with its reason, and the host goes on; unless t
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import pluggy
 
 from kandev_host import hookspecs
-from kandev_host.errors import PluginError
+from kandev_host.errors import PluginError, Unavailable
 from kandev_host.interfaces import Action, AgentType, Provider
 from kandev_host.plugin_checks import KNOWN, check_hooks, items_of
 from kandev_host.version import __version__
@@ -107,8 +108,24 @@ class Plugins:
         return [(plugin, item) for item, plugin in self._collect("kandev_lifespan", object, services=services)]
 
     def per_request(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
-        """The implementations of a hook that is called while the host runs, each with the name of its plugin."""
-        return [(impl.plugin_name, _by_keyword(impl)) for impl in self._implementations(hook)]
+        """The implementations of a hook that is called while the host runs, each with the name of its plugin.
+
+        They take the hook's arguments by position, all of them. One that raises is noted, and raises `Unavailable`.
+        """
+        return [(impl.plugin_name, self._contained(impl, hook)) for impl in self._implementations(hook)]
+
+    def _contained(self, impl: pluggy.HookImpl, hook: str) -> Callable[..., Any]:
+        names = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+        call = _by_keyword(impl)
+
+        def contained(*values: Any) -> Any:
+            try:
+                return call(**dict(zip(names, values, strict=True)))
+            except Exception as error:  # a plugin's own fault, of any kind, is contained here
+                self.broken(impl.plugin_name, f"{hook}: {describe(error)}")
+                raise Unavailable(f"The plugin {impl.plugin_name} failed: {describe(error)}") from error
+
+        return contained
 
     def broken(self, plugin: str, reason: str) -> None:
         """Note that a plugin failed; a failure of the core itself is the host's. Raises `PluginError` for that."""

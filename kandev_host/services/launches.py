@@ -36,7 +36,8 @@ def process_spec(
 ) -> ProcessSpec:
     """What to start: only the named part of the host's environment and the named log-in files enter the jail."""
     extras = [extra for hook in prepare if (extra := hook(agent, task)) is not None]
-    env = {**_environment(agent_type, os.environ), **agent_type.env}
+    own = {"KANDEV_AGENT_ID": agent.id, "KANDEV_TASK_ID": task.id}
+    env = {**own, **_environment(agent_type, os.environ), **agent_type.env}
     for extra in extras:
         env.update(extra.env)
     return ProcessSpec(

@@ -111,7 +111,8 @@ def host(programs: Path, models: Any, tmp_path_factory: pytest.TempPathFactory) 
     (data / "config.toml").write_text(settings(programs, models))
     log = data.parent / "host.log"
     command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
-    env = {**os.environ, "KANDEV_HOME": str(data)}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_")}
+    env["KANDEV_HOME"] = str(data)
     with log.open("w") as stderr, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kandev_host.client import Client
+from kandev_host.client import Client, Notification
 
 pytestmark = pytest.mark.anyio
 DEADLINE_S = 60
@@ -24,12 +24,12 @@ async def new_task(client: Client, repository: Path | None, title: str, **fields
     return (await client.call("task.create", payload))["task"]
 
 
-async def until(client: Client, action: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+async def until(client: Client, action: str) -> tuple[Notification, list[Notification]]:
     """The next notification of this name, and all that came before it."""
     seen = []
     with anyio.fail_after(DEADLINE_S):
         async for message in client.notifications():
-            if message["action"] == action:
+            if message.action == action:
                 return message, seen
             seen.append(message)
     raise AssertionError(f"the socket closed before {action}")
@@ -38,7 +38,7 @@ async def until(client: Client, action: str) -> tuple[dict[str, Any], list[dict[
 async def run_to_permission(client: Client, task: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     agent = (await client.call("orchestrator.start", {"task_id": task["id"]}))["agent"]
     asked, _ = await until(client, "permission.requested")
-    return agent["id"], asked["payload"]["permission"]
+    return agent["id"], asked.payload["permission"]
 
 
 def option(permission: dict[str, Any], kind: str) -> str:
@@ -56,10 +56,10 @@ async def test_an_allowed_edit_ends_in_a_completed_task_with_a_diff(host: Any, r
         done, _ = await until(client, "task.state_changed")
         diff = await client.call("workspace.diff", {"task_id": task["id"]})
         status = await client.call("agent.status", {"agent_id": agent_id})
-    assert result["payload"]["stop_reason"] == "end_turn"
-    assert result["payload"]["usage"]["total_tokens"] > 0
-    assert {"acp.log", "acp.progress", "permission.resolved"} <= {message["action"] for message in before}
-    assert done["payload"]["task"]["state"] == "COMPLETED"
+    assert result.payload["stop_reason"] == "end_turn"
+    assert result.payload["usage"]["total_tokens"] > 0
+    assert {"acp.log", "acp.progress", "permission.resolved"} <= {message.action for message in before}
+    assert done.payload["task"]["state"] == "COMPLETED"
     assert "+hello from the jail" in diff["diff"]
     assert [file["path"] for file in diff["files"]] == ["HELLO.md"]
     assert status["agent"]["agent_type"] == "demo"
@@ -165,7 +165,7 @@ async def test_cancel_ends_the_turn_and_keeps_the_agent(host: Any, repository: P
         result, _ = await until(client, "acp.result")
         status = (await client.call("agent.status", {"agent_id": agent_id}))["agent"]
         task = (await client.call("task.get", {"task_id": task["id"]}))["task"]
-    assert result["payload"]["stop_reason"] == "cancelled"
+    assert result.payload["stop_reason"] == "cancelled"
     assert status["status"] == "RUNNING"
     assert task["state"] == "IN_PROGRESS"
 
