@@ -52,13 +52,20 @@ class HostProcess:
         """As a power cut would: no clean-up of any kind."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.ended(10)
 
     def stop(self) -> int:
         if self.process is None or self.process.poll() is not None:
             return 0
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        return self.ended(15)
+
+    def ended(self, timeout_s: float) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        status = self.process.wait(timeout_s)
+        self.process.stdout.close()
+        return status
 
 
 @pytest.fixture
@@ -67,8 +74,6 @@ def host(tmp_path: Path) -> Iterator[HostProcess]:
     host.start()
     yield host
     host.stop()
-    if host.process is not None and host.process.stdout is not None:
-        host.process.stdout.close()
 
 
 @pytest.fixture

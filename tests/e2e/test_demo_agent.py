@@ -125,7 +125,7 @@ async def test_nothing_of_an_agent_outlives_a_killed_host(host: Any, repository:
     async with Client.connect(host.url, host.token) as client:
         task = await new_task(client, repository, "sleep 600")
         agent = (await client.call("orchestrator.start", {"task_id": task["id"]}))["agent"]
-        await until(client, "acp.log")
+        await until(client, "acp.progress")
         assert jailed_processes(agent["id"])
         host.kill()
     with anyio.fail_after(3):
@@ -160,7 +160,7 @@ async def test_cancel_ends_the_turn_and_keeps_the_agent(host: Any, repository: P
         task = await new_task(client, repository, "anything")
         launched = await client.call("agent.launch", {"task_id": task["id"], "prompt": "sleep 600"})
         agent_id = launched["agent"]["id"]
-        await until(client, "acp.log")
+        await until(client, "acp.progress")
         await client.call("agent.cancel", {"agent_id": agent_id})
         result, _ = await until(client, "acp.result")
         status = (await client.call("agent.status", {"agent_id": agent_id}))["agent"]
@@ -174,7 +174,7 @@ async def test_stopping_a_run_cancels_the_task(host: Any, repository: Path) -> N
     async with Client.connect(host.url, host.token) as client:
         task = await new_task(client, repository, "sleep 600")
         agent = (await client.call("orchestrator.start", {"task_id": task["id"]}))["agent"]
-        await until(client, "acp.log")
+        await until(client, "acp.progress")
         stopped = await client.call("orchestrator.stop", {"task_id": task["id"]})
         status = (await client.call("agent.status", {"agent_id": agent["id"]}))["agent"]
     assert stopped["task"]["state"] == "CANCELLED"
@@ -186,7 +186,7 @@ async def test_sigterm_leaves_nothing_and_exits_cleanly(host: Any, repository: P
     async with Client.connect(host.url, host.token) as client:
         task = await new_task(client, repository, "sleep 600")
         agent = (await client.call("orchestrator.start", {"task_id": task["id"]}))["agent"]
-        await until(client, "acp.log")
+        await until(client, "acp.progress")
     assert host.stop() == 0
     assert jailed_processes(agent["id"]) == []
     assert (
