@@ -30,8 +30,11 @@ def _changed(name: str, known: AgentType | None, override: AgentOverride) -> Age
             raise SettingsError(f'[agents.{name}] is no known agent; to add it, give it a command = ["…"]')
         known = AgentType(name=name, command=override.command)
     # By key: a variable of the user's must not drop those that make the agent ask.
-    merged = {key: {**getattr(known, key), **set_fields[key]} for key in ("env", "files") if key in set_fields}
-    changed = replace(known, **{**set_fields, **merged})
+    if override.env is not None:
+        set_fields["env"] = {**known.env, **override.env}
+    if override.files is not None:
+        set_fields["files"] = {**known.files, **override.files}
+    changed = replace(known, **set_fields)
     strangers = sorted(set(changed.share_login) - set(changed.login_files))
     if strangers:
         offered = ", ".join(changed.login_files) or "none"

@@ -12,17 +12,18 @@ from types import TracebackType
 from typing import Any
 
 from kandev_host.agent_types import effective
-from kandev_host.errors import PluginError, StartupError
+from kandev_host.errors import PluginError
 from kandev_host.gateway.app import Gateway
 from kandev_host.interfaces import AgentType, Environment, Runtime
 from kandev_host.journal import Journal
 from kandev_host.plugins import Plugins, load_plugins
 from kandev_host.presence import announced, only_host
+from kandev_host.selection import opened
 from kandev_host.services import Services, build_services
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import Settings
-from kandev_host.settings.load import decode_table, prepare_data_dir
+from kandev_host.settings.load import prepare_data_dir
 from kandev_host.telemetry import FanOut
 from kandev_host.version import __version__
 
@@ -113,30 +114,23 @@ class Host:
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""
-        provider = self.plugins.provider(kind, name)
-        raw = getattr(self.settings, kind).get(name, {})
-        if provider.settings is None:
-            if raw:
-                raise StartupError(f"[{kind}.{name}] has no settings; remove the table")
-            table = None
-        else:
-            table = decode_table(kind, name, raw, provider.settings)
-        return await self._stack.enter_async_context(provider.open(table, Environment(str(self.data_dir), __version__)))
+        environment = Environment(str(self.data_dir), __version__)
+        return await self._stack.enter_async_context(opened(self.plugins, self.settings, kind, name, environment))
 
     async def _runtimes(self, agent_types: dict[str, AgentType]) -> dict[str, Runtime]:
         """The default runtime, those that agents name, and those that the settings have a table for."""
         wanted = {self.settings.use.runtime: None}
         wanted |= dict.fromkeys(kind.runtime for kind in agent_types.values() if kind.runtime and kind.enabled)
         wanted |= dict.fromkeys(self.settings.runtime)
-        opened: dict[str, Runtime] = {}
+        runtimes: dict[str, Runtime] = {}
         for name in wanted:
             try:
-                opened[name] = await self._provided("runtime", name)
+                runtimes[name] = await self._provided("runtime", name)
             except PluginError as error:
                 if name == self.settings.use.runtime:
                     raise
                 log.warning("The runtime %s is not there: %s", name, error)
-        return opened
+        return runtimes
 
     def _hooks(self, name: str) -> list[Any]:
         return [call for _, call in self.plugins.per_request(name)]

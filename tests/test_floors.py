@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("services",),
     ("gateway",),
-    ("core", "plugin_checks", "plugins", "presence", "telemetry", "logs", "host", "client", "testing"),
+    ("core", "plugin_checks", "plugins", "agent_types", "selection", "presence", "telemetry", "logs", "host", "client", "testing"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

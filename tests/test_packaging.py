@@ -100,7 +100,7 @@ def test_the_installed_host_runs_the_demo_agent_in_a_jail(python: Path, tmp_path
         cwd=tmp_path, KANDEV_HOME=str(tmp_path / "data"),
     )  # fmt: skip
     summary = json.loads(out.strip().splitlines()[-1])
-    assert summary["state"] == "COMPLETED"
+    assert summary["result"] == "completed"
     assert "hello from the wheel" in summary["diff"]
 
 

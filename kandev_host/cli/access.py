@@ -32,9 +32,11 @@ async def open_client(loaded: Loaded) -> AsyncIterator[tuple[Client, str]]:
     settings = msgspec.structs.replace(
         loaded.settings, server=msgspec.structs.replace(loaded.settings.server, host="127.0.0.1", port=0)
     )
-    async with Host(settings, loaded.data_dir) as host:
-        async with connect(host.url, host.token_path.read_text().strip()) as client:
-            yield client, host.url
+    async with (
+        Host(settings, loaded.data_dir) as host,
+        connect(host.url, host.token_path.read_text().strip()) as client,
+    ):
+        yield client, host.url
 
 
 def remote(loaded: Loaded) -> tuple[str | None, str | None]:

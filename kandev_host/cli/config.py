@@ -100,9 +100,13 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     Exit status 1, and one line on what is wrong and where.
     """
     loaded = load_settings(config, data_dir)
-    from kandev_host.host import check_selected
+    from kandev_host.agent_types import effective
+    from kandev_host.plugins import load_plugins
+    from kandev_host.selection import check_selected
 
-    check_selected(loaded.settings)
+    plugins = load_plugins(loaded.settings.plugins.disabled)
+    effective(plugins.agent_types, loaded.settings.agents)
+    check_selected(plugins, loaded.settings)
     if as_json:
         emit({"ok": True, "config": loaded.config_path and str(loaded.config_path), "notes": loaded.notes})
         return

@@ -14,7 +14,15 @@ from kandev_host.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLES = {"ok": "green", "active": "green", "yes": "green", "broken": "red", "missing": "yellow"}
+_STYLES = {
+    "ok": "green",
+    "active": "green",
+    "yes": "green",
+    "broken": "red",
+    "failed": "red",
+    "missing": "yellow",
+    "warning": "yellow",
+}
 
 
 def console(*, stderr: bool = False) -> Console:

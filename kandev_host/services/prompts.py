@@ -42,6 +42,6 @@ def _check(block: Block, path: str) -> None:
 
 
 def task_prompt(task: Task) -> list[Block]:
-    """What an orchestrated run is told: the title, and the description if there is one."""
-    text = f"{task.title}\n\n{task.description}" if task.description.strip() else task.title
-    return to_blocks(text)
+    """What an orchestrated run is told: the title, and the description, unless one of them says it all."""
+    title, description = task.title.strip(), task.description.strip()
+    return to_blocks(description if description.startswith(title) else f"{title}\n\n{description}".strip())

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from kandev_host.cli.running.ask import Asker, rejecting
 from kandev_host.cli.running.outcome import Outcome, result_of
 from kandev_host.cli.running.view import View
-from kandev_host.errors import KandevError
+from kandev_host.client import Client, ClientError
 
 LIVE = ("PENDING", "STARTING", "RUNNING")
 STOP_TIMEOUT_S = 15.0
 BOARD = "default"
-
-
-class Client(Protocol):
-    """What a run needs of the WebSocket client."""
-
-    async def call(self, action: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
-
-    def notifications(self) -> AsyncIterator[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +83,12 @@ class Conversation:
         return dict(created)
 
     async def _follow(self, tasks: TaskGroup) -> None:
-        async for message in self._client.notifications():
-            payload = message.get("payload") or {}
+        async for notification in self._client.notifications():
+            payload = notification.payload
             if self._task_of(payload) != self._outcome.task_id:
                 continue
-            self._show(message)
-            match message.get("action"):
+            self._show({"type": "notification", **msgspec.structs.asdict(notification)})
+            match notification.action:
                 case "permission.requested":
                     tasks.start_soon(self._answer, payload.get("permission") or {})
                 case "permission.resolved":
@@ -144,7 +137,7 @@ class Conversation:
             try:
                 answer = await self._decide(permission)
                 await self._client.call("permission.respond", {"permission_id": identity, **answer})
-            except KandevError as error:
+            except ClientError as error:
                 self._view.note(f"The answer was not taken: {error.message}")
             finally:
                 self._asking.pop(identity, None)
@@ -189,7 +182,7 @@ class Conversation:
     async def _quietly(self, step: Callable[[], Any]) -> None:
         try:
             await step()
-        except KandevError as error:
+        except ClientError as error:
             # The turn may have ended in the meantime, by itself: then there is nothing to cancel.
             self._view.note(f"{error.message}")
 
@@ -202,7 +195,7 @@ class Conversation:
         with anyio.move_on_after(STOP_TIMEOUT_S, shield=True):
             try:
                 await self._client.call("orchestrator.stop", {"task_id": self._outcome.task_id, "reason": reason})
-            except KandevError as error:
+            except ClientError as error:
                 if error.code != "CONFLICT":
                     raise
 
@@ -217,7 +210,7 @@ class Conversation:
             outcome.usage = status.get("usage") or {}
             outcome.reason = outcome.reason or status.get("error_message")
             diff = await self._client.call("workspace.diff", {"task_id": outcome.task_id})
-        except KandevError:
+        except ClientError:
             return
         outcome.diff, outcome.truncated = diff["diff"], diff["truncated"]
         outcome.files, outcome.additions, outcome.deletions = len(diff["files"]), diff["additions"], diff["deletions"]

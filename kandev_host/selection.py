@@ -1,0 +1,44 @@
+"""What the settings select: found among the plugins, with its own table of the settings decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from kandev_host.errors import SettingsError
+from kandev_host.interfaces import Environment
+from kandev_host.plugins import Plugins
+from kandev_host.settings import Settings
+from kandev_host.settings.load import decode_table
+
+
+def opened(
+    plugins: Plugins, settings: Settings, kind: str, name: str, environment: Environment
+) -> AbstractAsyncContextManager[Any]:
+    """The provider, to be entered. Raises `PluginError` when it cannot be had, `SettingsError` for a wrong table."""
+    provider = plugins.provider(kind, name)
+    return provider.open(_table(plugins, settings, kind, name), environment)
+
+
+def check_selected(plugins: Plugins, settings: Settings) -> None:
+    """Raise what opening the selected providers would, without opening one."""
+    for kind, name in _selected(settings):
+        _table(plugins, settings, kind, name)
+
+
+def _selected(settings: Settings) -> Iterator[tuple[str, str]]:
+    for kind in ("store", "bus", "runtime", "authenticator"):
+        yield kind, getattr(settings.use, kind)
+    yield from (("telemetry", name) for name in settings.use.telemetry)
+    yield from (("runtime", name) for name in settings.runtime if name != settings.use.runtime)
+
+
+def _table(plugins: Plugins, settings: Settings, kind: str, name: str) -> Any:
+    provider = plugins.provider(kind, name)
+    raw = getattr(settings, kind).get(name, {})
+    if provider.settings is not None:
+        return decode_table(kind, name, raw, provider.settings)
+    if raw:
+        raise SettingsError(f"[{kind}.{name}] has no settings; remove {sorted(raw)[0]!r}")
+    return None
