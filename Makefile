@@ -1,37 +1,39 @@
 # The README's two commands: `make run` and `make test`. Each is enough on a fresh Debian or Ubuntu
 # with Python >= 3.11, pip and make.
 
-PYTHON ?= python3
 VENV ?= .venv
-SYSTEM_PACKAGES = bubblewrap git util-linux
+# The first that is new enough; name another with make PYTHON=/path/to/python3.11.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+  $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: run test system-packages test-packages clean
 
-run: $(VENV)/.installed system-packages
+run: system-packages $(VENV)/.installed
 	$(VENV)/bin/kandev-host up $(ARGS)
 
-test: $(VENV)/.tox-installed test-packages
+test: test-packages $(VENV)/.tox-installed
 	$(VENV)/bin/tox run $(ARGS)
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "kandev-host needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "No venv module: apt-get install python3-venv"; exit 1; }
+$(VENV)/bin/pip:
+	@sh .ci/venv "$(PYTHON)" "$(VENV)"
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/pip install --quiet -e '.[standard]'
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing kandev-host into $(VENV)."
+	@$(PIP) install -e '.[standard]'
 	@touch $@
 
-$(VENV)/.tox-installed: tox.ini | $(VENV)/bin/python
-	$(VENV)/bin/pip install --quiet 'tox>=4.25' 'tox-uv>=1.23'
+$(VENV)/.tox-installed: tox.ini | $(VENV)/bin/pip
+	@echo "Installing tox into $(VENV)."
+	@$(PIP) install 'tox>=4.25' 'tox-uv>=1.23'
 	@touch $@
 
 # bubblewrap also comes as a Python package (extra `sandbox`), so running needs only git.
 system-packages:
-	@sh .ci/need git -- git
+	@sh .ci/need git
 
 test-packages:
-	@sh .ci/need bwrap git node npm nsenter -- bubblewrap git nodejs npm util-linux
+	@sh .ci/need bwrap=bubblewrap git node=nodejs npm nsenter=util-linux
 
 clean:
 	rm -rf $(VENV) .tox dist docs/_build

@@ -19,10 +19,10 @@ ROWS: tuple[Row, ...] = (*sockets.ROWS, *acp.ROWS, *jail.ROWS, *process.ROWS)
 
 
 def table(outcomes: list[Outcome]) -> str:
-    lines = ["| row | ours | floor | ratio (min to max) | target |", "|---|---|---|---|---|"]
+    lines = ["| row | ours | floor | ratio (min to max) | target | met |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {o.row.name} | {o.ours:,.4g} {o.row.unit} | {o.floor:,.4g} {o.row.unit} "
-        f"| {o.ratio:.2f} ({o.low:.2f} to {o.high:.2f}) | {o.row.target} |"
+        f"| {o.ratio:.2f} ({o.low:.2f} to {o.high:.2f}) | {o.row.target} | {'yes' if o.met else 'no'} |"
         for o in outcomes
     ]
     return "\n".join(lines)

@@ -1,4 +1,9 @@
-"""acp_ingest: a flooding agent in a jail, journalled and streamed to one client, against the SDK only reading it."""
+"""acp_ingest: a flooding agent in a jail, journalled and streamed to one client, against the SDK only reading it.
+
+Our side is the whole way: pipe out of the jail, decoded, made into events, committed with synchronous=FULL, published,
+and received, every frame parsed and its `seq` checked, by one WebSocket client outside the host's process: see
+counting.py. The floor is a process of the official SDK with a client that only counts; its agent runs without a jail.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import counting
 from benchmarks.measure import Measure, Row
 from benchmarks.servers import Server, host
 from kandev_host.client import Client
@@ -46,31 +52,34 @@ async def sdk_updates_per_s() -> float:
 
 @asynccontextmanager
 async def flooding(server: Server) -> AsyncIterator[tuple[Client, str]]:
+    """An agent that waits for its first prompt."""
     async with Client.connect(server.url, server.token) as client:
         board = (await client.call("board.create", {"name": "bench"}))["board"]["id"]
         task = {"board_id": board, "title": "flood", "description": "", "agent_type": "flood"}
         task_id = (await client.call("task.create", task))["task"]["id"]
         agent = (await client.call("agent.launch", {"task_id": task_id}))["agent"]["id"]
+        await client.subscribe(f"agent:{agent}", after_seq=0)
+        async for told in client.notifications():
+            if told.action == "acp.status" and told.payload["status"] == "RUNNING":
+                break
+        await client.call("events.unsubscribe", {})
         yield client, agent
         await client.call("agent.stop", {"agent_id": agent, "force": True})
 
 
 async def host_updates_per_s(server: Server) -> float:
-    """From the prompt until the client has decoded the last durable update and the end of the turn."""
+    """From the prompt until the counting client has the end of the turn, and every update before it."""
     async with flooding(server) as (client, agent):
-        start = time.perf_counter()
-        await client.call("agent.prompt", {"agent_id": agent, "prompt": str(UPDATES)})
-        seen = 0
-        async for message in client.notifications():
-            seen += message["action"] == "acp.log"
-            if message["action"] == "acp.result":
-                break
-        assert seen >= UPDATES, seen
-        return UPDATES / (time.perf_counter() - start)
+        with counting.connect(server) as peer:
+            start = time.perf_counter()
+            await client.call("agent.prompt", {"agent_id": agent, "prompt": str(UPDATES)})
+            assert await asyncio.to_thread(counting.updates_until_result, peer) == UPDATES
+            return UPDATES / (time.perf_counter() - start)
 
 
 @contextmanager
 def opened() -> Iterator[tuple[Measure, Measure]]:
+    # By default a client that falls 1,000 messages behind is cut, and one that counts a flood does.
     limits = {
         "KANDEV_GATEWAY__OUTBOUND_LIMIT_MESSAGES": "1000000",
         "KANDEV_GATEWAY__OUTBOUND_LIMIT_BYTES": str(1 << 30),

@@ -3,9 +3,10 @@
 
 import json
 import sys
+from typing import Any
 
 
-def say(message: dict) -> None:
+def say(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
     sys.stdout.flush()
 

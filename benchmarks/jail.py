@@ -1,4 +1,7 @@
-"""jail_spawn: the full profile of kandev_sandbox running `true`, against bare bwrap with the same options."""
+"""jail_spawn: the full profile of kandev_sandbox running `true`, against bare bwrap with the same mounts.
+
+As root both sides drop to the jail's uid, ours through a staged namespace; as an ordinary user neither does.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +37,32 @@ async def jail_ms(policy: Policy, bwrap: Bwrap) -> float:
 
 
 def bare_ms(policy: Policy, bwrap: Bwrap) -> float:
+    """The same from a plain `subprocess.run` of bwrap: no limits, no record, no hold on the command, no guardian."""
     folders = [folder for folder in (policy.workspace, policy.home, policy.tmp) if folder is not None]
     sources = {folder: str(folder) for folder in folders}
     arguments = options(policy, Layout.detect(), sources, Descriptors(0, 0, {}), env=environment(policy, {}))
     arguments = arguments[: arguments.index("--json-status-fd")]
+    command = [*dropping(policy), str(bwrap.path), *arguments, "--", TRUE]
     times = []
     for _ in range(SPAWNS):
         start = time.perf_counter()
-        subprocess.run([str(bwrap.path), *arguments, "--", TRUE], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
         times.append((time.perf_counter() - start) * 1e3)
     return statistics.median(times)
+
+
+def dropping(policy: Policy) -> list[str]:
+    """As root, bwrap is not run as root: here with setpriv(1), as one would by hand."""
+    if policy.uid is None:
+        return []
+    return ["setpriv", f"--reuid={policy.uid}", f"--regid={policy.uid}", "--clear-groups", "--"]
 
 
 @contextmanager
 def opened() -> Iterator[tuple[Measure, Measure]]:
     bwrap = asyncio.run(examine()).chosen()
     with tempfile.TemporaryDirectory(prefix="kandev-bench-") as folder:
+        Path(folder).chmod(0o711)  # so that the floor's dropped uid reaches them; ours would without
         places = [Path(folder) / name for name in ("workspace", "home", "tmp")]
         root = os.geteuid() == 0
         for place in places:
@@ -62,5 +75,11 @@ def opened() -> Iterator[tuple[Measure, Measure]]:
 
 
 ROWS = (
-    Row("jail_spawn", "the full profile running true, against bare bwrap with the same options", "ms", "≤ 1.3", opened),
+    Row(
+        "jail_spawn",
+        "the full profile running true, against bare bwrap with the same mounts, as the same user",
+        "ms",
+        "≤ 1.3",
+        opened,
+    ),
 )

@@ -14,7 +14,10 @@ Setup = Callable[[], AbstractContextManager[tuple[Measure, Measure]]]
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `setup` opens what both sides need and yields (ours, floor): each call is one measurement."""
+    """One figure. `setup` opens what both sides need and yields (ours, floor): each call is one measurement.
+
+    `target` is a bound of the ratio ours to floor: "≤ 1.5" or "≥ 2".
+    """
 
     name: str
     what: str
@@ -48,6 +51,11 @@ class Outcome:
     low: float
     high: float
 
+    @property
+    def met(self) -> bool:
+        sign, bound = self.row.target.split()
+        return self.ratio <= float(bound) if sign == "≤" else self.ratio >= float(bound)
+
     def plain(self) -> dict[str, Any]:
         return {
             "row": self.row.name,
@@ -58,6 +66,7 @@ class Outcome:
             "ratio_min": self.low,
             "ratio_max": self.high,
             "target": self.row.target,
+            "met": self.met,
         }
 
 

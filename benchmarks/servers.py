@@ -7,12 +7,31 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import aiohttp
+
 UNLIMITED = {"KANDEV_GATEWAY__REQUESTS_PER_S": "1000000", "KANDEV_GATEWAY__REQUEST_BURST": "1000000"}
+
+
+@cache
+def _bytecode() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="kandev-bench-pyc-")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The caller's, less its KANDEV_ settings, for both sides of a row.
+
+    An installed Python program has its bytecode on the disk. A checkout may have none (PYTHONDONTWRITEBYTECODE, an
+    owner other than root), and would be measured compiling: so here all write and read one folder.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**kept, "PYTHONPYCACHEPREFIX": _bytecode().name, **more}
 
 
 @dataclass(frozen=True)
@@ -28,7 +47,7 @@ def started(command: list[str], env: dict[str, str], home: Path) -> Iterator[Ser
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **env},
+            env=environment(**env),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -76,3 +95,14 @@ def bare(module: str) -> Iterator[Server]:
         started([sys.executable, "-m", f"benchmarks.{module}"], {}, Path(folder)) as server,
     ):
         yield server
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """One socket, logged in, without compression."""
+    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{server.url}/ws", headers=headers, compress=0) as socket,
+    ):
+        yield socket

@@ -6,29 +6,17 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import aiohttp
-
 from benchmarks.measure import Measure, Row
-from benchmarks.servers import Server, bare, host
+from benchmarks.servers import Server, bare, connected, host
 
 ROUND_TRIPS = 2000
 MESSAGES = 20_000
 IN_FLIGHT = 64
 REQUEST = json.dumps({"id": "{}", "type": "request", "action": "health.check", "payload": {}})
-
-
-@asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(f"{server.url}/ws", headers=headers, compress=0) as socket,
-    ):
-        yield socket
 
 
 def request(number: int) -> str:

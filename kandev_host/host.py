@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import resource
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,8 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from kandev_host.agent_types import effective
-from kandev_host.errors import PluginError
+from kandev_host.errors import PluginError, SettingsError
 from kandev_host.gateway.app import Gateway
+from kandev_host.gateway.tokens import LOCAL_USER, TokenFile
 from kandev_host.interfaces import AgentType, Environment, Runtime
 from kandev_host.journal import Journal
 from kandev_host.plugins import Plugins, load_plugins
@@ -23,11 +25,14 @@ from kandev_host.services import Services, build_services
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import Settings
+from kandev_host.settings.environment import chosen
 from kandev_host.settings.load import prepare_data_dir
 from kandev_host.telemetry import FanOut
 from kandev_host.version import __version__
 
 log = logging.getLogger(__name__)
+DESCRIPTORS = 65_536
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Host:
@@ -67,7 +72,9 @@ class Host:
         await self._stack.__aexit__(kind, error, trace)
 
     async def _open(self) -> None:
+        _check_address(self.settings.server.host)
         _watch_children_by_pidfd()
+        _take_all_descriptors()
         stack, settings = self._stack, self.settings
         prepare_data_dir(self.data_dir)
         stack.enter_context(only_host(self.data_dir))
@@ -108,6 +115,8 @@ class Host:
             server=settings.server,
             settings=settings.gateway,
         )
+        if isinstance(authenticator, TokenFile):
+            authenticator.on_rotation = lambda: self._gateway.disconnect(LOCAL_USER.id)
         await self._gateway.start()
         stack.push_async_callback(self._gateway.stop)
         stack.enter_context(announced(self.data_dir, self.url))
@@ -121,7 +130,7 @@ class Host:
         """The default runtime, those that agents name, and those that the settings have a table for."""
         wanted = {self.settings.use.runtime: None}
         wanted |= dict.fromkeys(kind.runtime for kind in agent_types.values() if kind.runtime and kind.enabled)
-        wanted |= dict.fromkeys(self.settings.runtime)
+        wanted |= dict.fromkeys(chosen(self.settings.runtime))
         runtimes: dict[str, Runtime] = {}
         for name in wanted:
             try:
@@ -142,9 +151,29 @@ class Host:
             self.plugins.broken(plugin, f"kandev_lifespan: {error}")
 
 
+def _check_address(address: str) -> None:
+    if address not in LOOPBACK:
+        raise SettingsError(
+            f"{address} is not a loopback address ({', '.join(LOOPBACK)}): the local token is for this machine alone,"
+            " and there is no authentication for others yet, so --allow-remote cannot allow it."
+            " Listen on 127.0.0.1 and forward the port by ssh"
+        )
+
+
 def _watch_children_by_pidfd() -> None:
     """Python 3.11 starts a thread for each child unless told otherwise; later ones do not."""
     if sys.version_info < (3, 12):
         watcher = asyncio.PidfdChildWatcher()
         watcher.attach_loop(asyncio.get_running_loop())
         asyncio.set_child_watcher(watcher)
+
+
+def _take_all_descriptors() -> None:
+    """Of 1,024 descriptors, the usual soft limit, a thousand sockets would leave none to start an agent with.
+
+    Jails have a limit of their own. Whoever calls select(2) needs the low limit; nothing of ours does.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

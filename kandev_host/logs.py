@@ -12,13 +12,15 @@ import re
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, TextIO
-
-import structlog
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kandev_host.errors import SettingsError
 from kandev_host.printable import printable
 from kandev_host.settings import LogSettings
+
+if TYPE_CHECKING:
+    import structlog
 
 _TOKEN = re.compile(r"(?i)(bearer[ .]|token[=:\"' ]+|#login=)[A-Za-z0-9._~+/=-]{8,}")
 
@@ -28,7 +30,7 @@ def logging_to(settings: LogSettings) -> Iterator[None]:
     """Log as the settings say until the block ends. Raises `SettingsError` if the file cannot be opened."""
     with _stream(settings.path) as stream:
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(formatter(settings.format, colors=stream.isatty()))
+        handler.setFormatter(_AtFirstRecord(settings.format, stream.isatty()))
         root = logging.getLogger()
         before = (root.handlers[:], root.level)
         root.handlers[:] = [handler]
@@ -41,8 +43,28 @@ def logging_to(settings: LogSettings) -> Iterator[None]:
             root.handlers[:], root.level = before[0], before[1]
 
 
+class _AtFirstRecord(logging.Formatter):
+    """`formatter`, made when there is something to render: structlog brings rich, together a tenth of the host's start
+    and 4 MiB, and a start that goes well logs nothing.
+    """
+
+    def __init__(self, style: str, colors: bool) -> None:
+        super().__init__()
+        self._kind = style
+        self._colors = colors
+
+    @cached_property
+    def _rendering(self) -> logging.Formatter:
+        return formatter(self._kind, colors=self._colors)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._rendering.format(record)
+
+
 def formatter(style: str, *, colors: bool = False) -> logging.Formatter:
     """What turns a record into one line (text: followed by a traceback if there is one)."""
+    import structlog
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

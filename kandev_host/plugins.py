@@ -225,6 +225,17 @@ def load_plugins(disabled: Iterable[str] = (), *, found: Iterable[EntryPoint] | 
     return Plugins(manager, infos)
 
 
+def provider_settings(found: Iterable[EntryPoint] | None = None) -> dict[tuple[str, str], type[Any]]:
+    """The settings type of every provider that has one, by (kind, name). Raises `PluginError`."""
+    providers = load_plugins(found=found).providers
+    return {
+        (kind, name): provider.settings
+        for kind, named in providers.items()
+        for name, provider in sorted(named.items())
+        if provider.settings is not None
+    }
+
+
 def describe(error: BaseException) -> str:
     """An exception as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -10,6 +10,7 @@ from kandev_host.errors import SettingsError
 from kandev_host.interfaces import Environment
 from kandev_host.plugins import Plugins
 from kandev_host.settings import Settings
+from kandev_host.settings.environment import chosen
 from kandev_host.settings.load import decode_table
 
 
@@ -31,7 +32,7 @@ def _selected(settings: Settings) -> Iterator[tuple[str, str]]:
     for kind in ("store", "bus", "runtime", "authenticator"):
         yield kind, getattr(settings.use, kind)
     yield from (("telemetry", name) for name in settings.use.telemetry)
-    yield from (("runtime", name) for name in settings.runtime if name != settings.use.runtime)
+    yield from (("runtime", name) for name in chosen(settings.runtime) if name != settings.use.runtime)
 
 
 def _table(plugins: Plugins, settings: Settings, kind: str, name: str) -> Any:

@@ -1,8 +1,46 @@
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def becoming() -> Callable[..., list[str]]:
+    """Of a uid and folders: what goes before a command, so that root runs it as that uid, which is nobody's.
+
+    What the uid could not reach on this machine (an interpreter under /root, a checkout in a closed folder) is shown
+    to it in a mount namespace of its own. No mode is changed, and nothing is left behind.
+    """
+
+    def command(uid: int, *folders: Path) -> list[str]:
+        needed = [*folders, ROOT, *(Path(folder).resolve() for folder in (sys.prefix, sys.base_prefix))]
+        lines = ["set -e", *_showing(needed)]
+        lines.append(f'exec setpriv --reuid {uid} --regid {uid} --clear-groups --inh-caps=-all -- "$@"')
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(lines), "become"]
+
+    return command
+
+
+def _showing(needed: list[Path]) -> list[str]:
+    closed = {above for path in needed for above in path.parents if not above.stat().st_mode & 0o001}
+    hidden = [path for path in needed if closed.intersection(path.parents)]
+    staged = {path: f"/mnt/{number}" for number, path in enumerate(hidden)}
+    lines = ["mount -t tmpfs tmpfs /mnt"]
+    lines += [f"mkdir {stage}; mount --rbind {shlex.quote(str(path))} {stage}" for path, stage in staged.items()]
+    # From the outside in: a closed folder (.tox) may lie in a shown one (the checkout), which lies in a closed one.
+    for path in sorted({*closed, *hidden}):
+        place = shlex.quote(str(path))
+        what = f"--rbind {staged[path]}" if path in staged else "-t tmpfs -o mode=0711 tmpfs"
+        lines.append(f"mkdir -p {place}; mount {what} {place}")
+    return lines

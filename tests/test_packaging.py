@@ -55,10 +55,11 @@ def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Path:
     """A fresh environment with the wheel installed, as `pipx install 'kandev-host[standard]'` would."""
-    venv = tmp_path_factory.mktemp("venv")
-    run(sys.executable, "-m", "venv", str(venv), cwd=venv)
+    # Not the folder that mktemp makes: that is closed, and the uid of a jail of root's must enter an environment.
+    venv = tmp_path_factory.mktemp("installed") / "venv"
+    run(sys.executable, "-m", "venv", str(venv), cwd=venv.parent)
     wheel = next(built.glob("*.whl"))
-    install(venv / "bin/python", f"kandev-host[standard] @ {wheel.as_uri()}", cwd=venv)
+    install(venv / "bin/python", f"kandev-host[standard] @ {wheel.as_uri()}", cwd=venv.parent)
     return venv / "bin/python"
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
 from kandev_host.errors import KandevError, StartupError
 from kandev_host.printable import printable
 from kandev_host.version import __version__
+
+if TYPE_CHECKING:
+    from kandev_host.client import ClientError
 
 # Subcommand → what it is for: `--help` shows these without importing one of them.
 COMMANDS = {
@@ -56,6 +61,9 @@ def group(debug: bool) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that is not UTF-8 shows an escape instead of a mark
+            stream.reconfigure(errors="backslashreplace")
     try:
         # standalone_mode would print usage and exit by itself, in more than one line.
         return int(group.main(list(arguments), "kandev-host", standalone_mode=False) or 0)
@@ -83,6 +91,20 @@ def _alone(error: BaseException) -> BaseException:
     return error
 
 
+def _is_an_answer(error: BaseException) -> TypeGuard[ClientError]:
+    """The host said no. Asked only now, since the client is half of what a command takes to start."""
+    from kandev_host.client import ClientError
+
+    return isinstance(error, ClientError)
+
+
+def _with_the_way_out(message: str, details: Mapping[str, Any]) -> str:
+    """The message, the known names if one was unknown, and the fix, where the error brings them."""
+    known, fix = details.get("known"), details.get("fix")
+    more = f" (known: {', '.join(map(str, known))})" if isinstance(known, (list, tuple)) and known else ""
+    return message + more + (f"{'' if message.endswith('.') and not more else '.'} Fix: {fix}" if fix else "")
+
+
 def _explained(error: BaseException) -> tuple[str, int, bool]:
     """The line, the exit status, and whether this is an error that we know."""
     if isinstance(error, click.ClickException):
@@ -90,7 +112,6 @@ def _explained(error: BaseException) -> tuple[str, int, bool]:
         return f"{error.format_message()} See: {where} --help", error.exit_code, True
     if isinstance(error, StartupError):
         return str(error), 1, True
-    if isinstance(error, KandevError):
-        fix = error.details.get("fix")
-        return error.message + (f" Fix: {fix}" if fix else ""), 1, True
+    if isinstance(error, KandevError) or _is_an_answer(error):
+        return _with_the_way_out(error.message, error.details), 1, True
     return f"unexpected {type(error).__name__}: {error} (add --debug for the trace)", 1, False

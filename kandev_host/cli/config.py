@@ -11,7 +11,7 @@ import msgspec
 
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit
-from kandev_host.errors import SettingsError
+from kandev_host.errors import PluginError, SettingsError
 from kandev_host.printable import printable
 from kandev_host.settings.keys import KeyPath, is_secret
 from kandev_host.settings.load import Loaded, data_home, prepare_data_dir
@@ -74,10 +74,18 @@ def init(config: Path | None, data_dir: Path | None, stdout: bool) -> None:
 
     None is changed by it: uncomment what you change.
     """
+    from kandev_host.plugins import provider_settings
     from kandev_host.settings.example import example as example_toml
 
+    try:
+        providers = provider_settings()
+    except PluginError as error:
+        # This file is where a plugin is blocked, so it must be had.
+        click.echo(f"Note: without the plugins' tables: {printable(str(error))}", err=True)
+        providers = {}
+    text = example_toml(providers)
     if stdout:
-        click.echo(example_toml(), nl=False)
+        click.echo(text, nl=False)
         return
     target = config or prepare_data_dir(data_home(data_dir)) / "config.toml"
     try:
@@ -87,7 +95,7 @@ def init(config: Path | None, data_dir: Path | None, stdout: bool) -> None:
     except OSError as error:
         raise SettingsError(f"cannot write {target}: {error.strerror}") from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(example_toml())
+        file.write(text)
     click.echo(f"Wrote {target}")
 
 

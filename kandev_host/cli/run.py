@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,9 +66,7 @@ def command(
         raise click.UsageError("--yes and --policy go together: --yes --policy contained")
     from kandev_host.cli.running.conversation import Order
 
-    text = sys.stdin.read() if prompt == "-" else prompt
-    if not text.strip():
-        raise click.UsageError("The prompt is empty.")
+    text = _text(prompt)
     order = Order(
         prompt=text,
         agent=agent,
@@ -78,6 +77,17 @@ def command(
         timeout_s=timeout_s,
     )
     return _run(load_settings(config, data_dir), order, as_json=as_json)
+
+
+def _text(prompt: str) -> str:
+    try:
+        text = sys.stdin.read() if prompt == "-" else prompt
+        text.encode()
+    except UnicodeError as error:  # decoding what was piped in, or bytes that Python smuggled through the arguments
+        raise click.UsageError("The prompt is not UTF-8.") from error
+    if not text.strip():
+        raise click.UsageError("The prompt is empty.")
+    return text
 
 
 def repository(repo: str) -> str:
@@ -112,4 +122,7 @@ def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
         return outcome.exit_status
 
     with logging_to(loaded.settings.log):
-        return anyio.run(converse)
+        status = anyio.run(converse)
+    # All is done and said: one more Ctrl-C would only tear a trace into the end of Python.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return status

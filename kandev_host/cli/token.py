@@ -31,9 +31,22 @@ def command(config: Path | None, data_dir: Path | None, show: bool, rotate: bool
         path.unlink(missing_ok=True)
     token = load_token(folder)
     host = running(folder) if rotate else None
+    if host is not None:
+        _use_once(host.url, token)
     if as_json:
         emit({"path": str(path), "rotated": rotate, **({"token": token} if show else {})})
     else:
         click.echo(token if show else path)
-    if host is not None:
-        click.echo(f"Note: the running host (pid {host.pid}) takes the new token after a restart only.", err=True)
+
+
+def _use_once(url: str, token: str) -> None:
+    """The running host reads the new token when it is first used, and then closes what the old one had opened."""
+    import anyio
+
+    from kandev_host.client import connect
+
+    async def log_in() -> None:
+        async with connect(url, token) as client:
+            await client.call("health.check")
+
+    anyio.run(log_in)

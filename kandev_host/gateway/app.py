@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
 from aiohttp import WSCloseCode, web, web_response
+from aiohttp.http_exceptions import HttpProcessingError
 
 from kandev_host.errors import Conflict, StartupError
 from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Login, Shared, logged_in
@@ -25,6 +27,14 @@ BODY_LIMIT_BYTES = 1 << 20
 
 # aiohttp answers malformed HTTP before any hook of ours, and would name its own and Python's version there.
 setattr(web_response, "SERVER_SOFTWARE", "kandev-host")  # noqa: B010 - no name that mypy lets one assign
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Not the stack trace that aiohttp would write for every peer that sends malformed HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+logging.getLogger("aiohttp.server").addFilter(_worth_a_line)
 
 
 class Gateway:

@@ -80,7 +80,7 @@ class Outbox:
         self._bytes += len(frame)
         if self._scheduled is None:
             self._scheduled = self._loop.call_soon(self.flush)
-        elif self._bytes > EAGER_BYTES:
+        elif self._bytes > EAGER_BYTES and not self._paused():
             self.flush()
         return True
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kandev_host.errors import StartupError
 from kandev_host.interfaces import Authenticator, Environment, Principal
 from kandev_host.models import LOCAL_USER_ID
+
+logger = logging.getLogger(__name__)
 
 TOKEN_FILE = "token"  # noqa: S105 - a file name
 TOKEN_BYTES = 32
@@ -34,11 +37,55 @@ class LocalAuthenticator:
         # Digests are of one length, so the comparison tells nothing about the token's.
         return self._principal if hmac.compare_digest(_digest(token), self._digest) else None
 
+    def same_token(self, other: LocalAuthenticator) -> bool:
+        return hmac.compare_digest(self._digest, other._digest)
+
+
+class TokenFile:
+    """The local authenticator of a data folder, which follows its token file.
+
+    A file that was replaced (`kandev-host token --rotate`) counts from the next credential on: the old token is worth
+    nothing, and `on_rotation` ends what it had opened. A file that cannot be trusted lets nobody in.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._seen = self._stamp()
+        self._local = LocalAuthenticator(load_token(data_dir))
+        self.on_rotation: Callable[[], None] = lambda: None
+
+    async def authenticate(self, token: str) -> Principal | None:
+        if self._stamp() != self._seen and not self._reload():
+            return None
+        return await self._local.authenticate(token)
+
+    def _reload(self) -> bool:
+        # Looked at before it is read: what is replaced in between is read at the next credential.
+        seen = self._stamp()
+        try:
+            local = LocalAuthenticator(load_token(self._data_dir))
+        except StartupError as error:
+            logger.error("nobody can log in: %s", error)
+            return False
+        self._seen = seen
+        if not self._local.same_token(local):
+            self._local = local
+            self.on_rotation()
+        return True
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """What tells one token file from another, or from itself with another mode."""
+        try:
+            found = os.lstat(self._data_dir / TOKEN_FILE)
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns)
+
 
 @asynccontextmanager
 async def open_local(environment: Environment) -> AsyncIterator[Authenticator]:
     """The built-in authenticator, as a provider opens it. Raises `StartupError`."""
-    yield LocalAuthenticator(load_token(Path(environment.data_dir)))
+    yield TokenFile(Path(environment.data_dir))
 
 
 def load_token(data_dir: Path) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from kandev_host.protocol.envelope import deeper_than
+
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
@@ -22,6 +24,8 @@ AUTH_REQUIRED = -32000
 NOT_FOUND = -32002
 
 HEAD_BYTES = 512
+# What is passed on must be readable for every client: Python 3.11 gives up at about 1000 levels, 3.13 at 10 000.
+DEPTH_LIMIT = 512
 
 Id = int | str | None
 
@@ -76,6 +80,8 @@ def decode(line: bytes) -> Message:
     try:
         if not line.isascii():
             line.decode()  # what stays raw inside is not checked by the decoder
+        if line.count(b"[") + line.count(b"{") > DEPTH_LIMIT and deeper_than(line, DEPTH_LIMIT):
+            raise BadLine("nested too deeply")
         message = _decoder.decode(line)
     except UnicodeDecodeError:
         raise BadLine("not UTF-8") from None

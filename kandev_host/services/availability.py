@@ -23,7 +23,8 @@ async def agent_availability(
         return Availability(False, place.reason, place.fix)
     command = await runtime.locate(agent_type.command[0])
     if not command.ok:
-        return Availability(False, command.reason, agent_type.install_hint or command.fix)
+        install = None if command.details.get("found") else agent_type.install_hint
+        return Availability(False, command.reason, install or command.fix)
     return _environment(agent_type, os.environ) or _network(agent_type) or Availability(True)
 
 

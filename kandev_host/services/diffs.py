@@ -1,12 +1,14 @@
 """The difference between a workspace's base and its files as they are now, made inside the jail.
 
-A temporary index and a temporary folder of objects are filled from the files themselves: untracked files count,
-what the agent did to its own index (`assume-unchanged`) hides nothing, and neither is written to.
+A repository of the host's own, made for one diff and borrowing the workspace's objects, is filled from the files
+themselves. So nothing that the agent did to its repository runs or hides a change: no filter or fsmonitor of its
+configuration, no `assume-unchanged` of its index, no replaced object, no private exclude. Untracked files count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from kandev_host.errors import Unavailable
@@ -15,22 +17,29 @@ from kandev_host.protocol.actions.agents import DiffReply, FileChange
 from kandev_host.services.git import Git, explain
 
 STATISTICS_LIMIT_BYTES = 4 << 20
+TIMEOUT_S = 50.0
 
 _SCRIPT = """
 set -u
 base=$1
 place=$(mktemp -d /tmp/diff.XXXXXXXX) || exit 1
-trap 'rm -rf "$place"' EXIT
-export GIT_DIR="$PWD/.git" GIT_WORK_TREE="$PWD" GIT_INDEX_FILE="$place/index"
+# /run is this jail's alone, /tmp the agent's too: it could write a filter into our configuration while we run.
+own=$(mktemp -d /run/diff.XXXXXXXX 2>/dev/null) || own=$place
+trap 'rm -rf "$place" "$own"' EXIT
+export GIT_DIR="$own/git" GIT_WORK_TREE="$PWD" GIT_INDEX_FILE="$place/index"
+export GIT_OBJECT_DIRECTORY="$place/objects" GIT_ALTERNATE_OBJECT_DIRECTORIES="$PWD/.git/objects"
+case ${#base} in 64) format=sha256 ;; *) format=sha1 ;; esac
+git init --quiet --template= --object-format=$format || exit 1
 git rev-parse --verify --quiet "$base^{commit}" >/dev/null || { echo "error: the base commit is gone" >&2; exit 3; }
-mkdir "$place/objects" || exit 1
-export GIT_ALTERNATE_OBJECT_DIRECTORIES="$PWD/.git/objects" GIT_OBJECT_DIRECTORY="$place/objects"
+# git would wait for ever to read rules from a pipe that nobody writes to.
+pipe=$(find . -path ./.git -prune -o -type p \\( -name .gitignore -o -name .gitattributes \\) -print -quit)
+[ -z "$pipe" ] || { echo "error: $pipe is a pipe" >&2; exit 3; }
 git read-tree "$base" || exit 1
 git add --all --ignore-errors -- . 2>"$place/stderr" || true
 set -- --cached --no-ext-diff --no-textconv --no-color --find-renames --ignore-submodules=none "$base" --
 git diff-index --raw --numstat -z "$@" || exit 1
 printf '\\0'
-exec git diff-index --patch --unified=3 --src-prefix=a/ --dst-prefix=b/ "$@"
+git diff-index --patch --unified=3 --src-prefix=a/ --dst-prefix=b/ "$@"
 """
 
 _Status = Literal["added", "deleted", "modified", "renamed", "copied", "type_changed"]
@@ -40,8 +49,13 @@ _STATUSES: dict[str, _Status] = {
 
 
 async def workspace_diff(git: Git, workspace: Workspace, limit_bytes: int) -> DiffReply:
-    """The diff, cut at `limit_bytes` to whole lines. Raises `Unavailable` when the agent ruined the repository."""
+    """The diff, cut at `limit_bytes` to whole lines.
+
+    Raises `Unavailable` when the agent ruined the repository, `TimedOut` after 50 s.
+    """
     base = workspace.base_commit or ""
+    # Somebody waits for it: what takes longer (gigabytes to compare) is answered with that.
+    git = replace(git, timeout_s=min(git.timeout_s, TIMEOUT_S))
     result = await git.script(_SCRIPT, base, max_output_bytes=limit_bytes + STATISTICS_LIMIT_BYTES)
     if result.exit_code != 0 and not result.truncated:
         raise Unavailable(f"The workspace's repository cannot be read: {explain(result)}", reason="git failed")

@@ -107,11 +107,18 @@ def _alternates(objects: Path) -> list[str]:
 
 
 def _read(path: Path) -> str:
-    """The text of a small regular file; never waits on a FIFO or a device."""
+    """The text of a small regular file; never waits on a FIFO or a device. Raises `OSError` for what is no text."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is no regular file")
-        return os.read(descriptor, SMALL_FILE_BYTES).decode("utf-8", "surrogateescape")
+        content = os.read(descriptor, SMALL_FILE_BYTES)
     finally:
         os.close(descriptor)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise OSError(f"{path} is not UTF-8") from None
+    if "\0" in text:
+        raise OSError(f"{path} holds a NUL")
+    return text

@@ -94,7 +94,8 @@ class WorkspaceService:
         del principal
         workspace = await self.get(request.task_id)
         git = Git(self.runtime(workspace.runtime), workspace.id, self._settings.git_timeout_s)
-        return await workspace_diff(git, workspace, self._settings.diff_limit_bytes)
+        async with self._locks.hold(f"diff:{workspace.id}"):  # a big one costs a processor: never two of the same
+            return await workspace_diff(git, workspace, self._settings.diff_limit_bytes)
 
     async def get(self, task_id: str) -> Workspace:
         workspace = await self._store.get(Workspace, task_id)

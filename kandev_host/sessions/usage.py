@@ -25,6 +25,7 @@ TOKENS = {
 }
 CHUNK_REPORTS_KEPT = 20
 MAGNITUDE = 18
+COUNT_MAX = 10**15
 
 
 def read_tokens(report: Any) -> dict[str, Any]:
@@ -34,8 +35,13 @@ def read_tokens(report: Any) -> dict[str, Any]:
     found = {}
     for field, spellings in TOKENS.items():
         values = (report.get(spelling) for spelling in spellings)
-        found[field] = next((n for n in values if type(n) is int and n >= 0), None)
+        found[field] = next((n for n in values if is_count(n)), None)
     return found if any(value is not None for value in found.values()) else {}
+
+
+def is_count(value: Any) -> bool:
+    """A number of tokens that can be one, and that a store can hold."""
+    return type(value) is int and 0 <= value <= COUNT_MAX
 
 
 class UsageBook:
@@ -130,8 +136,8 @@ class UsageBook:
             return {}
         cost = self._turn_cost()
         return {
-            "context_used": update.used,
-            "context_size": update.size,
+            "context_used": update.used if is_count(update.used) else None,
+            "context_size": update.size if is_count(update.size) else None,
             "cost": None if cost is None else format(cost, "f"),
             "currency": None if cost is None or self._cost is None else self._cost.currency,
         }

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from kandev_host.errors import SettingsError
-from kandev_host.settings import AgentOverride
-from kandev_host.settings.keys import Entry, KeyPath, all_keys, children
+from kandev_host.settings import AgentOverride, RawTables
+from kandev_host.settings.keys import Entry, KeyPath, Text, all_keys, children
 
 PREFIX = "KANDEV_"
 NOT_SETTINGS = {
@@ -64,6 +64,18 @@ def from_environment(environ: Mapping[str, str], agent_names: Iterable[str]) -> 
             if len(path) == 3:
                 notes.append(f"{name} is kept in [{path[0]}.{path[1]}]; [use] {path[0]} alone selects what is used")
     return aliases + entries, notes
+
+
+def chosen(tables: RawTables) -> list[str]:
+    """The provider tables that somebody wrote for kandev-host: not those that hold only what the plan's names brought.
+
+    DOCKER_HOST is set on many machines, for other programs.
+    """
+    return [
+        name
+        for name, table in tables.items()
+        if not table or any(not (isinstance(value, Text) and value.source in ALIASES) for value in table.values())
+    ]
 
 
 def variable(path: KeyPath) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -22,12 +22,12 @@ _HEAD = """\
 """
 _RAW = """\
 # Settings of providers: one table each, [runtime.NAME], [store.NAME], [bus.NAME], [authenticator.NAME] and
-# [telemetry.NAME], named as in [use]. Their keys are those of the plugin: see `kandev-host plugins`.
+# [telemetry.NAME], named as in [use]. `kandev-host plugins` lists what there is; those of installed plugins follow.
 """
 
 
-def example() -> str:
-    """The whole file, every value commented out."""
+def example(providers: Mapping[tuple[str, str], type[Any]] | None = None) -> str:
+    """The whole file, every value commented out. `providers` are the tables of plugins: ("runtime", "bwrap") → type."""
     parts = [_HEAD]
     for name, kind in children(Settings).items():
         if struct_of(kind) is not None:
@@ -35,7 +35,9 @@ def example() -> str:
         elif table_of(kind) is not None:
             title = f"# A table per agent: it changes one that a plugin brings, or adds one. {_summary(AgentOverride)}"
             parts.append("\n".join([*_wrapped(title), "# [agents.NAME]", *_lines(AgentOverride, ())]) + "\n")
-    return "\n".join([*parts, _RAW, _variables()])
+    return "\n".join(
+        [*parts, _RAW, *(_provider(path, table) for path, table in (providers or {}).items()), _variables()]
+    )
 
 
 def toml(value: Any) -> str:
@@ -65,6 +67,17 @@ def _lines(table: type[msgspec.Struct], path: KeyPath) -> Iterator[str]:
         yield from _wrapped(f"# {description(kind)}{choices}" + (f" {variable((*path, key))}" if path else ""))
         default = default_of(table, key)
         yield f"# {key} =" + (f" {toml(default)}" if default is not None else f" ({_shape(inside)}; unset)")
+
+
+def _provider(path: KeyPath, table: type[msgspec.Struct]) -> str:
+    """A provider's table; its header is commented out too, since a table for a runtime is what makes it available."""
+    told = (table.__doc__ or "").partition("\n\n")[2] or _summary(table)
+    lines = [*_wrapped(f"# {' '.join(told.split())}"), f"# [{path[0]}.{path[1]}]"]
+    for key, kind in children(table).items():
+        default = default_of(table, key)
+        known = default is not None and default is not msgspec.NODEFAULT
+        lines.append(f"# {key} = " + (toml(default) if known else f"({_shape(bare(kind))}; unset)"))
+    return "\n".join(lines) + "\n"
 
 
 def _shape(kind: Any) -> str:

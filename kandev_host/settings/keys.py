@@ -41,6 +41,8 @@ class Entry:
 
     def checked(self) -> Any:
         """The value as its key's type. Raises `SettingsError`."""
+        if self.value == {} and len(self.path) == 2 and is_raw(children(Settings).get(self.path[0])):
+            return {}  # a provider's table with nothing in it
         kind = type_at(self.path, self.source)
         if kind is None:
             return Text(self.value, self.source) if self.text else self.value

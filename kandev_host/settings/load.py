@@ -98,11 +98,18 @@ def config_file(config: Path | None, home: Path, environ: Mapping[str, str] = os
     """The settings file: --config, else KANDEV_CONFIG, else config.toml of the data folder if there is one."""
     asked = config or (Path(environ["KANDEV_CONFIG"]) if environ.get("KANDEV_CONFIG") else None)
     if asked is not None:
-        if not asked.is_file():
+        if not _is_file(asked):
             raise SettingsError(f"no settings file {asked}; write one with: kandev-host config init")
         return asked
     usual = home / "config.toml"
-    return usual if usual.is_file() else None
+    return usual if _is_file(usual) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError as error:  # as with the HOME of another user, which sudo -u leaves in place
+        raise SettingsError(f"cannot look at {path}: {error.strerror}; is HOME yours? Else set KANDEV_HOME") from error
 
 
 def decode_table(kind: str, name: str, table: Mapping[str, Any], settings: type[S]) -> S:
@@ -157,8 +164,11 @@ def _flat(table: Mapping[str, Any], known: Mapping[str, Any], path: KeyPath, sou
                 yield from _flat(_a_table((*here, name), entries, source), children(inner), (*here, name), source)
         elif is_raw(kind):
             for name, entries in _a_table(here, value, source).items():
-                for raw, content in _a_table((*here, name), entries, source).items():
-                    yield Entry((*here, name, raw), content, source)
+                named = (*here, name)
+                contents = _a_table(named, entries, source)
+                yield from (Entry((*named, raw), content, source) for raw, content in contents.items())
+                if not contents:
+                    yield Entry(named, {}, source)
         else:
             yield Entry(here, value, source)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from kandev_bwrap.removal import remove_tree
 from kandev_host import errors
 from kandev_sandbox import Uids
 
@@ -43,7 +40,7 @@ class Places:
 
     def __init__(self, folder: Path, uids: Uids | None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._uids = uids
 
     def prepare(self, workspace_id: str) -> Place:
@@ -68,7 +65,7 @@ class Places:
         """Delete the place, whatever the modes of what is in it; never through a link. Nothing if there is none."""
         root = self._root(workspace_id)
         if root.is_dir():
-            shutil.rmtree(root, onerror=_make_removable)
+            remove_tree(root)
         if self._uids is not None:
             self._uids.release(root)
 
@@ -93,7 +90,7 @@ class Places:
     def _root(self, workspace_id: str) -> Path:
         if not _ID.fullmatch(workspace_id):
             raise errors.ValidationFailed("workspace_id", f"{workspace_id!r} is no workspace id")
-        return self._folder / workspace_id
+        return self.folder / workspace_id
 
 
 def _open_folder(parent: int, name: str, uid: int | None) -> int:
@@ -117,15 +114,3 @@ def _write_new(folder: int, name: str, content: bytes, uid: int | None) -> None:
         if uid is not None:
             os.fchown(descriptor, uid, uid)
         file.write(content)
-
-
-def _make_removable(function: Callable[..., Any], path: str, _error: Any) -> None:
-    """A folder without write permission (Go's module cache) gets it, then the removal is tried once more."""
-    parent = os.path.dirname(path)
-    for folder in (parent, path):
-        if stat.S_ISDIR(os.lstat(folder).st_mode):
-            os.chmod(folder, 0o700)
-    if function in {os.open, os.scandir, os.lstat}:
-        shutil.rmtree(path)
-    else:
-        function(path)

@@ -24,6 +24,7 @@ from kandev_sandbox import (
     Owner,
     Policy,
     Program,
+    ProgramNotFound,
     Report,
     SandboxError,
     Uids,
@@ -73,17 +74,23 @@ class BwrapRuntime:
         try:
             program = await anyio.to_thread.run_sync(self._resolve, (command,))
         except SandboxError as error:
-            return Availability(False, error.reason, error.fix)
+            # What is there but cannot be used needs another fix than its installation.
+            return Availability(False, error.reason, error.fix, {"found": not isinstance(error, ProgramNotFound)})
         return Availability(True, details={"path": program.argv[0], "trees": [str(tree) for tree in program.trees]})
 
     async def prepare(self, workspace_id: str) -> None:
         await anyio.to_thread.run_sync(self._places.prepare, workspace_id)
 
     async def remove(self, workspace_id: str) -> None:
-        """Raises `Conflict` while a process runs there: its uid must not be given to another place."""
+        """Raises `Conflict` while a process runs there (its uid must not be given to another place), `Unavailable`."""
         if self._in_use[workspace_id]:
             raise errors.Conflict("Processes still run in this workspace", workspace_id=workspace_id)
-        await anyio.to_thread.run_sync(self._places.remove, workspace_id)
+        try:
+            await anyio.to_thread.run_sync(self._places.remove, workspace_id)
+        except (OSError, SandboxError) as error:
+            raise errors.Unavailable(
+                f"The workspace cannot be deleted: {error}", fix=f"remove {self._places.folder / workspace_id} by hand"
+            ) from error
 
     async def write_home(self, workspace_id: str, path: str, content: bytes) -> None:
         await anyio.to_thread.run_sync(self._places.write_home, workspace_id, path, content)
@@ -150,7 +157,7 @@ class BwrapRuntime:
     def _resolve(self, command: tuple[str, ...]) -> Program:
         if command[0].startswith(_INSIDE):
             return Program(command, (), ())
-        search = os.pathsep.join((*self._settings.path, os.environ.get("PATH", os.defpath)))
+        search = os.pathsep.join((*map(os.path.expanduser, self._settings.path), os.environ.get("PATH", os.defpath)))
         return resolve(command[0], *command[1:], search=search)
 
     def _policy(self, spec: ProcessSpec, place: Place, program: Program) -> Policy:

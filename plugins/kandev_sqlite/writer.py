@@ -17,7 +17,10 @@ Outcome = Sequence[int] | errors.KandevError
 STREAMS_KEPT = 10_000
 
 HEAD = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
-INSERT_EVENT = "INSERT INTO events(seq, id, action, actor, stream, payload, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_EVENTS = "INSERT INTO events(seq, id, action, actor, stream, payload, created_at) VALUES "
+EVENT_VALUES = "(?, ?, ?, ?, ?, ?, ?)"
+# Few different lengths of statements, so that they stay prepared.
+ROWS_AT_ONCE = (256, 32, 4, 1)
 FIND_STREAM = "SELECT n FROM streams WHERE task_id IS ? AND agent_id IS ? AND turn_id IS ? AND board_id IS ?"
 INSERT_STREAM = "INSERT INTO streams(task_id, agent_id, turn_id, board_id) VALUES (?, ?, ?, ?) RETURNING n"
 INSERT_MESSAGE = """
@@ -33,6 +36,7 @@ class _Result(msgspec.Struct):
 
 
 _result = msgspec.json.Decoder(_Result)
+Record = tuple[int, str, str, str, int, str, int]
 StreamKey = tuple[str | None, str | None, str | None, str | None]
 
 
@@ -147,14 +151,25 @@ class Writer:
 
     def _append(self, events: list[Event], head: int) -> None:
         try:
-            self._db.executemany(INSERT_EVENT, [self._record(item, head + i) for i, item in enumerate(events, 1)])
+            self._insert([self._record(item, head + i) for i, item in enumerate(events, 1)])
         except (UnicodeError, OverflowError, TypeError, ValueError, apsw.TooBigError) as error:
             raise Refused(errors.ValidationFailed("payload", f"This event cannot be stored: {error}")) from error
         for item in events:
             if item.action == "acp.result" and item.task_id is not None:
                 self._remember(item)
 
-    def _record(self, item: Event, seq: int) -> tuple[int, str, str, str, int, str, int]:
+    def _insert(self, records: Sequence[Record]) -> None:
+        """Many rows in each statement: every step of SQLite lets go of the interpreter lock, and while the event loop
+        is busy it takes up to 5 ms to get it back. Row by row, a flooding agent would starve its own journal.
+        """
+        start = 0
+        for size in ROWS_AT_ONCE:
+            sql = INSERT_EVENTS + ", ".join([EVENT_VALUES] * size)
+            while len(records) - start >= size:
+                self._db.execute(sql, [value for record in records[start : start + size] for value in record])
+                start += size
+
+    def _record(self, item: Event, seq: int) -> Record:
         key = (item.task_id, item.agent_id, item.turn_id, item.board_id)
         stream = self._streams.get(key)
         if stream is None:

@@ -61,7 +61,7 @@ class HostRuntime:
     async def remove(self, workspace_id: str) -> None:
         root = self._root(workspace_id)
         if root.is_dir():
-            await anyio.to_thread.run_sync(shutil.rmtree, root)
+            await anyio.to_thread.run_sync(_remove, root)
 
     async def write_home(self, workspace_id: str, path: str, content: bytes) -> None:
         home = self._root(workspace_id) / "home"
@@ -147,3 +147,13 @@ class HostRuntime:
             "TERM": "dumb",
             **spec.env,
         }
+
+
+def _remove(root: Path) -> None:
+    """Also what its owner may not write to (Go's module cache): a folder must be writable to be emptied."""
+    for folder, names, _ in os.walk(root):
+        for name in names:
+            inner = os.path.join(folder, name)
+            if not os.path.islink(inner):
+                os.chmod(inner, 0o700)
+    shutil.rmtree(root)

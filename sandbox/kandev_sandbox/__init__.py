@@ -13,6 +13,7 @@ from kandev_sandbox.errors import (
     JailUnavailable,
     PolicyError,
     ProgramMissing,
+    ProgramNotFound,
     ProgramRefused,
     SandboxError,
     SharedFile,
@@ -28,8 +29,8 @@ from kandev_sandbox.records import Jailed, Owner, end, jails, leftovers, sweep
 from kandev_sandbox.uids import Uids, give
 
 __all__ = [
-    "HOME", "WORKSPACE", "Bind", "Bwrap", "Finding", "ForwardFailed", "Jail", "JailUnavailable", "Jailed", "Limits",
-    "Owner", "Policy", "PolicyError", "Program", "ProgramMissing", "ProgramRefused", "Report", "SandboxError",
-    "SharedFile", "SpawnFailed", "StagingFailed", "Streams", "Uids", "UidsExhausted", "end", "examine", "give",
-    "inspect", "jails", "leftovers", "open_jail", "resolve", "sweep",
+    "HOME", "WORKSPACE", "Bind", "Bwrap", "Finding", "ForwardFailed", "Jail", "JailUnavailable", "Jailed",
+    "Limits", "Owner", "Policy", "PolicyError", "Program", "ProgramMissing", "ProgramNotFound",
+    "ProgramRefused", "Report", "SandboxError", "SharedFile", "SpawnFailed", "StagingFailed", "Streams", "Uids",
+    "UidsExhausted", "end", "examine", "give", "inspect", "jails", "leftovers", "open_jail", "resolve", "sweep",
 ]  # fmt: skip

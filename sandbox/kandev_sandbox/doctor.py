@@ -102,6 +102,9 @@ async def examine(paths: Sequence[Path] | None = None) -> Report:
             await probe(bwrap)
         except SandboxError as error:
             reason, fix = causes.explain(error, path, causes.Kernel.read())
+            if paths is None and os.environ.get(VARIABLE):
+                # The others may well work: they were not tried.
+                fix = f"unset {VARIABLE}, or name another in it" + (f"; or: {fix}" if fix else "")
             findings.append(Finding(path, False, version, reason, fix))
             continue
         findings.append(Finding(path, True, version))

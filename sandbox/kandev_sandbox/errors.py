@@ -29,7 +29,11 @@ class StagingFailed(SandboxError):
 
 
 class ProgramMissing(SandboxError):
-    """No such program for this user."""
+    """No such program for this user, or a part of it is gone."""
+
+
+class ProgramNotFound(ProgramMissing):
+    """The command itself is nowhere: who knows what it is also knows better how to install it."""
 
 
 class ProgramRefused(SandboxError):

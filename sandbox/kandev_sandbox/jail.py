@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from kandev_sandbox import forward, guardian, launch, limits, records
+from kandev_sandbox import forward, guardian, launch, limits, mountpoints, records
 from kandev_sandbox.bwrap import Bwrap
 from kandev_sandbox.errors import SpawnFailed
 from kandev_sandbox.launch import Started, Streams
@@ -133,6 +133,7 @@ async def open_jail(
     jail_id = records.new_id()
     async with AsyncExitStack() as stack:
         with _deadline():
+            await anyio.to_thread.run_sync(mountpoints.make, policy)
             stage = await launch.stage(policy, bwrap)
             started = launch.start(
                 policy,

@@ -59,8 +59,9 @@ def command_prefix(limits: dict[int, int]) -> list[str]:
     return [tool("prlimit"), *(f"--{names[kind]}={value}:{value}" for kind, value in limits.items()), "--"]
 
 
+@cache
 def tool(name: str) -> str:
-    """The path of a tool of util-linux. Raises `JailUnavailable`."""
+    """The path of a tool of util-linux, looked for until it is found. Raises `JailUnavailable`."""
     path = shutil.which(name, path=TOOLS)
     if path is None:
         raise JailUnavailable(f"{name} is not installed; as root the jail needs it.", "apt-get install util-linux")

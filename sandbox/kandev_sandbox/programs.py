@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kandev_sandbox import elf, trees
-from kandev_sandbox.errors import ProgramMissing, ProgramRefused
+from kandev_sandbox.errors import ProgramMissing, ProgramNotFound, ProgramRefused
 from kandev_sandbox.policy import SYSTEM_PATH, Bind
 
 _MAX_LINKS = 40
@@ -65,11 +65,11 @@ def _find(command: str, search: str) -> Path:
     if os.sep in command:
         path = Path(os.path.abspath(os.path.expanduser(command)))
         if not path.is_file() or not os.access(path, os.X_OK):
-            raise ProgramMissing(f"{command} is no executable file.", "install it, or name its path")
+            raise ProgramNotFound(f"{command} is no executable file.", "install it, or name its path")
     else:
         found = shutil.which(command, path=search)
         if found is None:
-            raise ProgramMissing(f"{command} is not on the PATH.", f"install {command}, or name its path")
+            raise ProgramNotFound(f"{command} is not on the PATH.", f"install {command}, or name its path")
         path = Path(os.path.abspath(found))
     return _through_pyenv(path, search)
 
@@ -187,8 +187,10 @@ def _shebang(path: Path, needs: _Needs) -> None:
 
 
 def _interpreter(name: str, script: Path, needs: _Needs) -> None:
+    # As inside: what lies beside the program (the node of its nvm prefix) comes before the user's PATH.
+    search = os.pathsep.join((*needs.entries, needs.search))
     try:
-        found = _visit(_find(name, needs.search), needs)
+        found = _visit(_find(name, search), needs)
     except ProgramMissing as error:
         raise ProgramMissing(f"{script} needs {name}: {error.reason}", error.fix) from error
     if os.sep not in name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import time
@@ -21,6 +22,7 @@ from kandev_sandbox.processes import Identity, identify, signal_process
 
 VARIABLE = "KANDEV_JAIL"
 _SWEEP_S = 3.0
+_MARK = re.compile(rb"([0-9]{1,10})-([0-9]{1,20})/([0-9a-f]{1,64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,11 @@ def _marked(owner_name: str) -> dict[str, Jailed]:
         who = identify(int(entry.name))
         if mark is None or who is None or not who.alive():
             continue
-        _, host, jail_id = mark.decode(errors="replace").rsplit("/", 2)
-        pid, _, started = host.partition("-")
-        if not (pid.isdigit() and started.isdigit()):
-            continue
+        read = _MARK.fullmatch(mark, len(prefix))
+        if read is None:
+            continue  # a program inside a jail may set the variable to anything
+        pid, started, jail_id = int(read[1]), int(read[2]), read[3].decode()
         known = found.get(jail_id)
-        alive = Identity(int(pid), int(started)).alive()
+        alive = Identity(pid, started).alive()
         found[jail_id] = Jailed(jail_id, alive, (*(known.processes if known else ()), who))
     return found

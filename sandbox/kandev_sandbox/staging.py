@@ -96,6 +96,8 @@ def _build(sources: list[Source], reader: int) -> Stage:
 def _show(source: Source, descriptor: int, target: str, reader: int) -> None:
     found = os.fstat(descriptor)
     if stat.S_ISDIR(found.st_mode):
+        if source.read_only and not _readable(found, reader):
+            raise StagingFailed(f"The jail's uid cannot enter {source.path}.", f"chmod -R go+rX {source.path}")
         os.mkdir(target, 0o700)
     elif stat.S_ISREG(found.st_mode) and source.read_only and not _readable(found, reader):
         _snapshot(descriptor, target, found.st_size, reader)
@@ -106,7 +108,10 @@ def _show(source: Source, descriptor: int, target: str, reader: int) -> None:
 
 
 def _readable(found: os.stat_result, reader: int) -> bool:
+    """By the mode alone; a folder must let it enter."""
     wanted = stat.S_IRUSR if found.st_uid == reader else stat.S_IRGRP if found.st_gid == reader else stat.S_IROTH
+    if stat.S_ISDIR(found.st_mode):
+        wanted >>= 2
     return bool(found.st_mode & wanted)
 
 

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ class HostProcess:
     env: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     url: str = ""
+    recovered: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
@@ -39,7 +41,8 @@ class HostProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.home.parent / "host.log").read_text()
-        self.url = json.loads(line)["url"]
+        ready = json.loads(line)
+        self.url, self.recovered = ready["url"], ready["recovered"]
 
     @property
     def token(self) -> str:
@@ -94,3 +97,30 @@ def repository(tmp_path: Path) -> Path:
     (folder / "hello.py").write_text("print('hello, world')\n")
     git("commit", "-qam", "second")
     return folder
+
+
+MakeHost = Callable[..., HostProcess]
+
+
+@pytest.fixture(scope="module")
+def make_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeHost]:
+    """Start a host with these settings (TOML) and this environment; stopped at the module's end."""
+    hosts: list[HostProcess] = []
+
+    def make(config: str = "", **env: str) -> HostProcess:
+        folder = tmp_path_factory.mktemp("host")
+        (folder / "settings.toml").write_text(config)
+        host = HostProcess(folder / "data", {"KANDEV_CONFIG": str(folder / "settings.toml"), **env})
+        hosts.append(host)
+        host.start()
+        return host
+
+    yield make
+    for host in hosts:
+        host.stop()
+
+
+@pytest.fixture(scope="module")
+def one_host(make_host: MakeHost, request: pytest.FixtureRequest) -> HostProcess:
+    """One host for all tests of a module; its environment is the module's `HOST_ENV`, if it has one."""
+    return make_host(**getattr(request.module, "HOST_ENV", {}))

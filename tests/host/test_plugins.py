@@ -230,4 +230,4 @@ def without_core_actions(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_policies_are_called_with_what_they_ask_for(site: Site) -> None:
     site.install("kandev_ext_a", "@hookimpl\ndef kandev_turn_policy(task):\n    return task\n")
     [(plugin, policy)] = site.load().per_request("kandev_turn_policy")
-    assert (plugin, policy(turn=1, task=2)) == ("kandev_ext_a", 2)
+    assert (plugin, policy(1, 2)) == ("kandev_ext_a", 2)

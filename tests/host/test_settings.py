@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from kandev_host.errors import SettingsError
+from kandev_host.plugins import provider_settings
 from kandev_host.settings import AgentOverride, Settings, Table
+from kandev_host.settings.environment import chosen
 from kandev_host.settings.example import default_of, description, example
 from kandev_host.settings.keys import all_keys, children
 from kandev_host.settings.load import Loaded, decode_table, load, prepare_data_dir
@@ -191,6 +195,22 @@ def test_a_settings_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
         load(config=tmp_path / "none.toml", environ={"KANDEV_HOME": str(tmp_path)})
 
 
+def test_the_home_of_another_user_is_named_with_the_way_out(tmp_path: Path) -> None:
+    closed = tmp_path / "root"
+    closed.mkdir(mode=0o000)
+    (uid, gid) = (os.geteuid(), os.getegid())
+    if uid == 0:
+        os.chown(tmp_path, 64_242, 64_242)
+        os.seteuid(64_242)
+    try:
+        with pytest.raises(SettingsError, match="is HOME yours"):
+            load(environ={"KANDEV_HOME": str(closed / ".kandev")})
+    finally:
+        os.seteuid(uid)
+        os.chown(tmp_path, uid, gid)
+        closed.chmod(0o700)
+
+
 def test_a_settings_file_that_anyone_may_write_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("")
@@ -218,7 +238,8 @@ def test_a_file_in_place_of_the_data_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_example_file_is_what_the_types_say() -> None:
-    assert (ROOT / "config" / "example.toml").read_text() == example(), (
+    bundled = [point for point in entry_points(group="kandev") if point.dist and point.dist.name == "kandev-host"]
+    assert (ROOT / "config" / "example.toml").read_text() == example(provider_settings(bundled)), (
         "run: kandev-host config init --stdout > config/example.toml"
     )
 
@@ -245,3 +266,15 @@ def test_every_time_and_size_says_its_unit() -> None:
     ]
     suffixes = ("_s", "_per_s", "_bytes", "_limit", "_messages", "_lines")
     assert [name for name in numbers if not name.endswith(suffixes)] == []
+
+
+def test_an_empty_table_of_a_runtime_counts_as_chosen(load_with: Load) -> None:
+    settings = load_with("[runtime.docker]").settings
+    assert settings.runtime == {"docker": {}}
+    assert chosen(settings.runtime) == ["docker"]
+
+
+def test_a_table_made_by_a_name_of_the_plan_alone_is_not_chosen(load_with: Load) -> None:
+    assert chosen(load_with(DOCKER_HOST="x").settings.runtime) == []
+    assert chosen(load_with('[runtime.docker]\napi_version = "1.43"', DOCKER_HOST="x").settings.runtime) == ["docker"]
+    assert chosen(load_with(KANDEV_RUNTIME__DOCKER__HOST="x").settings.runtime) == ["docker"]

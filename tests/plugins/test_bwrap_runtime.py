@@ -49,6 +49,25 @@ async def test_locate_names_the_fix_for_a_missing_command(runtime: Any) -> None:
     assert (found.ok, found.fix) == (False, "install no-such-agent, or name its path")
 
 
+async def test_the_searched_folders_may_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "some-agent").write_text("#!/bin/sh\n")
+    (tmp_path / "tools" / "some-agent").chmod(0o755)
+    environment = Environment(str(tmp_path / "data"), "0")
+    async with open_bwrap(BwrapSettings(path=("~/tools",)), environment) as made:
+        assert (await made.locate("some-agent")).details["path"] == str(tmp_path / "tools" / "some-agent")
+
+
+async def test_what_is_there_but_cannot_be_used_is_told_from_what_is_missing(bwrap: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken-agent"
+    broken.write_text("#!/usr/bin/env no-such-interpreter\n")
+    broken.chmod(0o755)
+    assert (await bwrap.locate("no-such-agent")).details == {"found": False}
+    found = await bwrap.locate(str(broken))
+    assert (found.details, found.fix) == ({"found": True}, "install no-such-interpreter, or name its path")
+
+
 async def test_run_answers_exit_code_and_both_outputs(runtime: Any) -> None:
     result = await runtime.run(sh("cat; echo err >&2; exit 3"), stdin=b"in")
     assert (result.exit_code, result.stdout, result.stderr) == (3, b"in", b"err\n")

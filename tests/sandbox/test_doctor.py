@@ -29,6 +29,7 @@ async def test_a_named_bwrap_that_fails_has_no_substitute(monkeypatch: pytest.Mo
     report = await examine()
     with pytest.raises(JailUnavailable, match="/nowhere/bwrap") as caught:
         report.chosen()
+    assert str(caught.value.fix).startswith("unset KANDEV_BWRAP")
     assert "apt-get install bubblewrap" in str(caught.value.fix)
 
 

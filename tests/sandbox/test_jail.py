@@ -10,7 +10,18 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kandev_sandbox import Bind, Limits, Owner, PolicyError, SandboxError, SpawnFailed, Streams, jails, open_jail
+from kandev_sandbox import (
+    Bind,
+    Limits,
+    Owner,
+    PolicyError,
+    SandboxError,
+    SpawnFailed,
+    StagingFailed,
+    Streams,
+    jails,
+    open_jail,
+)
 
 pytestmark = pytest.mark.anyio
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the drop to a workspace's uid")
@@ -125,6 +136,16 @@ async def test_what_it_writes_belongs_to_the_workspaces_uid(sandbox: Any) -> Non
         (sandbox.policy.workspace, sandbox.policy.home, sandbox.policy.tmp), "xyz", strict=True
     )}  # fmt: skip
     assert owners == {sandbox.policy.uid}
+
+
+@as_root
+async def test_a_tree_that_the_jails_uid_cannot_enter_is_named_with_the_fix(sandbox: Any, tmp_path: Path) -> None:
+    """As a virtual environment that root made with umask 077."""
+    shut = tmp_path / "venv"
+    shut.mkdir(mode=0o700)
+    with pytest.raises(StagingFailed, match="cannot enter") as caught:
+        await sandbox.sh("true", binds=(Bind(shut),))
+    assert caught.value.fix == f"chmod -R go+rX {shut}"
 
 
 @as_root

@@ -130,6 +130,20 @@ async def test_a_global_bin_of_nvm_comes_with_its_own_node(sandbox: Any, home: P
 
 
 @pytest.mark.anyio
+@needs_node
+async def test_a_global_bin_named_by_its_path_finds_the_node_beside_it(sandbox: Any, home: Path) -> None:
+    """As for a host that was started without nvm's lines of the shell."""
+    prefix = home / ".nvm/versions/node/v20"
+    (prefix / "bin").mkdir(parents=True)
+    shutil.copy(str(NODE), prefix / "bin" / "node")
+    (prefix / "include/node").mkdir(parents=True)
+    script(prefix / "lib/node_modules/pkg/cli.js", "#!/usr/bin/env node\nconsole.log(process.execPath)\n")
+    (prefix / "bin/tool").symlink_to("../lib/node_modules/pkg/cli.js")
+    program = resolve(str(prefix / "bin/tool"), search="/nowhere")
+    assert (await start(sandbox, program)).out.strip() == str(prefix / "bin/node")
+
+
+@pytest.mark.anyio
 async def test_a_lone_binary_is_bound_alone(sandbox: Any, home: Path) -> None:
     (home / ".local/share/agent").mkdir(parents=True)
     shutil.copy("/usr/bin/true", home / ".local/share/agent/1.0.3")

@@ -72,12 +72,12 @@ class Asker:
     async def _line(self, question: str) -> str | None:
         from rich.text import Text
 
-        self._console.print(Text(question, style="bold"), end="")
-        # No thread: a thread blocked in a read could be neither cancelled nor joined.
         descriptor = sys.stdin.fileno()
         # What was typed before the question was seen must not answer it.
         with contextlib.suppress(termios.error):
             termios.tcflush(descriptor, termios.TCIFLUSH)
+        self._console.print(Text(question, style="bold"), end="")
+        # No thread: a thread blocked in a read could be neither cancelled nor joined.
         await anyio.wait_readable(descriptor)
         read = os.read(descriptor, 4096)
         return read.decode("utf-8", "replace") if read else None

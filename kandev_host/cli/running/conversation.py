@@ -52,10 +52,11 @@ class Conversation:
     async def run(self) -> Outcome:
         """Follow the task to its end, or to the time limit, or until Ctrl-C."""
         task = await self._create()
+        self._outcome.task_id = task["id"]
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen_for_signals, tasks)
             reply = await self._client.call("orchestrator.start", self._start_payload(task))
-            self._outcome.task_id, self._outcome.agent_id = task["id"], reply["agent"]["id"]
+            self._outcome.agent_id = reply["agent"]["id"]
             self._view.started(reply["task"], reply["agent"], self._url)
             with anyio.move_on_after(self._order.timeout_s) as limit:
                 await self._follow(tasks)
@@ -64,6 +65,9 @@ class Conversation:
                 await self._stop(f"not done after {self._order.timeout_s:g} s")
                 self._outcome.result, self._outcome.reason = "failed", f"not done after {self._order.timeout_s:g} s"
             tasks.cancel_scope.cancel()
+        if self._outcome.agent_id is None:
+            # Interrupted while the host was starting it: the answer never came, the agent may.
+            await self._stop("cancelled at the terminal")
         await self._gather()
         return self._outcome
 
@@ -116,9 +120,12 @@ class Conversation:
         task = (await self._client.call("task.get", {"task_id": self._outcome.task_id}))["task"]
         agent = (await self._client.call("agent.status", {"agent_id": self._outcome.agent_id}))["agent"]
         result = result_of(task["state"])
-        if result is None or agent["status"] in LIVE:
+        if result == "blocked" and agent["activity"] == "idle":
+            # It waits for a person, and this one has gone: what it said and did is kept.
+            await self._end_agent()
+        elif result is None or agent["status"] in LIVE:
             return False
-        self._outcome.result = "cancelled" if self._interrupts else result
+        self._outcome.result = "cancelled" if self._interrupts and result != "completed" else result
         self._outcome.reason = task.get("state_reason") or agent.get("error_message")
         return True
 
@@ -178,23 +185,38 @@ class Conversation:
                 else:
                     self._view.note("Stopping the agent.")
                     tasks.start_soon(self._quietly, lambda: self._stop("stopped at the terminal"))
+                    if self._interrupts > 1:
+                        tasks.start_soon(self._quietly, lambda: self._end_agent(force=True))
 
     async def _quietly(self, step: Callable[[], Any]) -> None:
         try:
             await step()
         except ClientError as error:
-            # The turn may have ended in the meantime, by itself: then there is nothing to cancel.
             self._view.note(f"{error.message}")
 
     async def _cancel(self) -> None:
         for scope in tuple(self._asking.values()):
             scope.cancel()
-        await self._client.call("agent.cancel", {"agent_id": self._outcome.agent_id})
+        try:
+            await self._client.call("agent.cancel", {"agent_id": self._outcome.agent_id})
+        except ClientError as error:
+            if error.code != "CONFLICT":
+                raise
+            # It has not begun, or has just ended: there is no turn to cancel, and nothing to wait for.
+            await self._stop("cancelled at the terminal")
 
     async def _stop(self, reason: str) -> None:
         with anyio.move_on_after(STOP_TIMEOUT_S, shield=True):
             try:
                 await self._client.call("orchestrator.stop", {"task_id": self._outcome.task_id, "reason": reason})
+            except ClientError as error:
+                if error.code != "CONFLICT":
+                    raise
+
+    async def _end_agent(self, *, force: bool = False) -> None:
+        with anyio.move_on_after(STOP_TIMEOUT_S, shield=True):
+            try:
+                await self._client.call("agent.stop", {"agent_id": self._outcome.agent_id, "force": force})
             except ClientError as error:
                 if error.code != "CONFLICT":
                     raise

@@ -127,7 +127,9 @@ class TerminalView:
 
     def _line(self, text: str, style: str = "") -> None:
         self._break()
-        self._print(printable(text) + "\n", style)
+        # What has several lines (an agent's last words, a script) goes on behind a bar: it cannot pass for ours.
+        shown = printable(text.rstrip(), lines=True).replace("\n", "\n    | ")
+        self._print(shown + "\n", style)
 
     def _break(self) -> None:
         if not self._at_line_start:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 if not __package__:
     # Started as a folder: sys.path[0] is the folder itself, and its modules are a package only seen from above.
     sys.path[0] = str(Path(__file__).parent.parent)
-    __package__ = "demo"
 
-from .agent import main
+main = import_module(f"{__package__ or 'demo'}.agent").main
 
 if __name__ == "__main__":
     main()

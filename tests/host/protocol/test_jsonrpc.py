@@ -77,11 +77,17 @@ def test_params_come_back_as_they_were(params: Any) -> None:
         b'{"jsonrpc":"2.0","method":"x","params":"\xff"}',
         b'{"jsonrpc":"2.0","method":"x","id":1.5}',
         b'{"jsonrpc":"2.0","method":"x","params":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"jsonrpc":"2.0","method":"x","params":' + b"[" * 512 + b"]" * 512 + b"}",
     ],
 )
 def test_what_is_no_message_is_a_bad_line(line: bytes) -> None:
     with pytest.raises(jsonrpc.BadLine):
         jsonrpc.decode(line)
+
+
+def test_many_brackets_are_not_deep() -> None:
+    line = b'{"jsonrpc":"2.0","method":"x","params":["[[[", ' + b"[]," * 2000 + b'"]]]"]}'
+    assert jsonrpc.decode(line).method == "x"
 
 
 @pytest.mark.parametrize("id", [0, 7, "a", None])

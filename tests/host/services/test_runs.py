@@ -126,6 +126,16 @@ async def test_types_say_why_one_cannot_be_started_and_what_to_do(desk: Desk) ->
     assert "disabled" in (found["off"].reason or "")
 
 
+async def test_a_broken_installation_is_not_told_to_install(open_house: Any, tmp_path: Path) -> None:
+    script = tmp_path / "agent"
+    script.write_text("#!/usr/bin/env no-such-interpreter\n")
+    script.chmod(0o755)
+    broken = AgentType(name="broken", command=(str(script),), install_hint="npm i broken")
+    async with open_house(tmp_path / "data", [broken], Settings()) as house:
+        types = (await house.agents.types(house.me, AgentTypes())).agent_types
+    assert types[0].availability.fix == "install no-such-interpreter, or name its path"
+
+
 @pytest.mark.parametrize("name", ["missing", "keyed", "online", "off"])
 async def test_an_agent_that_cannot_be_started_leaves_the_task_alone(desk: Desk, name: str) -> None:
     task = await desk.task()

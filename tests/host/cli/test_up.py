@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import anyio
+import pytest
+
+from kandev_host.client import ClientError, connect
+
+
+@contextmanager
+def up(tmp_path: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json", *more],
+        env={**os.environ, "KANDEV_HOME": str(tmp_path / "data")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, json.loads(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def test_it_serves_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
+    with up(tmp_path) as (process, ready):
+        with urlopen(f"{ready['url']}/health", timeout=10) as answer:
+            assert json.load(answer) == {"status": "ok"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert not (tmp_path / "data/host.json").exists()
+
+
+def test_the_data_folder_and_the_token_are_the_users_alone(tmp_path: Path) -> None:
+    with up(tmp_path) as (_, ready):
+        token = Path(ready["token_path"])
+        assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+        assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_hosts_never_share_a_data_folder(tmp_path: Path, kandev: Any) -> None:
+    with up(tmp_path) as (process, _):
+        done = kandev("up", "--port", "0")
+    assert done.status == 1
+    assert f"pid {process.pid}" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_port_in_use_is_one_line(kandev: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = kandev("up", "--port", str(taken.getsockname()[1]))
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+    assert "--port" in done.err
+
+
+def test_another_address_than_loopback_is_refused(kandev: Any) -> None:
+    done = kandev("up", "--host", "0.0.0.0", "--port", "0", "--allow-remote")
+    assert done.status != 0
+    assert "loopback" in done.err
+
+
+def test_a_data_folder_open_to_others_is_refused_with_the_fix(kandev: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    done = kandev("up", "--port", "0")
+    assert done.status == 1
+    assert "chmod 700" in done.err
+
+
+def test_a_running_host_is_used_by_the_other_commands(tmp_path: Path, kandev: Any) -> None:
+    with up(tmp_path):
+        done = kandev("agents", "--json")
+    assert {"name": "demo"}.items() <= next(k for k in done.json["agent_types"] if k["name"] == "demo").items()
+
+
+def test_the_address_is_checked_wherever_it_comes_from(kandev: Any) -> None:
+    done = kandev("up", "--port", "0", SERVER_HOST="0.0.0.0")
+    assert done.status == 1
+    assert "0.0.0.0 is not a loopback address" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_variables_of_other_programs_select_nothing(
+    tmp_path: Path, kandev: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
+    assert kandev("config", "check").status == 0
+    with up(tmp_path):
+        done = kandev("doctor", "--json")
+    assert [check["name"] for check in done.json["checks"] if check["name"].startswith("runtime")] == ["runtime bwrap"]
+
+
+def test_a_host_that_was_killed_is_taken_for_what_it_is(tmp_path: Path, kandev: Any) -> None:
+    with up(tmp_path) as (process, dead):
+        process.kill()
+        process.wait(10)
+    assert (tmp_path / "data/host.json").exists()
+    with up(tmp_path) as (_, alive):
+        assert alive["url"] != dead["url"]
+        assert kandev("agents").status == 0
+
+
+def test_a_rotated_token_shuts_out_the_old_one_at_once(tmp_path: Path, kandev: Any) -> None:
+    async def follow(url: str, old: str) -> None:
+        async with connect(url, old) as client:
+            await client.call("health.check")
+            done = await anyio.to_thread.run_sync(lambda: kandev("token", "--rotate"))
+            assert done.status == 0, done.err
+            with anyio.fail_after(5), pytest.raises(ClientError) as ended:
+                async for _ in client.notifications():
+                    pass
+            assert ended.value.details["close_code"] == 4401
+        with pytest.raises(ClientError, match="UNAUTHORIZED"):
+            async with connect(url, old):
+                pass
+
+    with up(tmp_path) as (_, ready):
+        anyio.run(follow, ready["url"], Path(ready["token_path"]).read_text().strip())
+        assert kandev("agents").status == 0
+
+
+STUBBORN = "#!/bin/sh\ntrap '' TERM INT HUP\necho up >&2\nwhile :; do sleep 1; done\n"
+
+
+@contextmanager
+def with_a_stubborn_agent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A host whose one agent neither speaks nor minds a SIGTERM; with the marker to look for among processes."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / f"stubborn-{tmp_path.name}"
+    program.write_text(STUBBORN)
+    program.chmod(0o755)
+    config = tmp_path / "config.toml"
+    config.write_text(f'[agents.stubborn]\ncommand = ["{program}"]\n')
+
+    async def launch(url: str, token: str) -> None:
+        async with connect(url, token) as client:
+            board = (await client.call("board.create", {"name": "b"}))["board"]
+            asked = {"board_id": board["id"], "title": "t", "description": "d", "agent_type": "stubborn"}
+            task = (await client.call("task.create", asked))["task"]
+            await client.subscribe("*", after_seq=0)
+            agent = (await client.call("agent.launch", {"task_id": task["id"]}))["agent"]
+            with anyio.fail_after(20):
+                while not (await client.call("agent.logs", {"agent_id": agent["id"]}))["logs"]:
+                    await anyio.sleep(0.05)
+
+    with up(tmp_path, "--config", str(config)) as (process, ready):
+        anyio.run(launch, ready["url"], Path(ready["token_path"]).read_text().strip())
+        yield process, program.name
+
+
+def survivors(marker: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if marker.encode() in command:
+            found.append(folder.name)
+    return found
+
+
+def test_an_agent_that_ignores_sigterm_holds_the_host_no_longer_than_10_s(tmp_path: Path) -> None:
+    with with_a_stubborn_agent(tmp_path) as (process, marker):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert survivors(marker) == []
+
+
+def test_a_second_signal_ends_the_host_within_2_s_and_its_agents_with_it(tmp_path: Path) -> None:
+    with with_a_stubborn_agent(tmp_path) as (process, marker):
+        first = time.monotonic()
+        while process.poll() is None and time.monotonic() - first < 2:
+            process.send_signal(signal.SIGTERM)  # again, as two that come at once are one
+            time.sleep(0.05)
+        assert process.poll() == 1
+        while survivors(marker) and time.monotonic() - first < 5:
+            time.sleep(0.02)
+        assert survivors(marker) == []
