@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from kandev_host.errors import ValidationFailed
+from kandev_host.errors import Unavailable, ValidationFailed
 from kandev_host.interfaces import Mount, Network, Runtime
 from kandev_host.models import Task, Workspace
 from kandev_host.services.git import SOURCE, Git, GitFailed, alternate_target, upload_pack
@@ -108,7 +108,7 @@ async def _clone(git: Git, task: Task, source: Source) -> Base:
         options.append(f"--upload-pack={upload_pack(len(source.local.alternates))}")
     try:
         await cloning.text("clone", *options, "--", address, ".")
-    except GitFailed:
+    except (GitFailed, Unavailable):
         await _check_readable(cloning, source)
         raise
     head = source.local.head if source.local is not None else None
@@ -123,14 +123,21 @@ async def _check_readable(cloning: Git, source: Source) -> None:
     """Raise `ValidationFailed` when git failed for want of permission: as root, the jail runs as another user."""
     if source.local is None:
         return
-    readable = await cloning.script('test -r "$1/HEAD" && test -x "$1/objects"', SOURCE, max_output_bytes=1000)
+    try:
+        readable = await cloning.script('test -r "$1/HEAD" && test -x "$1/objects"', SOURCE, max_output_bytes=1000)
+    except Unavailable as error:  # its folder cannot even be shown to the jail
+        raise _not_readable(source.local) from error
     if readable.exit_code != 0:
-        folder = source.local.git_dir
-        raise ValidationFailed(
-            FIELD,
-            f"The jail's user may not read {folder}: run kandev-host as the owner of the repository, "
-            f"or allow it with chmod -R o+rX {folder}",
-        )
+        raise _not_readable(source.local)
+
+
+def _not_readable(source: LocalRepository) -> ValidationFailed:
+    folder = source.git_dir
+    return ValidationFailed(
+        FIELD,
+        f"The jail's user may not read {folder}: run kandev-host as the owner of the repository, "
+        f"or allow it with chmod -R o+rX {folder}",
+    )
 
 
 def _local(git: Git, source: LocalRepository) -> Git:
