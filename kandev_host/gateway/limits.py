@@ -10,7 +10,7 @@ from kandev_host.errors import Busy
 class RateLimit:
     """`rate_per_s` in the long run, `burst` at once (a leaky bucket kept as one time stamp: GCRA).
 
-    aiolimiter answers neither "now or not" in one step nor how long to wait, and costs two calls a message.
+    The libraries answer neither "now or not" in one step nor how long to wait, and cost two calls a message.
     """
 
     __slots__ = ("_burst_s", "_full_at", "_interval_s")

@@ -36,7 +36,7 @@ class InfoService:
         self._plugins = plugins
         self._limits = limits
 
-    async def health(self, principal: Principal, request: HealthCheck) -> HealthReply:
+    def health(self, principal: Principal, request: HealthCheck) -> HealthReply:
         del principal, request
         return HealthReply(status="ok", version=__version__, mode=MODE)
 

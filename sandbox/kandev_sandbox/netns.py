@@ -12,6 +12,7 @@ from pathlib import Path
 from kandev_sandbox import libc
 
 BACKLOG = 128
+_IP_FREEBIND = 15  # ip(7): bwrap tells of its child before the child has brought the loopback device up
 _HELPER_TIMEOUT_S = 10.0
 
 
@@ -28,6 +29,7 @@ def bind(port: int) -> socket.socket:
     """A listening socket in the calling thread's network namespace."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen(BACKLOG)
         listener.setblocking(False)

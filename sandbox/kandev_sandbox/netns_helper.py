@@ -15,6 +15,7 @@ import sys
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWNET = 0x4000_0000
 NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns a namespace
+IP_FREEBIND = 15  # ip(7): the loopback device may not be up yet
 
 
 def enter(descriptor: int, kind: int) -> None:
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
     listeners = []
     for port in ports:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen(128)
         listeners.append(listener)
