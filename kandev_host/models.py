@@ -19,6 +19,18 @@ TurnState = Literal["queued", "running", "ended", "failed", "cancelled"]
 PermissionState = Literal["pending", "allowed", "rejected", "cancelled"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 UsageSource = Literal["agent", "gateway"]
+QueueState = Literal["waiting", "running"]
+
+# Why a run failed; what is worth another attempt is decided in `services.orchestration.retry`.
+Failure = Literal[
+    "crash",  # the agent's process ended by itself, or broke the protocol
+    "unavailable",  # the runtime, the workspace or the model service could not be used just now
+    "rate_limit",  # the model service said: later
+    "stalled",  # silent for too long
+    "host_died",  # the host was killed while it ran
+    "config",  # the agent, its log-in, its model or the repository is set up wrongly
+    "turn",  # the agent said that its turn failed, and nothing says that another attempt would do better
+]
 
 LOCAL_USER_ID = "00000000-0000-7000-8000-000000000001"
 LIVE_STATUSES: tuple[AgentStatus, ...] = ("PENDING", "STARTING", "RUNNING")
@@ -114,6 +126,8 @@ class TaskEvent(Row, frozen=True, kw_only=True):
 class AgentInstance(Row, frozen=True, kw_only=True):
     """One run of an agent for a task. `orchestrated` runs end with their turn; others wait for the next prompt.
 
+    `attempt` counts the orchestrated runs for one entry of the queue; `failure` says of what kind its end was, and
+    `stalled_at` since when it has said nothing (None while it talks).
     `process_ref` is what the runtime needs to find the process again (opaque); `container_id` and
     `container_name` are the plan's, and set by container runtimes only.
     """
@@ -134,6 +148,9 @@ class AgentInstance(Row, frozen=True, kw_only=True):
     stopped_at: datetime | None = None
     exit_code: int | None = None
     error_message: str | None = None
+    failure: Failure | None = None
+    attempt: int = 1
+    stalled_at: datetime | None = None
     updated_at: datetime = msgspec.field(default_factory=now)
 
 
@@ -244,7 +261,59 @@ class AgentTypeRow(Row, frozen=True, kw_only=True):
     updated_at: datetime = msgspec.field(default_factory=now)
 
 
+class QueueEntry(Row, frozen=True, kw_only=True):
+    """A task that the orchestrator runs, waiting or running; `id` is the task's id, `created_at` when it came in.
+
+    A run holds a lease on its entry: `host_id` (this start of the host), `agent_id` and `fence`, which grows with
+    every claim. Whoever claims or ends an entry expects the fence it saw, so that a task never runs twice.
+    `attempt` is how many runs were begun, `not_before` the earliest next one, `reason` why the last one failed.
+    """
+
+    board_id: str
+    agent_type: str | None = None
+    runtime: str | None = None
+    preset: str | None = None
+    state: QueueState = "waiting"
+    attempt: int = 0
+    fence: int = 0
+    host_id: str | None = None
+    agent_id: str | None = None
+    not_before: datetime | None = None
+    reason: str | None = None
+    failure: Failure | None = None
+    created_by: str
+    updated_at: datetime = msgspec.field(default_factory=now)
+
+
+class Command(Row, frozen=True, kw_only=True):
+    """A command that an agent or a shell ran in a workspace, as searched for."""
+
+    task_id: str
+    agent_id: str | None = None
+    turn_id: str | None = None
+    command: str
+
+
+class Receipt(Row, frozen=True, kw_only=True):
+    """The answer to one request that changed something; `id` is PRINCIPAL/REQUEST (protocol.md: envelope).
+
+    `digest` is of its payload. Without a `reply` (JSON text) the host died before it knew the outcome.
+    """
+
+    action: str
+    digest: str
+    reply: str | None = None
+    is_error: bool = False
+
+
+class HostState(Row, frozen=True, kw_only=True):
+    """Something that the host itself remembers over restarts, by name; as little as possible."""
+
+    value: dict[str, Any] = msgspec.field(default_factory=dict)
+    updated_at: datetime = msgspec.field(default_factory=now)
+
+
 ROWS: tuple[type[Row], ...] = (
     User, Board, Column, Task, TaskEvent, AgentTypeRow, AgentInstance, AgentLog, Session, Turn,
-    PermissionRequest, Usage, Workspace,
+    PermissionRequest, Usage, Workspace, QueueEntry, Command, Receipt, HostState,
 )  # fmt: skip

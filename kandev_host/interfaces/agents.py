@@ -21,7 +21,8 @@ class AgentType:
     home before its first start (path relative to the home → content). `login_files` are paths under the user's home
     that hold a log-in; they enter the jail only where the settings name them. `hosts` are the network names it
     needs to work at all. `mode` is the ACP session mode (or config option of category mode) set on every session,
-    so that no agent approves its own tools. `authenticate` is the ACP authMethod to call after initialize.
+    so that no agent approves its own tools. `authenticate` is the ACP authMethod to call after initialize. The
+    orchestrator's queue starts at most `max_agents` of it at once.
     """
 
     name: str
@@ -45,5 +46,6 @@ class AgentType:
     image: str | None = None
     capabilities: tuple[str, ...] = ()
     default_resources: Limits = Limits()
+    max_agents: int | None = None
     install_hint: str | None = None
     enabled: bool = True

@@ -99,6 +99,49 @@ class SessionSettings(Table, frozen=True, kw_only=True):
     log_lines_kept: Annotated[Count, Meta(description="Lines of stderr kept per agent.")] = 10_000
 
 
+class OrchestratorSettings(Table, frozen=True, kw_only=True):
+    """Tasks that run by themselves: when, how many at once, how often again."""
+
+    auto_start: Annotated[
+        bool, Meta(description="Queue a task by itself when it becomes TODO and names an agent type.")
+    ] = True
+    auto_complete: Annotated[
+        bool, Meta(description="A run that ends well makes its task COMPLETED; else BLOCKED, for a person to look at.")
+    ] = True
+    max_agents: Annotated[Count, Meta(description="Agents at once up to which the queue starts more.")] = 4
+    max_agents_per_board: Annotated[
+        Count | None,
+        Meta(description="The same for each board; unset is no limit. Agent types have max_agents of their own."),
+    ] = None
+    ageing_s: Annotated[
+        Seconds, Meta(description="Waiting this long is worth one step of priority, so that nothing starves.")
+    ] = 600.0
+    attempts: Annotated[Count, Meta(description="Runs of one task before a failure is final.")] = 5
+    backoff_s: Annotated[Seconds, Meta(description="Longest wait before the second attempt; doubles each time.")] = 1.0
+    backoff_limit_s: Annotated[Seconds, Meta(description="Longest wait before any attempt.")] = 60.0
+    healthy_s: Annotated[Seconds, Meta(description="A run that lived this long starts the count of attempts anew.")] = (
+        600.0
+    )
+    stall_timeout_s: Annotated[
+        Seconds, Meta(description="A prompted agent that says nothing for this long is shown as stalled.")
+    ] = 600.0
+    stall_action: Annotated[
+        Literal["none", "cancel", "restart"],
+        Meta(description="What follows: nothing, its turn is cancelled, or it is ended and its task tried again."),
+    ] = "none"
+
+
+class JournalSettings(Table, frozen=True, kw_only=True):
+    """How long stored events are kept; `agent.transcript` and replay reach back as far as these."""
+
+    events_kept_s: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="Older events are removed; unset keeps all.")
+    ] = 90 * 86_400.0
+    events_limit_bytes: Annotated[
+        Bytes | None, Meta(description="The oldest events beyond this are removed; unset is no limit.")
+    ] = 8 << 30
+
+
 class PermissionSettings(Table, frozen=True, kw_only=True):
     """What happens when an agent asks."""
 
@@ -174,6 +217,9 @@ class AgentOverride(Table, frozen=True, kw_only=True):
     default_resources: Annotated[
         Limits | None, Meta(description='Limits such as { memory_limit = "2g", cpu_limit = "1.5" }.')
     ] = None
+    max_agents: Annotated[Count | None, Meta(description="Agents of it at once up to which the queue starts more.")] = (
+        None
+    )
     install_hint: Annotated[str | None, Meta(description="What to do when it is not installed.")] = None
 
 
@@ -187,6 +233,8 @@ class Settings(Table, frozen=True, kw_only=True):
     gateway: GatewaySettings = GatewaySettings()
     use: UseSettings = UseSettings()
     session: SessionSettings = SessionSettings()
+    orchestrator: OrchestratorSettings = OrchestratorSettings()
+    journal: JournalSettings = JournalSettings()
     permissions: PermissionSettings = PermissionSettings()
     workspace: WorkspaceSettings = WorkspaceSettings()
     log: LogSettings = LogSettings()

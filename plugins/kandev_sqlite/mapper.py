@@ -30,12 +30,18 @@ TABLES: dict[type[models.Row], str] = {
     models.PermissionRequest: "permission_requests",
     models.Usage: "usage",
     models.Workspace: "workspaces",
+    models.QueueEntry: "queue_entries",
+    models.Command: "commands",
+    models.Receipt: "receipts",
+    models.HostState: "host_state",
 }
 SEARCHED: dict[type[models.Row], str] = {models.Task: "tasks_fts", models.AgentLog: "agent_logs_fts"}
 NAMES = {table: kind.__name__.lower() for kind, table in TABLES.items()} | {
     "agent_types": "agent_type",
     "agent_instances": "agent",
     "permission_requests": "permission",
+    "queue_entries": "queue_entry",
+    "host_state": "host_state",
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
