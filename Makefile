@@ -33,7 +33,7 @@ system-packages:
 	@sh .ci/need git
 
 test-packages:
-	@sh .ci/need bwrap=bubblewrap git node=nodejs npm nsenter=util-linux
+	@sh .ci/need bwrap=bubblewrap faketime git node=nodejs npm nsenter=util-linux
 
 clean:
 	rm -rf $(VENV) .tox dist docs/_build

@@ -12,10 +12,19 @@ import json
 import platform
 import sys
 
-from benchmarks import acp, jail, process, sockets
+from benchmarks import acp, durable, fan_out, growth, jail, process, search, sockets
 from benchmarks.measure import Outcome, Row
 
-ROWS: tuple[Row, ...] = (*sockets.ROWS, *acp.ROWS, *jail.ROWS, *process.ROWS)
+ROWS: tuple[Row, ...] = (
+    *sockets.ROWS,
+    *durable.ROWS,
+    *acp.ROWS,
+    *fan_out.ROWS,
+    *search.ROWS,
+    *growth.ROWS,
+    *jail.ROWS,
+    *process.ROWS,
+)
 
 
 def table(outcomes: list[Outcome]) -> str:

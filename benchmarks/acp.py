@@ -21,7 +21,12 @@ from kandev_host.client import Client
 
 UPDATES = 50_000
 FLOOD_AGENT = Path(__file__).parent / "flood_agent.py"
-CONFIG = f'[agents.flood]\ncommand = ["{FLOOD_AGENT}"]\n'
+CONFIG = f'[orchestrator]\nauto_start = false\n[agents.flood]\ncommand = ["{FLOOD_AGENT}"]\n'
+# By default a client that falls 1,000 messages behind is cut, and one that counts a flood does.
+LIMITS = {
+    "KANDEV_GATEWAY__OUTBOUND_LIMIT_MESSAGES": "1000000",
+    "KANDEV_GATEWAY__OUTBOUND_LIMIT_BYTES": str(1 << 30),
+}
 
 
 class Counting:
@@ -55,9 +60,9 @@ async def flooding(server: Server) -> AsyncIterator[tuple[Client, str]]:
     """An agent that waits for its first prompt."""
     async with Client.connect(server.url, server.token) as client:
         board = (await client.call("board.create", {"name": "bench"}))["board"]["id"]
-        task = {"board_id": board, "title": "flood", "description": "", "agent_type": "flood"}
+        task = {"board_id": board, "title": "flood", "description": ""}
         task_id = (await client.call("task.create", task))["task"]["id"]
-        agent = (await client.call("agent.launch", {"task_id": task_id}))["agent"]["id"]
+        agent = (await client.call("agent.launch", {"task_id": task_id, "agent_type": "flood"}))["agent"]["id"]
         await client.subscribe(f"agent:{agent}", after_seq=0)
         async for told in client.notifications():
             if told.action == "acp.status" and told.payload["status"] == "RUNNING":
@@ -79,12 +84,7 @@ async def host_updates_per_s(server: Server) -> float:
 
 @contextmanager
 def opened() -> Iterator[tuple[Measure, Measure]]:
-    # By default a client that falls 1,000 messages behind is cut, and one that counts a flood does.
-    limits = {
-        "KANDEV_GATEWAY__OUTBOUND_LIMIT_MESSAGES": "1000000",
-        "KANDEV_GATEWAY__OUTBOUND_LIMIT_BYTES": str(1 << 30),
-    }
-    with host(CONFIG, **limits) as server:
+    with host(CONFIG, LIMITS) as server:
         yield (lambda: asyncio.run(host_updates_per_s(server)), lambda: asyncio.run(sdk_updates_per_s()))
 
 

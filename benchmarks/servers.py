@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -67,10 +67,15 @@ def started(command: list[str], env: dict[str, str], home: Path) -> Iterator[Ser
 
 
 @contextmanager
-def host(config: str = "", **env: str) -> Iterator[Server]:
-    """`kandev-host up` on a free port, in a data folder of its own."""
+def host(
+    config: str = "", env: dict[str, str] | None = None, before: Callable[[Path], None] | None = None
+) -> Iterator[Server]:
+    """`kandev-host up` on a free port, in a data folder of its own, which `before` may fill."""
     with tempfile.TemporaryDirectory(prefix="kandev-bench-") as folder:
         home = Path(folder)
+        if before is not None:
+            (home / "data").mkdir(mode=0o700)
+            before(home / "data")
         (home / "config.toml").write_text(config)
         command = [
             sys.executable,
@@ -83,7 +88,7 @@ def host(config: str = "", **env: str) -> Iterator[Server]:
             "--config",
             str(home / "config.toml"),
         ]
-        with started(command, {**UNLIMITED, "KANDEV_HOME": str(home / "data"), **env}, home) as server:
+        with started(command, {**UNLIMITED, "KANDEV_HOME": str(home / "data"), **(env or {})}, home) as server:
             yield server
 
 

@@ -39,17 +39,19 @@ if TYPE_CHECKING:
         Remove,
         Result,
         Runtime,
+        Shift,
         Stats,
         Store,
         Subscription,
         Telemetry,
+        Trimmed,
     )
 
 _HOMES = {
     "interfaces": (
         "Action AgentType Authenticator Availability Bus Call Commit Decision Environment Expect Hit JournalState "
-        "LaunchExtras Mount Owned Page Principal Process ProcessSpec Provider Put Remove Result Runtime Stats Store "
-        "Subscription Telemetry"
+        "LaunchExtras Mount Owned Page Principal Process ProcessSpec Provider Put Remove Result Runtime Shift Stats "
+        "Store Subscription Telemetry Trimmed"
     ),
     "hookspecs": "hookimpl",
     "events": "Event event",
@@ -60,8 +62,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "Commit", "Decision", "Environment",
     "Event", "Expect", "Hit", "JournalState", "LaunchExtras", "Mount", "Owned", "Page", "Principal", "Process",
-    "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Stats", "Store", "Subscription", "Telemetry",
-    "__version__", "errors", "event", "events", "hookimpl", "models",
+    "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shift", "Stats", "Store", "Subscription",
+    "Telemetry", "Trimmed", "__version__", "errors", "event", "events", "hookimpl", "models",
 ]  # fmt: skip
 
 

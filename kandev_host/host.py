@@ -20,6 +20,7 @@ from kandev_host.interfaces import AgentType, Environment, Runtime
 from kandev_host.journal import Journal
 from kandev_host.plugins import Plugins, load_plugins
 from kandev_host.presence import announced, only_host
+from kandev_host.retention import Retention
 from kandev_host.selection import opened
 from kandev_host.services import Services, build_services
 from kandev_host.sessions.permissions import PermissionBroker
@@ -41,8 +42,10 @@ class Host:
     Leaving it refuses sockets, stops agents, drains the journal and closes the store, in that order.
     """
 
-    def __init__(self, settings: Settings, data_dir: Path) -> None:
+    def __init__(self, settings: Settings, data_dir: Path, *, queue: bool = True) -> None:
+        """Without `queue` nothing is started that nobody asks for: for a host that only answers a question."""
         self.settings = settings
+        self._queue = queue
         self.data_dir = data_dir
         self.token_path = data_dir / "token"
         self.recovered: dict[str, Any] = {}
@@ -83,13 +86,21 @@ class Host:
         store = await self._provided("store", settings.use.store)
         bus = await self._provided("bus", settings.use.bus)
         self.telemetry = FanOut([await self._provided("telemetry", name) for name in settings.use.telemetry])
-        journal = await stack.enter_async_context(Journal(store, bus))
+        kept = settings.journal
+        retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
+        journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
         runtimes = await self._runtimes(agent_types)
         authenticator = await self._provided("authenticator", settings.use.authenticator)
         broker = PermissionBroker(
             store, journal, self._hooks("kandev_permission_policy"), settings=settings.permissions
         )
-        supervisor = AgentSupervisor(journal, broker, settings.session, turn_policies=self._hooks("kandev_turn_policy"))
+        supervisor = AgentSupervisor(
+            journal,
+            broker,
+            settings.session,
+            turn_policies=self._hooks("kandev_turn_policy"),
+            stalls=settings.orchestrator,
+        )
         await stack.enter_async_context(supervisor)
         self.services = services = build_services(
             settings,
@@ -119,6 +130,9 @@ class Host:
             authenticator.on_rotation = lambda: self._gateway.disconnect(LOCAL_USER.id)
         await self._gateway.start()
         stack.push_async_callback(self._gateway.stop)
+        # Last, so that no agent is started for a host that cannot serve.
+        if self._queue:
+            await stack.enter_async_context(services.dispatcher)
         stack.enter_context(announced(self.data_dir, self.url))
 
     async def _provided(self, kind: str, name: str) -> Any:

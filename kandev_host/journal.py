@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ import msgspec
 from kandev_host.errors import Busy, KandevError, Unavailable
 from kandev_host.events import Event
 from kandev_host.interfaces import Change, Commit, Expect, JournalState, Put
+from kandev_host.retention import Retention, Trimmer
 
 if TYPE_CHECKING:
     from kandev_host.interfaces import Bus, Store
@@ -39,7 +41,7 @@ Outcome = Sequence[int] | KandevError | Exception
 class _Entry:
     """One commit in the queue; `waiter` is the future of its `record`, or `poster` the task that posted it."""
 
-    __slots__ = ("commit", "poster", "size_bytes", "waiter")
+    __slots__ = ("attachment", "commit", "poster", "size_bytes", "waiter")
 
     def __init__(
         self, commit: Commit, waiter: asyncio.Future[tuple[int, ...]] | None, poster: asyncio.Task[Any] | None
@@ -47,14 +49,37 @@ class _Entry:
         self.commit = commit
         self.waiter = waiter
         self.poster = poster
+        self.attachment: Attachment | None = None
         self.size_bytes = sum(map(_weight, commit.changes))
+
+    def attach(self, attachment: Attachment) -> None:
+        self.attachment = attachment
+        attachment.taken = True
+        if attachment.row is not None:
+            put = Put(attachment.row)
+            self.commit = Commit((*self.commit.changes, put), self.commit.preconditions)
+            self.size_bytes += _weight(put)
+
+
+class Attachment:
+    """A row that goes with the first commit of a task, in its transaction; see `Journal.attaching`.
+
+    `taken` tells whether the task has committed anything, which is all there is to it without a row.
+    """
+
+    __slots__ = ("row", "taken")
+
+    def __init__(self, row: Row | None) -> None:
+        self.row = row
+        self.taken = False
 
 
 class Journal:
     """Use as an async context manager: leaving it refuses new changes and writes down those that wait.
 
     At most `limit_commits` commits or `limit_bytes` wait (what exceeds it alone waits alone); whoever brings more
-    waits for room, `full_timeout_s` at most. Must live in one event loop.
+    waits for room, `full_timeout_s` at most. With `retention` old events are removed in the background. Must live in
+    one event loop.
     """
 
     def __init__(
@@ -62,6 +87,7 @@ class Journal:
         store: Store,
         bus: Bus,
         *,
+        retention: Retention | None = None,
         limit_commits: int = 4096,
         limit_bytes: int = 32 << 20,
         full_timeout_s: float = 30.0,
@@ -84,6 +110,9 @@ class Journal:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._scope = anyio.CancelScope(shield=True)
+        self._trimmer = None if retention is None else Trimmer(store, retention, self._forget)
+        self._trimming = anyio.CancelScope()
+        self._attachments: dict[asyncio.Task[Any], Attachment] = {}
         self._post_errors: WeakKeyDictionary[asyncio.Task[Any], Exception] = WeakKeyDictionary()
 
     async def __aenter__(self) -> Journal:
@@ -93,12 +122,15 @@ class Journal:
         await self._group.__aenter__()
         self._open = True
         self._group.start_soon(self._write, name="journal")
+        if self._trimmer is not None:
+            self._group.start_soon(self._trim, self._trimmer, name="retention")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
+        self._trimming.cancel()
         self._wake.set()
         self._call_waiting()
         with anyio.move_on_after(self._drain_timeout_s, shield=True) as grace:
@@ -143,6 +175,21 @@ class Journal:
             raise error
         await self._enqueue(_Entry(Commit(changes), None, poster))
 
+    @contextmanager
+    def attaching(self, row: Row | None) -> Iterator[Attachment]:
+        """Within this, `row` is written together with the first commit of the current task that does not fail.
+
+        Only what this very task commits: tasks that it starts do other work, and may outlive it.
+        """
+        task = asyncio.current_task()
+        if task is None or task in self._attachments:
+            raise RuntimeError("A row is attached to one task, once at a time")
+        attachment = self._attachments[task] = Attachment(row)
+        try:
+            yield attachment
+        finally:
+            del self._attachments[task]
+
     def publish_transient(self, event: Event) -> None:
         """Give the bus an event that is not kept and has no `seq`."""
         self._publish([event])
@@ -154,6 +201,10 @@ class Journal:
             await self._wait_for_room(entry)
         if not self._open:
             raise Unavailable("The host is shutting down")
+        if self._attachments:
+            attachment = self._attachments.get(asyncio.current_task())  # type: ignore[arg-type]
+            if attachment is not None and not attachment.taken:
+                entry.attach(attachment)
         self._queue.append(entry)
         self._waiting_bytes += entry.size_bytes
         self._wake.set()
@@ -178,6 +229,13 @@ class Journal:
                 if self._fits(entry):
                     return
         raise Busy(f"The journal stayed full for {self._full_timeout_s:g} s; nothing was written")
+
+    async def _trim(self, trimmer: Trimmer) -> None:
+        with self._trimming:
+            await trimmer.run()
+
+    def _forget(self, through_seq: int) -> None:
+        self._oldest = max(self._oldest, through_seq + 1)
 
     async def _write(self) -> None:
         """Take groups until the journal closes and nothing waits."""
@@ -251,6 +309,8 @@ class Journal:
 
     def _answer(self, entry: _Entry, outcome: Outcome) -> None:
         waiter = entry.waiter
+        if entry.attachment is not None and isinstance(outcome, Exception):
+            entry.attachment.taken = False
         if waiter is not None:
             if waiter.done():  # its task was cancelled meanwhile
                 return

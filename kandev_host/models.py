@@ -113,9 +113,13 @@ class Task(Row, frozen=True, kw_only=True):
 
 
 class TaskEvent(Row, frozen=True, kw_only=True):
-    """One line of a task's audit history. `created_by` is a principal's id."""
+    """One line of a task's audit history: what made this `version` of it. `created_by` is a principal's id.
+
+    The lines of a task are ordered by `version`, whatever the clock did; 0 is from before they were counted.
+    """
 
     task_id: str
+    version: int = 0
     event_type: str
     old_state: TaskState | None = None
     new_state: TaskState | None = None
@@ -267,10 +271,15 @@ class QueueEntry(Row, frozen=True, kw_only=True):
     A run holds a lease on its entry: `host_id` (this start of the host), `agent_id` and `fence`, which grows with
     every claim. Whoever claims or ends an entry expects the fence it saw, so that a task never runs twice.
     `attempt` is how many runs were begun, `not_before` the earliest next one, `reason` why the last one failed.
+    The earliest `rank` is next: the time it came in, moved back for its priority. A `pinned` agent type was named
+    when it was queued or started, and stays whatever the task says.
     """
 
     board_id: str
+    priority: int = 0
+    rank: datetime = msgspec.field(default_factory=now)
     agent_type: str | None = None
+    pinned: bool = False
     runtime: str | None = None
     preset: str | None = None
     state: QueueState = "waiting"
@@ -297,13 +306,15 @@ class Command(Row, frozen=True, kw_only=True):
 class Receipt(Row, frozen=True, kw_only=True):
     """The answer to one request that changed something; `id` is PRINCIPAL/REQUEST (protocol.md: envelope).
 
-    `digest` is of its payload. Without a `reply` (JSON text) the host died before it knew the outcome.
+    `digest` is of its payload. Without a `reply` (JSON text) the host died before it knew the outcome. `topics` are
+    what the caller's socket followed since.
     """
 
     action: str
     digest: str
     reply: str | None = None
     is_error: bool = False
+    topics: tuple[str, ...] = ()
 
 
 class HostState(Row, frozen=True, kw_only=True):

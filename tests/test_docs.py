@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from kandev_host import errors
+from kandev_host.protocol.notifications import NOTIFICATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -24,9 +26,24 @@ def generator() -> ModuleType:
     return module
 
 
-def test_the_table_of_actions_is_that_of_the_types() -> None:
+def test_the_tables_and_examples_of_the_protocol_are_those_of_types_and_story() -> None:
     page = (ROOT / "docs/protocol.md").read_text()
     assert generator().generated(page) == page, "run: python docs/generate.py"
+
+
+def test_every_jump_within_the_protocol_leads_to_one_heading() -> None:
+    page = (ROOT / "docs/protocol.md").read_text()
+    headings = Counter(generator().slug(heading) for heading in re.findall(r"^#{1,3} (.+)$", page, re.MULTILINE))
+    jumps = set(re.findall(r"\]\(#([^)]*)\)", page))
+    assert {jump: headings[jump] for jump in jumps if headings[jump] != 1} == {}
+
+
+def test_every_event_that_the_code_names_is_described() -> None:
+    folders = [ROOT / "kandev_host" / name for name in ("services", "sessions", "gateway")]
+    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
+    named = {name for text in sources for name in re.findall(r"""event\(\s*"([a-z_]+\.[a-z_]+)\"""", text)}
+    assert "task.created" in named
+    assert named - NOTIFICATIONS.keys() == set()
 
 
 def test_every_error_code_is_described() -> None:

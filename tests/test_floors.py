@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "printable"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
-    ("journal", "settings"),
+    ("journal", "retention", "settings"),
     ("sessions",),
     ("services",),
     ("gateway",),
@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 OWNERS = {
-    "aiohttp": ("kandev_host/gateway", "kandev_host/client.py"),
+    "aiohttp": ("kandev_host/gateway", "kandev_host/client/"),
     "apsw": ("plugins/kandev_sqlite",),
     "click": ("kandev_host/cli",),
     "rich": ("kandev_host/cli",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def open_client(loaded: Loaded) -> AsyncIterator[tuple[Client, str]]:
-    """A logged-in client, and the host's address. Raises `StartupError`, or what starting a host raises."""
+async def open_client(loaded: Loaded, *, queue: bool = False) -> AsyncIterator[tuple[Client, str]]:
+    """A logged-in client, and the host's address. Raises `StartupError`, or what starting a host raises.
+
+    A host of our own for the time starts tasks of its queue, and runs what failed again, only with `queue`.
+    """
     from kandev_host.client import connect
 
     url, token = remote(loaded)
@@ -33,10 +36,40 @@ async def open_client(loaded: Loaded) -> AsyncIterator[tuple[Client, str]]:
         loaded.settings, server=msgspec.structs.replace(loaded.settings.server, host="127.0.0.1", port=0)
     )
     async with (
-        Host(settings, loaded.data_dir) as host,
+        Host(settings, loaded.data_dir, queue=queue) as host,
         connect(host.url, host.token_path.read_text().strip()) as client,
     ):
         yield client, host.url
+
+
+@asynccontextmanager
+async def running_client(loaded: Loaded) -> AsyncIterator[Client]:
+    """A logged-in client of the host that runs. Raises `StartupError` when none does."""
+    from kandev_host.client import connect
+
+    async with connect(*running_host(loaded)) as client:
+        yield client
+
+
+def running_host(loaded: Loaded) -> tuple[str, str]:
+    """Address and token of the host that runs. Raises `StartupError` when none does."""
+    url, token = remote(loaded)
+    if url is None or token is None:
+        raise StartupError(f"no host runs on {loaded.data_dir}; start it with: kandev-host up")
+    return url, token
+
+
+def moving_host(loaded: Loaded) -> tuple[Callable[[], str], Callable[[], str]]:
+    """As `running_host`, asked anew for each connection: for a client that waits for a host to come back."""
+    from kandev_host.client import ConnectionLost
+
+    def now() -> tuple[str, str]:
+        try:
+            return running_host(loaded)
+        except StartupError as error:
+            raise ConnectionLost(str(error)) from None
+
+    return lambda: now()[0], lambda: now()[1]
 
 
 def remote(loaded: Loaded) -> tuple[str | None, str | None]:

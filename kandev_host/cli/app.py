@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 COMMANDS = {
     "up": "Start the host and serve until Ctrl-C.",
     "run": "Give an agent one task, watch it work, see its diff.",
-    "agents": "List the agents, and what the missing ones need.",
+    "task": "Make, find, change, run and delete tasks.",
+    "board": "Boards.",
+    "column": "Columns of boards.",
+    "agent": "Agents: which there are, which run; start, prompt, stop them.",
+    "permission": "What agents ask for, and the answers.",
+    "queue": "The tasks that start by themselves, and whether they do.",
+    "events": "What happened, and with --follow what happens.",
+    "search": "Search tasks, messages, logs and commands.",
+    "host": "How the running host is.",
     "plugins": "List the plugins and what they provide.",
     "doctor": "Try runtimes, store and agents, and say how to fix them.",
     "config": "Show, write and check the settings.",
+    "schema": "Print the protocol as an AsyncAPI 3 document.",
     "token": "Show where the log-in token lies, or replace it.",
 }
 CANCELLED = 130

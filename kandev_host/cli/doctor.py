@@ -87,7 +87,7 @@ async def _host(loaded: Loaded) -> list[Check]:
     checks += [_plugin(plugin) for plugin in info["plugins"] if plugin["state"] != "active"]
     checks += [_runtime(runtime, loaded.settings.use.runtime) for runtime in info["runtimes"]]
     ready = [kind["name"] for kind in info["agent_types"] if kind["availability"]["ok"]]
-    fix = None if len(ready) == len(info["agent_types"]) else "see: kandev-host agents"
+    fix = None if len(ready) == len(info["agent_types"]) else "see: kandev-host agent types"
     checks.append(Check("agents", "ok" if ready else "warning", f"ready: {', '.join(ready) or 'none'}", fix))
     return checks
 

@@ -19,6 +19,8 @@ _data_dir = click.option(
     help="Data folder [default: KANDEV_HOME or ~/.kandev].",
 )
 _debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the whole trace of an unexpected error.")
+states = click.Choice(["TODO", "IN_PROGRESS", "BLOCKED", "COMPLETED", "FAILED", "CANCELLED"], case_sensitive=False)
+presets = click.Choice(["ask", "read-only", "contained", "unattended"])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kandev_host.cli.inputs import repository, text_of
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from kandev_host.settings.load import Loaded
 
 TITLE_CHARS = 80
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/\s@]+@[^/\s:]+:", re.IGNORECASE)
 
 
 @click.command(
@@ -31,7 +29,7 @@ Exit status: 0 completed, 1 failed, 2 wrong usage, 3 blocked or refused, 130 can
     )
 )
 @click.argument("prompt")
-@click.option("--agent", required=True, help="Agent type; see: kandev-host agents")
+@click.option("--agent", required=True, help="Agent type; see: kandev-host agent types")
 @click.option("--repo", metavar="PATH|URL", help="Repository to work on; the agent gets a clone of its own.")
 @click.option("--branch", help="Branch to start from [default: the one checked out].")
 @click.option("--title", help="Title of the task [default: the prompt's first line].")
@@ -66,7 +64,7 @@ def command(
         raise click.UsageError("--yes and --policy go together: --yes --policy contained")
     from kandev_host.cli.running.conversation import Order
 
-    text = _text(prompt)
+    text = text_of(prompt)
     order = Order(
         prompt=text,
         agent=agent,
@@ -77,27 +75,6 @@ def command(
         timeout_s=timeout_s,
     )
     return _run(load_settings(config, data_dir), order, as_json=as_json)
-
-
-def _text(prompt: str) -> str:
-    try:
-        text = sys.stdin.read() if prompt == "-" else prompt
-        text.encode()
-    except UnicodeError as error:  # decoding what was piped in, or bytes that Python smuggled through the arguments
-        raise click.UsageError("The prompt is not UTF-8.") from error
-    if not text.strip():
-        raise click.UsageError("The prompt is empty.")
-    return text
-
-
-def repository(repo: str) -> str:
-    """A URL as it is, a local folder as an absolute path. Raises `UsageError` for what is neither."""
-    if _URL.match(repo):
-        return repo
-    path = Path(repo).expanduser()
-    if not path.is_dir():
-        raise click.UsageError(f"--repo: there is no folder {repo}, and it is not a URL.")
-    return str(path.resolve())
 
 
 def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
@@ -116,7 +93,7 @@ def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
         click.echo("Unattended: every request of the agent is allowed. The jail alone confines it.", err=True)
 
     async def converse() -> int:
-        async with open_client(loaded) as (client, url):
+        async with open_client(loaded, queue=True) as (client, url):
             outcome = await Conversation(client, order, view, asker, url).run()
         view.finished(outcome)
         return outcome.exit_status

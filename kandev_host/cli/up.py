@@ -84,6 +84,7 @@ def emit_line(host: Host) -> None:
 async def _print(host: Host) -> None:
     from kandev_host.gateway.tokens import LOCAL_USER
     from kandev_host.protocol.actions.agents import AgentTypes
+    from kandev_host.services.recovery import told
 
     _line("listens", click.style(host.url, bold=True))
     _line("token", str(host.token_path))
@@ -92,21 +93,16 @@ async def _print(host: Host) -> None:
         _line("runtime", f"{name}: {'ready' if found.ok else f'unavailable: {found.reason}'}")
         if found.fix:
             _line("", f"fix: {found.fix}")
-    types = (await host.services.agents.types(LOCAL_USER, AgentTypes())).agent_types
+    types = (await host.services.agent_types.list(LOCAL_USER, AgentTypes())).agent_types
     ready = [kind.name for kind in types if kind.availability.ok]
-    more = f" ({len(types) - len(ready)} more; see: kandev-host agents)" if len(ready) < len(types) else ""
+    more = f" ({len(types) - len(ready)} more; see: kandev-host agent types)" if len(ready) < len(types) else ""
     _line("agents", (", ".join(ready) or "none") + more)
-    if any(host.recovered.values()):
-        _line("found", _told(host.recovered))
+    left = {name: value for name, value in host.recovered.items() if value}
+    if left:
+        _line("found", f"a host that died: {told(left)}")
     _line("next", "kandev-host run 'write HELLO.md: hello' --agent demo --repo PATH")
     click.echo("Ctrl-C stops it.")
 
 
 def _line(name: str, text: str) -> None:
     click.echo(f"{name:9} {printable(text) if name != 'listens' else text}")
-
-
-def _told(report: dict[str, Any]) -> str:
-    counts = {key: len(value) if isinstance(value, list) else value for key, value in report.items()}
-    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items() if value)
-    return f"a host that died: {told}"

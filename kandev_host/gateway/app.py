@@ -13,12 +13,15 @@ from aiohttp import WSCloseCode, web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kandev_host.errors import Conflict, StartupError
-from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Login, Shared, logged_in
+from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Shared, logged_in
 from kandev_host.gateway.dispatch import Dispatcher
 from kandev_host.gateway.guard import Guard, add_headers, refusal
 from kandev_host.gateway.handshakes import Handshakes
 from kandev_host.gateway.limits import Seats
+from kandev_host.gateway.receipts import Receipts
+from kandev_host.gateway.schema import SchemaRoute
 from kandev_host.interfaces import Action, Authenticator, Call
+from kandev_host.protocol.actions.auth import Login, LoginReply
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 Route = tuple[str, str, Callable[..., Any]]
@@ -38,7 +41,7 @@ logging.getLogger("aiohttp.server").addFilter(_worth_a_line)
 
 
 class Gateway:
-    """Serves `actions` on `GET /ws`, `GET /health`, and the plugins' `routes` to holders of a token."""
+    """Serves `actions` on `GET /ws` and the plugins' `routes` to holders of a token, health and schema to all."""
 
     def __init__(
         self,
@@ -54,8 +57,11 @@ class Gateway:
         self._settings = settings
         self._guard = Guard(authenticator, settings.origins)
         journal = services.journal
-        login = Action("auth.login", Login, self._log_in, scope="", summary="Who am I? Checks a token")
-        dispatcher = Dispatcher((*actions, login), lambda: journal.published_seq, settings.json_depth_limit)
+        login = Action("auth.login", Login, self._log_in, scope="", summary="Who am I? Checks a token", keeps="nothing")
+        receipts = Receipts(services.store, journal)
+        served = (*actions, login)
+        self._schema = SchemaRoute(served, settings, lambda: self.url.removeprefix("http://"))
+        dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, settings.json_depth_limit)
         seats = Seats(settings.sockets_total, settings.sockets_per_principal)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services)
         self._handshakes = Handshakes(settings.handshake_timeout_s)
@@ -116,6 +122,7 @@ class Gateway:
         )
         app.on_response_prepare.append(add_headers)
         app.router.add_get("/health", _health)
+        app.router.add_get("/schema.json", self._schema.serve)
         app.router.add_get("/ws", self._socket, allow_head=False)
         for method, path, handler in routes:
             app.router.add_route(method, path, self._guard.protected(handler))
@@ -134,7 +141,7 @@ class Gateway:
             self._connections.discard(connection)
             self._left.set()
 
-    async def _log_in(self, call: Call, request: Login) -> dict[str, object]:
+    async def _log_in(self, call: Call, request: Login) -> LoginReply:
         """On a socket that is logged in already: it stays whose it is."""
         principal = await self._guard.authenticate(request.token)
         if principal.id != call.principal.id:

@@ -24,8 +24,10 @@ from kandev_host.gateway.dispatch import Dispatcher, Pending
 from kandev_host.gateway.guard import SUBPROTOCOL, Guard
 from kandev_host.gateway.limits import RateLimit, Seats
 from kandev_host.gateway.outbox import PONG, Outbox, wire
-from kandev_host.gateway.subscriptions import JournalView, Subscriptions
+from kandev_host.gateway.receipts import Memory, Recorder
+from kandev_host.gateway.subscriptions import JournalView, Subscriptions, Trimmed
 from kandev_host.interfaces import Bus, Principal, Store
+from kandev_host.protocol.actions.auth import Login, LoginReply, PrincipalInfo
 from kandev_host.protocol.envelope import (
     BadEnvelope,
     decode_request,
@@ -66,6 +68,10 @@ class Frames:
         return self._frame
 
 
+class Recording(JournalView, Recorder, Protocol):
+    """The journal, as the gateway sees it."""
+
+
 class Floors(Protocol):
     """What the gateway needs of the services below it."""
 
@@ -76,7 +82,7 @@ class Floors(Protocol):
     def bus(self) -> Bus: ...
 
     @property
-    def journal(self) -> JournalView: ...
+    def journal(self) -> Recording: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class Connection:
         self._slot = asyncio.Event()
         self._ending: tuple[int, str] | None = None
         floors = shared.floors
+        self.memory = Memory()
         self.subscriptions = Subscriptions(floors.store, floors.bus, floors.journal, self)
 
     # What dispatch and subscriptions see.
@@ -289,6 +296,8 @@ class Connection:
     async def _work(self, pending: Pending) -> None:
         try:
             await pending.run()
+        except Trimmed as error:
+            self.close(TOO_SLOW, f"{error}; read everything anew; seq={self._outbox.delivered_seq}")
         except Exception:
             # Errors of requests are answered: this one came after the answer, so what was promised cannot be kept.
             logger.exception("A replay failed")
@@ -359,16 +368,9 @@ class Connection:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LIMIT_BYTES)
 
 
-class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The payload of auth.login."""
-
-    token: str
-
-
-def logged_in(principal: Principal) -> dict[str, object]:
+def logged_in(principal: Principal) -> LoginReply:
     """The payload that answers auth.login."""
-    who = {"id": principal.id, "kind": principal.kind, "name": principal.name}
-    return {"principal": who, "expires_at": None}
+    return LoginReply(principal=PrincipalInfo(id=principal.id, kind=principal.kind, name=principal.name))
 
 
 def _login_token(action: str, payload: msgspec.Raw) -> str:

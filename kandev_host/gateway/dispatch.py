@@ -1,4 +1,7 @@
-"""Action → decode → authorise → handler → reply. The one place where errors become codes."""
+"""Action → decode → authorise → handler → reply. The one place where errors become codes.
+
+What changes something goes by its receipt (see `receipts`); what only reads does not pay for that.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,18 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownAction, ValidationFailed
+from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
 from kandev_host.interfaces import Action, Call, Principal
 from kandev_host.models import new_id
-from kandev_host.protocol.envelope import BadEnvelope, Request, address, decode_request, encode_error, encode_response
+from kandev_host.protocol.envelope import (
+    BadEnvelope,
+    Request,
+    address,
+    decode_request,
+    encode_answer,
+    encode_error,
+    encode_response,
+)
 
 if TYPE_CHECKING:
     from kandev_host.gateway.subscriptions import Subscriptions
@@ -26,8 +38,8 @@ logger = logging.getLogger(__name__)
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
 
-_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.+)`$")
+_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.S)
+_NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.+)`$", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,11 @@ class Caller(Protocol):
     @property
     def subscriptions(self) -> Subscriptions: ...
 
+    @property
+    def memory(self) -> Memory:
+        """Of this socket's own requests whose ids are no UUIDs."""
+        ...
+
     def reply(self, frame: bytes) -> None: ...
 
     async def room(self, size: int) -> None: ...
@@ -64,6 +81,7 @@ class _Entry:
     action: Action[Any]
     decode: Callable[[msgspec.Raw], Any]
     reads: bool
+    recorded: bool
 
 
 class Pending:
@@ -79,15 +97,24 @@ class Pending:
 class Dispatcher:
     """Serves requests with `actions`. `read_seq` tells the journal's head, for responses to reads."""
 
-    def __init__(self, actions: Iterable[Action[Any]], read_seq: Callable[[], int], depth_limit: int = 64) -> None:
+    def __init__(
+        self,
+        actions: Iterable[Action[Any]],
+        read_seq: Callable[[], int],
+        receipts: Receipts,
+        depth_limit: int = 64,
+    ) -> None:
         self._read_seq = read_seq
+        self._receipts = receipts
         self._depth_limit = depth_limit
         self._entries: dict[str, _Entry] = {}
         for action in actions:
             if action.name in self._entries:
                 raise StartupError(f"The action {action.name} is registered twice; one of the plugins must go")
             decoder = msgspec.json.Decoder(action.request)
-            self._entries[action.name] = _Entry(action, decoder.decode, action.scope.endswith(":read"))
+            reads = action.scope.endswith(":read")
+            recorded = not reads and action.keeps != "nothing"
+            self._entries[action.name] = _Entry(action, decoder.decode, reads, recorded)
 
     def serve(self, frame: bytes, caller: Caller) -> Pending | None:
         """Answer the request in `frame` at once, or return what is still to run."""
@@ -103,6 +130,8 @@ class Dispatcher:
             scope = entry.action.scope
             if scope and not principal.may(scope):
                 raise Forbidden(scope)
+            if entry.recorded:
+                return self._change(request, entry, value, caller)
             subscriptions = caller.subscriptions
             call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
             # Taken before the handler looks: what is read is at least as new as this.
@@ -136,12 +165,68 @@ class Dispatcher:
         if then is not None:
             await then()
 
+    def _change(self, request: Request, entry: _Entry, value: Any, caller: Caller) -> Pending:
+        claim, new = self._receipts.claim(caller.principal.id, request, caller.memory)
+        if not new:
+            # Somebody else carries it out: nobody misses this one on a closed socket.
+            return Pending(lambda: self._repeat(request, claim, caller), abandonable=True)
+        return Pending(lambda: self._carry_out(request, entry, value, claim, caller), abandonable=False)
+
+    async def _repeat(self, request: Request, claim: Claim, caller: Caller) -> None:
+        answer = await self._receipts.repeat(claim)
+        _follow(answer, caller)
+        await self._send(request, answer, caller)
+
+    async def _carry_out(self, request: Request, entry: _Entry, value: Any, claim: Claim, caller: Caller) -> None:
+        followed: list[str] = []
+        subscriptions = caller.subscriptions
+
+        def subscribe(topic: str) -> None:
+            followed.append(topic)
+            subscriptions.follow(topic)
+
+        then: Callable[[], Awaitable[None]] | None = None
+
+        async def work() -> Answer:
+            nonlocal then
+            try:
+                call = SocketCall(caller.principal, request.id, subscribe, subscriptions)
+                payload = entry.action.handler(call, value)
+                if isawaitable(payload):
+                    payload = await payload
+                if isinstance(payload, Followed):
+                    payload, then = payload.payload, payload.then
+                return response(payload, tuple(followed))
+            except Exception as error:
+                return refusal(_known(error, request))
+
+        try:
+            answer = await self._receipts.perform(claim, work, secret=entry.action.keeps == "effect")
+        except Exception as error:
+            answer = refusal(_known(error, request))
+        if not followed:
+            _follow(answer, caller)  # it was carried out before, for another socket
+        await self._send(request, answer, caller)
+        if then is not None:
+            await then()
+
+    async def _send(self, request: Request, answer: Answer, caller: Caller) -> None:
+        frame = encode_answer(request.id, request.action, msgspec.Raw(answer.payload), answer.is_error)
+        if len(frame) > SMALL_REPLY_BYTES:
+            await caller.room(len(frame))
+        caller.reply(frame)
+
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
         if entry is None:
             nearest = difflib.get_close_matches(name, self._entries, n=1)
             raise UnknownAction(name, nearest[0] if nearest else None)
         return entry
+
+
+def _follow(answer: Answer, caller: Caller) -> None:
+    for topic in answer.topics:
+        caller.subscriptions.follow(topic)
 
 
 def _decoded(entry: _Entry, payload: msgspec.Raw) -> Any:

@@ -25,6 +25,7 @@ SUBPROTOCOL = "kandev.v1"
 BEARER_PROTOCOL = "bearer."
 FAILED_LOGIN_DELAY_S = 0.2
 OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
+PRINCIPAL = web.RequestKey("principal", Principal)
 HEADERS = {
     hdrs.SERVER: "kandev-host",
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
@@ -113,13 +114,13 @@ class Guard:
             return refusal(500, "INTERNAL_ERROR", f"Something unforeseen went wrong (correlation id {correlation_id})")
 
     def protected(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The same handler, for requests with valid credentials only; `request["principal"]` says whose."""
+        """The same handler, for requests with valid credentials only; `request[PRINCIPAL]` says whose."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             principal = await self.credentials(request)
             if principal is None:
                 raise Unauthorized("This needs the header 'Authorization: Bearer …'")
-            request["principal"] = principal
+            request[PRINCIPAL] = principal
             return await handler(request)
 
         return guarded

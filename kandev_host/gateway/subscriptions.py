@@ -26,6 +26,10 @@ TOPICS_LIMIT = 1000
 ENVELOPE_BYTES = 512
 
 
+class Trimmed(Exception):
+    """A replay was overtaken by the removal of old events. Its socket must not go on as if nothing were missing."""
+
+
 class JournalView(Protocol):
     """What the gateway needs of the journal."""
 
@@ -149,6 +153,9 @@ class Subscriptions:
         gap = self._bus.subscribe(topics, missed.append)
         try:
             page = await self._store.events(self._position or 0, topics=topics, limit=PAGE)
+            # Moved before events are removed: so this page was whole when it was read.
+            if (self._position or 0) + 1 < self._journal.state.oldest:
+                raise Trimmed("The events that were being replayed are not kept any more")
             complete = len(page) < PAGE
             for event in page:
                 if event.seq is None or event.seq > head:

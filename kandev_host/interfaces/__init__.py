@@ -21,8 +21,10 @@ from kandev_host.interfaces.storage import (
     Page,
     Put,
     Remove,
+    Shift,
     Store,
     Subscription,
+    Trimmed,
 )
 
 __all__ = [
@@ -54,8 +56,10 @@ __all__ = [
     "Remove",
     "Result",
     "Runtime",
+    "Shift",
     "Stats",
     "Store",
     "Subscription",
     "Telemetry",
+    "Trimmed",
 ]

@@ -53,7 +53,9 @@ class Call:
 class Action(Generic[Q]):
     """One WebSocket action. A plain function as handler is answered at once; a coroutine gets a task of its own.
 
-    A scope that ends in `:read` says that the action changes nothing; an empty one, that everybody may.
+    A scope that ends in `:read` says that the action changes nothing; an empty one, that everybody may. `keeps` is
+    what is remembered of one that changes something, so that it has one effect when it is sent again with the same id:
+    its response; for a response that holds a secret (a new key), only the `effect`; or `nothing` (a log-in).
     """
 
     name: str
@@ -61,6 +63,7 @@ class Action(Generic[Q]):
     handler: Callable[[Call, Q], Any | Awaitable[Any]]
     scope: str
     summary: str = ""
+    keeps: Literal["response", "effect", "nothing"] = "response"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from kandev_host.errors import KandevError
@@ -32,6 +33,16 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """Add `by` to the integer `field` of every row that meets the conditions (as in `Store.find`), however many."""
+
+    kind: type[Row]
+    field: str
+    by: int
+    where: Sequence[tuple[str, Op, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Expect:
     """A precondition: the row exists and its `field` has one of `values`; with no field, only that it exists.
 
@@ -45,7 +56,7 @@ class Expect:
     values: tuple[Any, ...] = ()
 
 
-Change = Put | Remove | Event
+Change = Put | Remove | Shift | Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,15 @@ class JournalState:
     journal_id: str
     head: int
     oldest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many events and receipts one `trim` removed, and whether there is `more` for it to do."""
+
+    events: int
+    receipts: int
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,21 @@ class Store(Protocol):
 
     async def journal_state(self) -> JournalState:
         """Where the journal stands, as committed."""
+        ...
+
+    async def expired(self, *, before: datetime | None = None, limit_bytes: int | None = None, limit: int = 500) -> int:
+        """The last `seq` of those events that need not be kept, at most `limit` of them; 0 when all are kept.
+
+        These are the oldest ones, without a gap: each was made before `before`, or all the events from it on take more
+        than `limit_bytes` (of payload, and what the store needs for a row).
+        """
+        ...
+
+    async def trim(self, through_seq: int, *, receipts_before: datetime | None = None, limit: int = 500) -> Trimmed:
+        """Remove events up to `through_seq` and receipts made before `receipts_before`, at most `limit` of each.
+
+        One short transaction. `seq` never goes back, also when no event is left. Only the journal calls this.
+        """
         ...
 
     async def search(

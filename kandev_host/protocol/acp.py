@@ -149,6 +149,7 @@ class ConfigOptionUpdate(Variant, tag="config_option_update"):
 
 class SessionInfoUpdate(Variant, tag="session_info_update"):
     title: str | None = None
+    meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
 
 
 class Cost(Camel):

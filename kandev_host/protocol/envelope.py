@@ -119,8 +119,17 @@ def encode_response(id: str, action: str, payload: Any, seq: int | UnsetType = U
 
 def encode_error(id: str | None, action: str | None, error: KandevError) -> bytes:
     """A refusal: `{"code", "message", "details"}`."""
-    payload = {"code": error.code, "message": error.message, "details": error.details}
-    return _encoder.encode(Message(id, "error", action, payload, datetime.now(UTC)))
+    return _encoder.encode(Message(id, "error", action, error_payload(error), datetime.now(UTC)))
+
+
+def error_payload(error: KandevError) -> dict[str, Any]:
+    """What a refusal says."""
+    return {"code": error.code, "message": error.message, "details": error.details}
+
+
+def encode_answer(id: str, action: str, payload: Raw, is_error: bool) -> bytes:
+    """A response or a refusal whose payload is JSON already."""
+    return _encoder.encode(Message(id, "error" if is_error else "response", action, payload, datetime.now(UTC)))
 
 
 def encode_notification(event: Event) -> bytes:

@@ -14,6 +14,8 @@ import msgspec
 
 from kandev_host.interfaces import AgentType, Bus, Runtime, Store
 from kandev_host.journal import Journal
+from kandev_host.models import new_id
+from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.agents import AgentService
 from kandev_host.services.boards import BoardService
 from kandev_host.services.columns import ColumnService
@@ -21,10 +23,14 @@ from kandev_host.services.info import InfoService
 from kandev_host.services.launcher import Launcher
 from kandev_host.services.launches import PrepareLaunch
 from kandev_host.services.locks import Locks
-from kandev_host.services.orchestrator import OrchestratorService
+from kandev_host.services.orchestration.assembly import Chance, build_orchestration
+from kandev_host.services.orchestration.dispatcher import Dispatcher
+from kandev_host.services.orchestration.lease import Leases
+from kandev_host.services.orchestration.service import OrchestratorService
 from kandev_host.services.permissions import PermissionService
 from kandev_host.services.recovery import Recovery
 from kandev_host.services.runs import LiveRuns
+from kandev_host.services.search import SearchService
 from kandev_host.services.supervision import Supervisor
 from kandev_host.services.tasks import TaskService
 from kandev_host.services.usage import UsageService
@@ -40,7 +46,8 @@ __all__ = ["Services", "build_services"]
 class Services:
     """Everything that actions and plugins may use. Enter it (`async with services`) before the gateway opens.
 
-    Entering makes the local user and begins to accept launches; leaving ends what is still being launched.
+    Entering makes the local user and begins to accept launches; leaving ends what is still being launched. The
+    `dispatcher` is entered after that, once `recovery.reconcile` has been through.
     """
 
     settings: Settings
@@ -48,7 +55,7 @@ class Services:
     journal: Journal
     bus: Bus
     runtimes: Mapping[str, Runtime]
-    agent_types: Mapping[str, AgentType]
+    agent_types: AgentTypeService
     broker: PermissionBroker
     supervisor: Supervisor
     users: UserService
@@ -60,12 +67,15 @@ class Services:
     workspaces: WorkspaceService
     orchestrator: OrchestratorService
     usage: UsageService
+    search: SearchService
     info: InfoService
     recovery: Recovery
+    dispatcher: Dispatcher
     launcher: Launcher
 
     async def __aenter__(self) -> Services:
         await self.users.ensure_local()
+        await self.agent_types.load()
         await self.launcher.__aenter__()
         return self
 
@@ -87,8 +97,9 @@ def build_services(
     supervisor: Supervisor,
     prepare_launch: Sequence[PrepareLaunch] = (),
     plugins: Callable[[], Sequence[dict[str, Any]]] = tuple,
+    given: Chance | None = None,
 ) -> Services:
-    """Tie the services together, and hand the supervisor its two callbacks."""
+    """Tie the services together, and tell the supervisor whom to tell how runs end."""
     default_runtime = settings.use.runtime
     locks = Locks()
     runs = LiveRuns(store)
@@ -96,28 +107,42 @@ def build_services(
     usage = UsageService(store)
     workspaces = WorkspaceService(store, journal, runtimes, settings.workspace)
     tasks = TaskService(store, journal, locks, runs, workspaces)
-    launcher = Launcher(store, journal, supervisor, tasks=tasks, workspaces=workspaces, prepare_launch=prepare_launch)
+    launcher = Launcher(store, journal, supervisor, workspaces=workspaces, prepare_launch=prepare_launch)
+    types = AgentTypeService(store, journal, locks, agent_types, runtimes=runtimes, default_runtime=default_runtime)
     agents = AgentService(
         store,
         supervisor,
-        agent_types=agent_types,
-        default_runtime=default_runtime,
+        types=types,
         locks=locks,
         runs=runs,
         tasks=tasks,
         workspaces=workspaces,
         launcher=launcher,
         usage=usage,
+        leases=Leases(new_id(), settings.orchestrator.ageing_s),
     )
-    orchestrator = OrchestratorService(store, runs=runs, tasks=tasks, agents=agents)
-    supervisor.on_turn_end, supervisor.on_exit = orchestrator.on_turn_end, orchestrator.on_exit
+    orchestration = build_orchestration(
+        settings.orchestrator,
+        store=store,
+        journal=journal,
+        bus=bus,
+        runtimes=runtimes,
+        locks=locks,
+        runs=runs,
+        tasks=tasks,
+        workspaces=workspaces,
+        agents=agents,
+        launcher=launcher,
+        supervisor=supervisor,
+        given=given or Chance(),
+    )
     return Services(
         settings=settings,
         store=store,
         journal=journal,
         bus=bus,
         runtimes=runtimes,
-        agent_types=agent_types,
+        agent_types=types,
         broker=broker,
         supervisor=supervisor,
         users=users,
@@ -127,8 +152,9 @@ def build_services(
         agents=agents,
         permissions=PermissionService(store, broker),
         workspaces=workspaces,
-        orchestrator=orchestrator,
+        orchestrator=orchestration.service,
         usage=usage,
+        search=SearchService(store),
         info=InfoService(
             journal,
             runtimes,
@@ -137,7 +163,8 @@ def build_services(
             plugins=plugins,
             limits=limits_told(settings),
         ),
-        recovery=Recovery(store, journal, runtimes, tasks=tasks, workspaces=workspaces),
+        recovery=orchestration.recovery,
+        dispatcher=orchestration.dispatcher,
         launcher=launcher,
     )
 

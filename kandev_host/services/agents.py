@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 
-from kandev_host.errors import Conflict, NotFound, Unavailable, ValidationFailed
-from kandev_host.interfaces import AgentType, Availability, Op, Principal, Put, Stats, Store
-from kandev_host.models import AgentInstance, AgentLog, AgentStatus, LogLevel, Session, Task, TaskState
+from kandev_host.errors import Conflict, Unavailable, ValidationFailed
+from kandev_host.interfaces import AgentType, Op, Principal, Put, Stats, Store
+from kandev_host.models import AgentInstance, AgentLog, AgentStatus, LogLevel, QueueEntry, Session, Task, TaskState
 from kandev_host.protocol.actions.agents import (
     AgentCancel,
     AgentLaunch,
@@ -23,21 +22,18 @@ from kandev_host.protocol.actions.agents import (
     AgentStatusReply,
     AgentStop,
     AgentTranscript,
-    AgentTypeInfo,
-    AgentTypes,
-    AgentTypesReply,
-    AvailabilityInfo,
     LogsReply,
     ResourceUse,
     TranscriptEntry,
     TranscriptReply,
     TurnReply,
 )
-from kandev_host.services.availability import agent_availability
+from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.launcher import Launch, Launcher, agent_event
 from kandev_host.services.launches import merge_limits
 from kandev_host.services.locks import Locks
-from kandev_host.services.prompts import to_blocks
+from kandev_host.services.orchestration.lease import Claim, Leases, taken
+from kandev_host.services.prompts import task_prompt, to_blocks
 from kandev_host.services.rows import need
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.supervision import Supervisor
@@ -46,7 +42,6 @@ from kandev_host.services.usage import UsageService
 from kandev_host.services.workspaces import WorkspaceService
 
 START_WAIT_S = 55.0
-PROBE_KEPT_S = 60.0
 LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 NOT_RUNNING: tuple[TaskState, ...] = ("TODO", "BLOCKED", "COMPLETED", "FAILED", "CANCELLED")
 
@@ -57,67 +52,27 @@ class AgentService:
         store: Store,
         supervisor: Supervisor,
         *,
-        agent_types: Mapping[str, AgentType],
-        default_runtime: str,
+        types: AgentTypeService,
         locks: Locks,
         runs: LiveRuns,
         tasks: TaskService,
         workspaces: WorkspaceService,
         launcher: Launcher,
         usage: UsageService,
+        leases: Leases,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
-        self._agent_types = agent_types
-        self._default_runtime = default_runtime
         self._locks = locks
         self._runs = runs
         self._tasks = tasks
         self._workspaces = workspaces
         self._launcher = launcher
         self._usage = usage
+        self._leases = leases
+        self.types = types
         self.ended_by_person: set[str] = set()  # until their exit is judged, even if whoever asked went away
-        self._probed: dict[str, tuple[float, Availability]] = {}
         runs.stop = self.end
-
-    # --- types --------------------------------------------------------------------------------------------------------
-
-    async def types(self, principal: Principal, request: AgentTypes) -> AgentTypesReply:
-        """All types by name, each with whether it can be started here and what to do if not."""
-        del principal, request
-        names = sorted(self._agent_types)
-        return AgentTypesReply(agent_types=[await self._describe(self._agent_types[name]) for name in names])
-
-    async def _describe(self, agent_type: AgentType) -> AgentTypeInfo:
-        runtime = agent_type.runtime or self._default_runtime
-        found = await self.availability(agent_type, runtime)
-        return AgentTypeInfo(
-            name=agent_type.name,
-            title=agent_type.title,
-            description=agent_type.description,
-            runtime=runtime,
-            image=agent_type.image,
-            command=list(agent_type.command),
-            network=agent_type.network,
-            allow=list(agent_type.allow),
-            hosts=list(agent_type.hosts),
-            env_required=list(agent_type.env_required),
-            capabilities=list(agent_type.capabilities),
-            default_resources=agent_type.default_resources,
-            install_hint=agent_type.install_hint,
-            enabled=agent_type.enabled,
-            availability=AvailabilityInfo(ok=found.ok, reason=found.reason, fix=found.fix),
-        )
-
-    async def availability(self, agent_type: AgentType, runtime_name: str) -> Availability:
-        """Whether it can be started; a runtime that was well is not probed again for a minute."""
-        runtime = self._workspaces.runtimes.get(runtime_name)
-        kept = self._probed.get(runtime_name)
-        if runtime is None:
-            return await agent_availability(agent_type, None, runtime_name)
-        if kept is None or time.monotonic() - kept[0] > PROBE_KEPT_S or not kept[1].ok:
-            kept = self._probed[runtime_name] = (time.monotonic(), await runtime.probe())
-        return await agent_availability(agent_type, runtime, runtime_name, kept[1])
 
     # --- launch -------------------------------------------------------------------------------------------------------
 
@@ -127,24 +82,30 @@ class AgentService:
         return AgentReply(agent=agent)
 
     async def begin(
-        self, principal: Principal, request: AgentLaunch, *, orchestrated: bool
+        self, principal: Principal, request: AgentLaunch, *, orchestrated: bool, seen: QueueEntry | None = None
     ) -> tuple[Task, AgentInstance]:
         """A PENDING agent whose workspace and process are being made; what fails from here on is in its status.
 
-        Raises `NotFound`, `ValidationFailed` (also for a repository that cannot be one), `Unavailable`, `Conflict`.
+        Agent, task and lease are claimed in one commit. `seen` is the entry that the queue starts; a person claims
+        whatever is there. Raises `NotFound`, `ValidationFailed` (also for a repository that cannot be one),
+        `Unavailable`, `Conflict`.
         """
         task = await need(self._store, Task, request.task_id)
         agent_type = self._agent_type(request.agent_type, task)
         blocks = None if request.prompt is None else to_blocks(request.prompt)
-        runtime = request.runtime or agent_type.runtime or self._default_runtime
+        runtime = request.runtime or agent_type.runtime or self.types.default_runtime
         limits = merge_limits(agent_type.default_resources, request.resources)
         self._workspaces.runtime(runtime)
         await self._check_available(agent_type, runtime)
+        self._launcher.check_open()
         async with self._locks.hold(f"task:{task.id}"):
             live = await self._runs.of_task(task.id)
             if live:
                 raise Conflict("The task has a live agent", state=live[0].status, agent_id=live[0].id)
             task = await need(self._store, Task, task.id)
+            entry = await self._store.get(QueueEntry, task.id)
+            if seen is not None and (entry is None or (entry.state, entry.fence) != ("waiting", seen.fence)):
+                raise taken(task.id)
             await self._workspaces.check(task, runtime)
             agent = AgentInstance(
                 task_id=task.id,
@@ -154,40 +115,68 @@ class AgentService:
                 orchestrated=orchestrated,
                 image_name=agent_type.image,
                 resource_limits=limits,
+                attempt=1 if seen is None or entry is None else entry.attempt + 1,
+            )
+            launch = Launch(
+                agent=agent,
+                task=task,
+                agent_type=agent_type,
+                blocks=task_prompt(task) if orchestrated else blocks,
+                created_by=principal.id,
+                preset=request.preset,
             )
             with anyio.CancelScope(shield=True):  # never a PENDING row that nobody brings up
-                task = await self._tasks.transition(
-                    task.id,
-                    "IN_PROGRESS",
-                    actor=principal.id,
-                    by_prompt=blocks is not None,
-                    assigned_agent_id=agent.id,
-                    also=(Put(agent), agent_event(agent, task.board_id, principal.id)),
-                )
-                self._launcher.begin(
-                    Launch(
-                        agent=agent,
-                        task=task,
-                        agent_type=agent_type,
-                        blocks=blocks,
-                        created_by=principal.id,
-                        preset=request.preset,
-                    )
-                )
-        return task, agent
+                claim = self._claim(principal, request, launch, entry, queued=seen is not None)
+                launch.task = await self._take(launch, claim)
+                self._launcher.begin(launch)
+        return launch.task, agent
+
+    def _claim(
+        self, principal: Principal, request: AgentLaunch, launch: Launch, entry: QueueEntry | None, *, queued: bool
+    ) -> Claim:
+        if not launch.agent.orchestrated:
+            return self._leases.launch(entry)
+        if queued and entry is not None:
+            return self._leases.queued(entry, launch.agent)
+        return self._leases.by_hand(
+            launch.task,
+            entry,
+            launch.agent,
+            principal.id,
+            agent_type=request.agent_type,
+            preset=request.preset,
+        )
+
+    async def _take(self, launch: Launch, claim: Claim) -> Task:
+        """The task, IN_PROGRESS and assigned. Raises `Conflict` when somebody was faster."""
+        agent, task = launch.agent, launch.task
+        task = await self._tasks.transition(
+            task.id,
+            "IN_PROGRESS",
+            actor=launch.created_by,
+            by_prompt=launch.blocks is not None,
+            only_from=claim.only_from,
+            assigned_agent_id=agent.id,
+            also=(Put(agent), agent_event(agent, task.board_id, launch.created_by), *claim.changes),
+            expect=claim.expect,
+        )
+        if task.assigned_agent_id != agent.id:
+            raise taken(task.id)
+        return task
+
+    def alive(self, agent_id: str) -> bool:
+        """Is it on its way up, live, or is its end still being judged? Whatever its row says."""
+        return agent_id in self._launcher.starting or self._supervisor.live(agent_id) is not None
 
     def _agent_type(self, wanted: str | None, task: Task) -> AgentType:
         name = wanted or task.agent_type
-        known = sorted(self._agent_types)
         if name is None:
-            raise ValidationFailed("agent_type", f"The task names no agent type; give one of {', '.join(known)}")
-        found = self._agent_types.get(name)
-        if found is None:
-            raise NotFound("agent_type", name, known=known)
-        return found
+            known = ", ".join(self.types.names())
+            raise ValidationFailed("agent_type", f"The task names no agent type; give one of {known}")
+        return self.types.need(name)
 
     async def _check_available(self, agent_type: AgentType, runtime: str) -> None:
-        found = await self.availability(agent_type, runtime)
+        found = await self.types.availability(agent_type, runtime)
         if not found.ok:
             raise Unavailable(
                 f"The agent {agent_type.name!r} cannot be started: {found.reason}",
@@ -305,13 +294,13 @@ class AgentService:
     ) -> AgentInstance:
         """End an agent on a person's behalf, on its way up or live, and wait until that is recorded."""
         agent = await need(self._store, AgentInstance, agent_id)
-        if not await self._launcher.stop(agent.id, reason):
-            if self._supervisor.live(agent.id) is None:
-                raise Conflict("The agent does not run any more", state=agent.status)
-            self.ended_by_person.add(agent.id)
-            try:
+        if not self.alive(agent.id):
+            raise Conflict("The agent does not run any more", state=agent.status)
+        self.ended_by_person.add(agent.id)
+        try:
+            if not await self._launcher.stop(agent.id, reason):
                 await self._supervisor.stop(agent.id, force=force, reason=reason, status=status)
-            except Conflict:
-                self.ended_by_person.discard(agent.id)
-                raise
+        except Conflict:
+            self.ended_by_person.discard(agent.id)
+            raise
         return await need(self._store, AgentInstance, agent.id)

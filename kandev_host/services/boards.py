@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -11,21 +12,23 @@ from kandev_host.errors import NotFound
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Expect, Principal, Put, Remove, Store
 from kandev_host.journal import Journal
-from kandev_host.models import Board, Column, Task, TaskState, now
+from kandev_host.models import AgentInstance, Board, Column, Task, TaskState, now
 from kandev_host.protocol.actions.boards import (
     BoardCreate,
     BoardDelete,
     BoardDeleted,
     BoardGet,
     BoardList,
+    BoardRemoved,
     BoardReply,
     BoardsReply,
     BoardUpdate,
     BoardWithColumns,
 )
 from kandev_host.services.locks import Locks
-from kandev_host.services.rows import columns_of, every, need
+from kandev_host.services.rows import PAGE, columns_of, every, need
 from kandev_host.services.runs import LiveRuns
+from kandev_host.services.tasks import task_event
 from kandev_host.services.transitions import check_version
 from kandev_host.services.users import UserService
 
@@ -102,18 +105,36 @@ class BoardService:
         """With its columns, tasks and workspaces. Raises `Conflict` with running agents, unless `force`."""
         board = await need(self._store, Board, request.board_id)
         check_version("board", board, request.expected_version)
-        await self._end_agents(board, force=request.force)
-        async with self._locks.hold(f"board:{board.id}"):
-            await need(self._store, Board, board.id)
-            await self._end_agents(board, force=False)
-            tasks = [task.id async for task in every(self._store, Task, [("board_id", "=", board.id)])]
-            for task_id in tasks:
-                await self._workspaces.remove(task_id)
-            await self._journal.record(Remove(Board, board.id), board_event("board.deleted", board, principal))
-        return BoardDeleted(board_id=board.id)
+        with self._runs.closing(board.id):
+            async with self._locks.hold(f"board:{board.id}"):
+                here = await self._live(board)
+            await self._runs.end(here, "board", force=request.force)
+            return await self._delete(principal, request, stopped=len(here))
 
-    async def _end_agents(self, board: Board, *, force: bool) -> None:
+    async def _delete(self, principal: Principal, request: BoardDelete, *, stopped: int) -> BoardDeleted:
+        async with self._locks.hold(f"board:{request.board_id}"):
+            board = await need(self._store, Board, request.board_id)
+            check_version("board", board, None if stopped else request.expected_version)
+            await self._runs.end(await self._live(board), "board", force=False)
+            tasks = [task async for task in every(self._store, Task, [("board_id", "=", board.id)], ("id",))]
+            removed = BoardRemoved(
+                columns=await self._store.count(Column, [("board_id", "=", board.id)]),
+                tasks=len(tasks),
+                agents=await self._agents_of([task.id for task in tasks]),
+                stopped=stopped,
+            )
+            for task in tasks:
+                await self._workspaces.remove(task.id)
+            # Also of each task: who follows one of them does not hear of its board.
+            gone = [task_event("task.deleted", task, principal.id) for task in tasks]
+            await self._journal.record(Remove(Board, board.id), *gone, board_event("board.deleted", board, principal))
+        return BoardDeleted(board_id=board.id, removed=removed)
+
+    async def _agents_of(self, tasks: Sequence[str]) -> int:
+        parts = [tasks[start : start + PAGE] for start in range(0, len(tasks), PAGE)]
+        return sum([await self._store.count(AgentInstance, [("task_id", "in", part)]) for part in parts])
+
+    async def _live(self, board: Board) -> Sequence[AgentInstance]:
         live = await self._runs.everywhere()
         tasks = {task_id: await self._store.get(Task, task_id) for task_id in {agent.task_id for agent in live}}
-        here = [agent for agent in live if (task := tasks[agent.task_id]) is not None and task.board_id == board.id]
-        await self._runs.end(here, "board", force=force)
+        return [agent for agent in live if (task := tasks[agent.task_id]) is not None and task.board_id == board.id]

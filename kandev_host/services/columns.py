@@ -18,15 +18,20 @@ from kandev_host.protocol.actions.boards import (
     ColumnDeleted,
     ColumnList,
     ColumnMove,
+    ColumnRemoved,
     ColumnReply,
     ColumnsReply,
     ColumnUpdate,
 )
+from kandev_host.services import placement
 from kandev_host.services.locks import Locks
-from kandev_host.services.rows import column_for, columns_of, need
+from kandev_host.services.rows import column_for, columns_of, every, initial_column, need
+from kandev_host.services.task_changes import moved_line
+from kandev_host.services.tasks import task_event
 from kandev_host.services.transitions import check_version
 
 COLUMNS_MAX = 100
+BY_POSITION = ("position", "id")
 
 
 def column_event(action: str, column: Column, principal: Principal) -> Event:
@@ -45,7 +50,7 @@ class ColumnService:
         page = await self._store.find(
             Column,
             [("board_id", "=", request.board_id)],
-            order=("position", "id"),
+            order=BY_POSITION,
             limit=request.limit,
             cursor=request.cursor,
         )
@@ -103,19 +108,37 @@ class ColumnService:
             return ColumnsReply(columns=columns)
 
     async def delete(self, principal: Principal, request: ColumnDelete) -> ColumnDeleted:
-        """Raises `Conflict` while tasks are in it."""
+        """Raises `Conflict` while tasks are in it, unless `force` moves them to the column for new tasks or to none."""
         column = await need(self._store, Column, request.column_id)
         async with self._locks.hold(f"board:{column.board_id}"):
             column = await need(self._store, Column, request.column_id)
             check_version("column", column, request.expected_version)
-            held = await self._store.count(Task, [("column_id", "=", column.id)])
-            if held:
-                raise Conflict(f"The column still holds {held} tasks", state="not empty", tasks=held)
+            held = [task async for task in every(self._store, Task, [("column_id", "=", column.id)], BY_POSITION)]
+            if held and not request.force:
+                raise Conflict(f"The column still holds {len(held)} tasks", state="not empty", tasks=len(held))
             order = [other for other in await columns_of(self._store, column.board_id) if other.id != column.id]
             _, changes = _renumber(order, principal)
+            target = initial_column(order)
+            moved = await self._moved(held, target.id if target is not None else None, principal)
             told = column_event("column.deleted", column, principal)
-            await self._journal.record(Remove(Column, column.id), told, *changes)
-        return ColumnDeleted(column_id=column.id)
+            await self._journal.record(*moved, Remove(Column, column.id), told, *changes)
+        removed = ColumnRemoved(tasks_moved=len(held), moved_to=target.id if held and target is not None else None)
+        return ColumnDeleted(column_id=column.id, removed=removed)
+
+    async def _moved(self, tasks: Sequence[Task], column_id: str | None, principal: Principal) -> Sequence[Change]:
+        """These tasks at the end of another column, each with its line of history and its event."""
+        changes: list[Change] = []
+        if not tasks:
+            return changes
+        end = await placement.size(self._store, (tasks[0].board_id, column_id))
+        for position, task in enumerate(tasks, end):
+            new = replace(task, column_id=column_id, position=position, version=task.version + 1, updated_at=now())
+            changes += [
+                Put(new),
+                Put(moved_line(task, new, principal.id)),
+                task_event("task.updated", new, principal.id),
+            ]
+        return changes
 
 
 def _check_state(columns: Sequence[Column], state: TaskState | None) -> None:

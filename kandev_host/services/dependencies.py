@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from kandev_host.errors import Conflict, NotFound, ValidationFailed
 from kandev_host.interfaces import Store
 from kandev_host.models import Task
+from kandev_host.services.rows import PAGE
 
 FIELD = "blocked_by"
 
@@ -31,10 +32,10 @@ async def check_dependencies(
 async def _check_ring(store: Store, task_id: str, wanted: Sequence[str]) -> None:
     waiting, seen = list(wanted), set(wanted)
     while waiting:
-        task = await store.get(Task, waiting.pop())
-        for id in task.blocked_by if task is not None else ():
-            if id == task_id:
-                raise Conflict("These tasks would wait for each other for ever", state="cycle", field=FIELD)
-            if id not in seen:
-                seen.add(id)
-                waiting.append(id)
+        some, waiting = waiting[:PAGE], waiting[PAGE:]
+        found = await store.find(Task, [("id", "in", some)], order=("id",), limit=PAGE)
+        ids = {id for task in found.rows for id in task.blocked_by}
+        if task_id in ids:
+            raise Conflict("These tasks would wait for each other for ever", state="cycle", field=FIELD)
+        waiting += sorted(ids - seen)
+        seen |= ids

@@ -9,10 +9,10 @@ from kandev_host.interfaces import Principal, Runtime
 from kandev_host.journal import Journal
 from kandev_host.protocol.actions.agents import AgentTypes, AvailabilityInfo
 from kandev_host.protocol.actions.host import HealthCheck, HealthReply, HostInfo, HostInfoReply, RuntimeInfo
+from kandev_host.protocol.reference import PROTOCOL_VERSION
 from kandev_host.services.agents import AgentService
 from kandev_host.version import __version__
 
-PROTOCOL_VERSION = 1
 MODE = "local"
 
 Plugins = Callable[[], Sequence[dict[str, Any]]]
@@ -49,7 +49,7 @@ class InfoService:
             journal_id=self._journal.state.journal_id,
             plugins=list(self._plugins()),
             runtimes=[await self._runtime(name, runtime) for name, runtime in self._runtimes.items()],
-            agent_types=(await self._agents.types(principal, AgentTypes())).agent_types,
+            agent_types=(await self._agents.types.list(principal, AgentTypes())).agent_types,
             limits=dict(self._limits),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,20 +12,29 @@ import anyio
 import anyio.abc
 from msgspec.structs import replace
 
-from kandev_host.errors import KandevError, TimedOut, Unavailable
+from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
-from kandev_host.interfaces import AgentType, Put, Store
+from kandev_host.interfaces import AgentType, Change, Put, Store
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, AgentStatus, Task, TaskState, new_id, now
+from kandev_host.models import AgentInstance, AgentStatus, Failure, Task, new_id, now
+from kandev_host.protocol.notifications import ErrorPayload
+from kandev_host.services.git import GitFailed
 from kandev_host.services.launches import PrepareLaunch, process_spec
-from kandev_host.services.supervision import Supervisor
-from kandev_host.services.tasks import TaskService
+from kandev_host.services.supervision import OnEnd, OnExit, Supervisor
 from kandev_host.services.workspaces import WorkspaceService
+from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.presets import Preset
 
 log = logging.getLogger(__name__)
 RECORD_S = 10.0
 CLOSED = "The host stopped before the agent had started"
+
+# What git says of a server that may answer the next time.
+_PASSES = re.compile(
+    r"could not resolve|unable to connect|failed to connect|couldn't connect|connection (?:refused|reset|timed out)"
+    r"|timed out|early eof|unexpected disconnect|returned error: (?:429|5\d\d)|network is unreachable",
+    re.I,
+)
 
 
 def agent_event(agent: AgentInstance, board_id: str, actor: str = "host") -> Event:
@@ -57,18 +67,18 @@ class Launcher:
         journal: Journal,
         supervisor: Supervisor,
         *,
-        tasks: TaskService,
         workspaces: WorkspaceService,
         prepare_launch: Sequence[PrepareLaunch] = (),
     ) -> None:
         self._store = store
         self._journal = journal
         self._supervisor = supervisor
-        self._tasks = tasks
         self._workspaces = workspaces
         self._prepare_launch = prepare_launch
         self._group: anyio.abc.TaskGroup | None = None
         self._starting: dict[str, Launch] = {}
+        self.on_end: OnEnd | None = None
+        self.on_exit: OnExit | None = None
 
     async def __aenter__(self) -> Launcher:
         self._group = anyio.create_task_group()
@@ -84,6 +94,11 @@ class Launcher:
     @property
     def starting(self) -> Mapping[str, Launch]:
         return self._starting
+
+    def check_open(self) -> None:
+        """Raise `Unavailable` when the host is stopping."""
+        if self._group is None:
+            raise Unavailable("The host is stopping")
 
     def begin(self, launch: Launch) -> None:
         """Bring it up in a task of its own. Raises `Unavailable` when the host is stopping."""
@@ -118,15 +133,16 @@ class Launcher:
             with launch.scope:
                 await self._bring_up(launch)
         except KandevError as error:
-            await self._give_up(launch, "FAILED", error.message)
+            await self._give_up(launch, "FAILED", error.message, failure_of(error))
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(RECORD_S, shield=True):
-                await self._give_up(launch, "FAILED", CLOSED)
+                await self._give_up(launch, "STOPPED" if launch.agent.orchestrated else "FAILED", CLOSED)
             raise
         except Exception:
             correlation_id = new_id()
             log.exception("launch of agent %s broke (%s)", launch.agent.id, correlation_id)
-            await self._give_up(launch, "FAILED", f"The host failed to start the agent ({correlation_id})")
+            reason = f"The host failed to start the agent ({correlation_id})"
+            await self._give_up(launch, "FAILED", reason, "unavailable")
         else:
             if launch.stopped and self._supervisor.live(launch.agent.id) is None:
                 await self._give_up(launch, "STOPPED", launch.reason)
@@ -155,23 +171,42 @@ class Launcher:
                 preset=launch.preset,
             )
 
-    async def _give_up(self, launch: Launch, status: AgentStatus, reason: str | None) -> None:
-        """Record the end of an agent that never started, and what that means for its task."""
+    async def _give_up(
+        self, launch: Launch, status: AgentStatus, reason: str | None, failure: Failure | None = None
+    ) -> None:
+        """Record the end of an agent that never started, and let it be judged."""
         agent = await self._store.get(AgentInstance, launch.agent.id)
         if agent is None or agent.status != "PENDING":
             return
-        agent = replace(agent, status=status, activity=None, error_message=reason, stopped_at=now(), updated_at=now())
+        agent = replace(
+            agent,
+            status=status,
+            activity=None,
+            error_message=reason,
+            failure=failure,
+            stopped_at=now(),
+            updated_at=now(),
+        )
         told = [agent_event(agent, launch.task.board_id)]
         if status == "FAILED":
-            ids = {"task_id": agent.task_id, "agent_id": agent.id}
-            payload = {**ids, "code": "LAUNCH_FAILED", "message": reason}
+            ids: dict[str, Any] = {"task_id": agent.task_id, "agent_id": agent.id}
+            payload = ErrorPayload(**ids, code="LAUNCH_FAILED", message=reason or "The agent could not be started")
             told.append(event("acp.error", payload, board_id=launch.task.board_id, **ids))
         try:
-            await self._journal.record(Put(agent), *told)
-            if status == "FAILED" or agent.orchestrated:
-                state: TaskState = "FAILED" if status == "FAILED" else "CANCELLED"
-                await self._tasks.transition(
-                    agent.task_id, state, actor="host", reason=reason, only_from=("IN_PROGRESS",)
-                )
+            await self._record(agent, Ending(status, reason, failure), (Put(agent), *told))
         except KandevError as error:
             log.error("the end of agent %s was not recorded: %s", agent.id, error.message)
+
+    async def _record(self, agent: AgentInstance, ending: Ending, changes: Sequence[Change]) -> None:
+        """As of a run that had begun: in one commit with what it means, if it means anything."""
+        if self.on_end is None or not await self.on_end(agent, ending, changes):
+            await self._journal.record(*changes)
+        if self.on_exit is not None:
+            await self.on_exit(agent, ending.reason)
+
+
+def failure_of(error: KandevError) -> Failure:
+    """Of what kind a failure before the start is: what git or the runtime could not do just now, or a wrong setting."""
+    if isinstance(error, GitFailed):
+        return "unavailable" if _PASSES.search(error.message) else "config"
+    return "unavailable" if isinstance(error, Unavailable | TimedOut | Busy | StorageFull) else "config"

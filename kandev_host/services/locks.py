@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
@@ -20,7 +20,15 @@ class Locks:
         self._users: dict[str, int] = {}
 
     @asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[None]:
+    async def hold(self, *names: str) -> AsyncIterator[None]:
+        """All of them, taken in the order given."""
+        async with AsyncExitStack() as held:
+            for name in names:
+                await held.enter_async_context(self._hold(name))
+            yield
+
+    @asynccontextmanager
+    async def _hold(self, name: str) -> AsyncIterator[None]:
         lock = self._locks.setdefault(name, anyio.Lock())
         self._users[name] = self._users.get(name, 0) + 1
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from kandev_host.errors import Conflict
 from kandev_host.interfaces import Op, Store
-from kandev_host.models import LIVE_STATUSES, AgentInstance
+from kandev_host.models import LIVE_STATUSES, AgentInstance, Task
 from kandev_host.services.rows import every
 
 Stop = Callable[[str, str], Awaitable[object]]
@@ -18,12 +20,34 @@ class LiveRuns:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.stop: Stop | None = None
+        self._closing: Counter[str] = Counter()
+
+    @contextmanager
+    def closing(self, id: str) -> Iterator[None]:
+        """Within this, nothing is started for the task or board of this id: it is about to be deleted."""
+        self._closing[id] += 1
+        try:
+            yield
+        finally:
+            self._closing[id] -= 1
+            if not self._closing[id]:
+                del self._closing[id]
+
+    def check_stays(self, task: Task) -> None:
+        """Raise `Conflict` if the task or its board is about to be deleted."""
+        if task.id in self._closing or task.board_id in self._closing:
+            raise Conflict("The task is being deleted", state="deleting", task_id=task.id)
 
     async def of_task(self, task_id: str) -> list[AgentInstance]:
         return await self._live([("task_id", "=", task_id)])
 
     async def everywhere(self) -> list[AgentInstance]:
         return await self._live([])
+
+    async def still_live(self, agent_id: str) -> AgentInstance | None:
+        """Its row, if that says that it lives."""
+        agent = await self._store.get(AgentInstance, agent_id)
+        return agent if agent is not None and agent.status in LIVE_STATUSES else None
 
     async def _live(self, where: list[tuple[str, Op, object]]) -> list[AgentInstance]:
         return [row async for row in every(self._store, AgentInstance, [*where, ("status", "in", LIVE_STATUSES)])]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from kandev_host.interfaces import AgentType, ProcessSpec, Runtime, Stats
+from kandev_host.interfaces import AgentType, Change, ProcessSpec, Runtime, Stats
 from kandev_host.models import Activity, AgentInstance, AgentStatus, Session, Task, Turn
+from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.presets import Preset
 from kandev_host.sessions.turns import TurnOutcome
 
 OnTurnEnd = Callable[[AgentInstance, Turn, TurnOutcome], Awaitable[None]]
+OnEnd = Callable[[AgentInstance, Ending, Sequence[Change]], Awaitable[bool]]
 OnExit = Callable[[AgentInstance, str | None], Awaitable[None]]
 
 
@@ -37,6 +39,12 @@ class Supervisor(Protocol):
 
     @on_turn_end.setter
     def on_turn_end(self, callback: OnTurnEnd | None) -> None: ...
+
+    @property
+    def on_end(self) -> OnEnd | None: ...
+
+    @on_end.setter
+    def on_end(self, callback: OnEnd | None) -> None: ...
 
     @property
     def on_exit(self) -> OnExit | None: ...

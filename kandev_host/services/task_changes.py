@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from kandev_host.models import Task
+from kandev_host.models import Task, TaskEvent, TaskState
 from kandev_host.protocol.actions.tasks import TaskUpdate
 
 _NOT_FIELDS = frozenset({"task_id", "expected_version"})
@@ -24,3 +24,25 @@ def describe(task: Task, changes: dict[str, Any]) -> dict[str, Any]:
     present = asdict(task)
     differing = {key: value for key, value in changes.items() if present[key] != value}
     return {key: {} if key in _LONG else {"old": present[key], "new": value} for key, value in differing.items()}
+
+
+def placed(old: Task, new: Task) -> dict[str, Any]:
+    """Where it came from and where it went, if it moved."""
+    if (old.column_id, old.position) == (new.column_id, new.position):
+        return {}
+    return {
+        "column_id": {"old": old.column_id, "new": new.column_id},
+        "position": {"old": old.position, "new": new.position},
+    }
+
+
+def line(task: Task, event_type: str, actor: str, **fields: Any) -> TaskEvent:
+    """The line of history that goes with this version of a task."""
+    return TaskEvent(task_id=task.id, version=task.version, event_type=event_type, created_by=actor, **fields)
+
+
+def moved_line(old: Task, new: Task, actor: str, state: TaskState | None = None) -> TaskEvent:
+    """The line of history for a task in a new place, and in a new `state` if that changed with it."""
+    if state is None:
+        return line(new, "moved", actor, metadata=placed(old, new))
+    return line(new, "state_changed", actor, old_state=old.state, new_state=state, metadata=placed(old, new))

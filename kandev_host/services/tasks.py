@@ -12,14 +12,17 @@ from kandev_host.errors import NotFound, PayloadTooLarge, ValidationFailed
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Expect, Op, Principal, Put, Remove, Store
 from kandev_host.journal import Journal
-from kandev_host.models import Board, Column, Task, TaskEvent, TaskState, now
+from kandev_host.models import AgentInstance, Board, Column, Task, TaskEvent, TaskState, now
 from kandev_host.protocol.actions.tasks import (
     TaskCreate,
     TaskDelete,
     TaskDeleted,
+    TaskEvents,
+    TaskEventsReply,
     TaskGet,
     TaskList,
     TaskMove,
+    TaskRemoved,
     TaskReply,
     TasksReply,
     TaskStateChange,
@@ -31,7 +34,7 @@ from kandev_host.services.locks import Locks
 from kandev_host.services.repositories import check_branch, parse_repository
 from kandev_host.services.rows import column_for, columns_of, initial_column, need
 from kandev_host.services.runs import LiveRuns
-from kandev_host.services.task_changes import changed_fields, describe
+from kandev_host.services.task_changes import changed_fields, describe, line, moved_line, placed
 from kandev_host.services.transitions import check_transition, check_version, with_state
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ class TaskService:
             metadata=request.metadata,
             created_by=principal.id,
         )
+        # No lock on the dependencies: nothing waits yet for a task that is not there, so it can close no ring.
         async with self._locks.hold(f"board:{request.board_id}"):
             await need(self._store, Board, request.board_id)
             blocked_by = await check_dependencies(self._store, draft.id, request.blocked_by)
@@ -100,7 +104,7 @@ class TaskService:
             task = replace(draft, blocked_by=blocked_by, column_id=column_id, position=position)
             if state != "TODO":
                 task = with_state(task, state, None, task.created_at)
-            audit = TaskEvent(task_id=task.id, event_type="created", new_state=task.state, created_by=principal.id)
+            audit = line(task, "created", principal.id, new_state=task.state)
             await self._journal.record(Put(task), Put(audit), task_event("task.created", task, principal.id))
         return TaskReply(task=task)
 
@@ -129,7 +133,9 @@ class TaskService:
         changes = changed_fields(request)
         _check_fields(changes.get("repository_url"), changes.get("branch"), changes.get("metadata"))
         task = await need(self._store, Task, request.task_id)
-        async with self._locks.hold("dependencies"), self._locks.hold(f"board:{task.board_id}"):
+        # Two tasks that come to wait for each other at once would close a ring.
+        ring = ["dependencies"] if "blocked_by" in changes else []
+        async with self._locks.hold(*ring, f"board:{task.board_id}"):
             task = await need(self._store, Task, request.task_id)
             check_version("task", task, request.expected_version)
             if "blocked_by" in changes:
@@ -142,9 +148,7 @@ class TaskService:
             if changed.keys() & {"repository_url", "branch"}:
                 await self._workspaces.check_unused(task.id)
             task = replace(task, **changes, version=task.version + 1, updated_at=now())
-            audit = TaskEvent(
-                task_id=task.id, event_type="updated", metadata={"changed": changed}, created_by=principal.id
-            )
+            audit = line(task, "updated", principal.id, metadata={"changed": changed})
             await self._write(task, audit, task_event("task.updated", task, principal.id))
             return TaskReply(task=task)
 
@@ -152,24 +156,51 @@ class TaskService:
         """With its workspace. Raises `Conflict` with a live agent, unless `force` stops it first."""
         task = await need(self._store, Task, request.task_id)
         check_version("task", task, request.expected_version)
-        await self._runs.end(await self._runs.of_task(task.id), "task", force=request.force)
+        with self._runs.closing(task.id):
+            async with self._locks.hold(f"board:{task.board_id}"):
+                live = await self._runs.of_task(task.id)
+            await self._runs.end(live, "task", force=request.force)
+            return await self._delete(principal, request, task, live)
+
+    async def _delete(
+        self, principal: Principal, request: TaskDelete, task: Task, live: Sequence[AgentInstance]
+    ) -> TaskDeleted:
         async with self._locks.hold(f"board:{task.board_id}"):
             task = await need(self._store, Task, request.task_id)
+            # The end of an agent has changed its task.
+            check_version("task", task, None if live else request.expected_version)
             await self._runs.end(await self._runs.of_task(task.id), "task", force=False)
-            await self._workspaces.remove(task.id)
-            shifted = await placement.removal(self._store, task)
+            removed = TaskRemoved(
+                agents=await self._store.count(AgentInstance, [("task_id", "=", task.id)]),
+                stopped=len(live),
+                workspace=await self._workspaces.remove(task.id),
+            )
             told = task_event("task.deleted", task, principal.id)
-            await self._journal.record(Remove(Task, task.id), *shifted, told)
-        return TaskDeleted(task_id=task.id)
+            await self._journal.record(Remove(Task, task.id), placement.removal(task), told)
+        return TaskDeleted(task_id=task.id, removed=removed)
+
+    async def events(self, principal: Principal, request: TaskEvents) -> TaskEventsReply:
+        """Who changed what and when, oldest first."""
+        del principal
+        await need(self._store, Task, request.task_id)
+        page = await self._store.find(
+            TaskEvent,
+            [("task_id", "=", request.task_id)],
+            order=("version", "created_at", "id"),
+            limit=request.limit,
+            cursor=request.cursor,
+        )
+        return TaskEventsReply(events=page.rows, next_cursor=page.next_cursor)
 
     async def state(self, principal: Principal, request: TaskStateChange) -> TaskReply:
-        """Raises `Conflict` for a transition that is not allowed; nothing is written then."""
+        """Raises `Conflict` for a transition that is not allowed, or into a full column; nothing is written then."""
         task = await self.transition(
             request.task_id,
             request.state,
             actor=principal.id,
             reason=request.reason,
             expected_version=request.expected_version,
+            placing=True,
         )
         return TaskReply(task=task)
 
@@ -197,23 +228,11 @@ class TaskService:
         at = now()
         new = moved if state is None else with_state(moved, state, None, at)
         new = replace(new, version=old.version + 1, updated_at=at)
-        metadata = {
-            "column_id": {"old": old.column_id, "new": new.column_id},
-            "position": {"old": old.position, "new": new.position},
-        }
-        audit = TaskEvent(
-            task_id=new.id,
-            event_type="moved" if state is None else "state_changed",
-            old_state=None if state is None else old.state,
-            new_state=state,
-            metadata=metadata,
-            created_by=actor,
-        )
         if state is None:
             told = task_event("task.updated", new, actor)
         else:
             told = task_event("task.state_changed", new, actor, old_state=old.state, new_state=state)
-        await self._write(new, audit, told, *shifted)
+        await self._write(new, moved_line(old, new, actor, state), told, *shifted)
         return new
 
     async def transition(
@@ -225,14 +244,17 @@ class TaskService:
         reason: str | None = None,
         expected_version: int | None = None,
         by_prompt: bool = False,
+        placing: bool = False,
         only_from: Sequence[TaskState] = (),
         assigned_agent_id: str | None = None,
         also: Sequence[Change] = (),
+        expect: Sequence[Expect] = (),
     ) -> Task:
         """Change a task's state, and in the same commit what goes `also` with it; to its column's end.
 
-        `only_from` makes it do nothing (not even `also`) in any other state: a person's decision stands.
-        With `assigned_agent_id` a task that is in this state already is taken over. Raises `Conflict`.
+        `only_from` makes it do nothing (not even `also`) in any other state: a person's decision stands. `placing` says
+        that a person puts it into the column, whom its limit binds. With `assigned_agent_id` a task that is in this
+        state already is taken over. Raises `Conflict`, and what `expect` says where one of these preconditions fails.
         """
         task = await need(self._store, Task, task_id)
         async with self._locks.hold(f"board:{task.board_id}"):
@@ -240,39 +262,44 @@ class TaskService:
             if only_from and task.state not in only_from:
                 return task
             check_version("task", task, expected_version)
+            if assigned_agent_id is not None:
+                self._runs.check_stays(task)
             new = replace(task, assigned_agent_id=assigned_agent_id or task.assigned_agent_id)
-            shifted: Sequence[Put] = ()
+            shifted: Sequence[Change] = ()
             if assigned_agent_id is None or task.state != state:
                 check_transition(task, state, by_prompt=by_prompt)
-                new, shifted = await self._into_column(with_state(new, state, reason, now()), state)
+                new, shifted = await self._into_column(with_state(new, state, reason, now()), state, placing=placing)
             new = replace(new, version=task.version + 1, updated_at=now())
-            changed = {} if assigned_agent_id is None else {"assigned_agent_id": assigned_agent_id}
-            metadata = changed if reason is None else {**changed, "reason": reason}
-            audit = TaskEvent(
-                task_id=task.id,
-                event_type="state_changed" if new.state != task.state else "agent_assigned",
+            more = {"assigned_agent_id": assigned_agent_id, "reason": reason}
+            audit = line(
+                new,
+                "state_changed" if new.state != task.state else "agent_assigned",
+                actor,
                 old_state=task.state,
                 new_state=new.state,
-                metadata=metadata,
-                created_by=actor,
+                metadata={**placed(task, new), **{name: value for name, value in more.items() if value is not None}},
             )
             if new.state == task.state:
                 told = task_event("task.updated", new, actor)
             else:
                 told = task_event("task.state_changed", new, actor, old_state=task.state, new_state=state)
-            await self._write(new, audit, told, *shifted, *also)
+            await self._write(new, audit, told, *shifted, *also, expect=expect)
             return new
 
-    async def _into_column(self, task: Task, state: TaskState) -> tuple[Task, Sequence[Put]]:
+    async def _into_column(self, task: Task, state: TaskState, *, placing: bool) -> tuple[Task, Sequence[Change]]:
         columns = await columns_of(self._store, task.board_id)
         column = column_for(columns, state)
         if column is None or column.id == task.column_id:
             return task, ()
+        if placing:
+            await placement.check_room(self._store, column)
         return await placement.move(self._store, task, column.id, None)
 
-    async def _write(self, task: Task, audit: TaskEvent, told: Event, *more: Change) -> None:
+    async def _write(
+        self, task: Task, audit: TaskEvent, told: Event, *more: Change, expect: Sequence[Expect] = ()
+    ) -> None:
         gone = Expect(Task, task.id, NotFound("task", task.id))
-        await self._journal.record(Put(task), Put(audit), *more, told, expect=[gone])
+        await self._journal.record(*more, Put(task), Put(audit), told, expect=[gone, *expect])
 
 
 def _check_fields(repository_url: str | None, branch: str | None, metadata: dict[str, object] | None) -> None:

@@ -110,14 +110,15 @@ class WorkspaceService:
         if await self._store.get(Workspace, task_id) is not None:
             raise Conflict("The workspace of this task is already made", state="workspace")
 
-    async def remove(self, task_id: str) -> None:
-        """Delete the folders and the row. Nothing if there is none; raises when the runtime cannot."""
+    async def remove(self, task_id: str) -> bool:
+        """Delete the folders and the row. False if there is none; raises when the runtime cannot."""
         async with self._locks.hold(task_id):
             workspace = await self._store.get(Workspace, task_id)
             if workspace is None:
-                return
+                return False
             await self.runtime(workspace.runtime).remove(task_id)
             await self._journal.record(Remove(Workspace, task_id))
+            return True
 
     async def discard(self, task_id: str) -> bool:
         """`remove`, for clean-up that must not fail the caller. False if it could not."""

@@ -12,8 +12,10 @@ from kandev_host.models import Session
 from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.acp import Json
 from kandev_host.protocol.jsonrpc import RpcError
+from kandev_host.sessions.failures import AgentFailed, Cause
 
 T = TypeVar("T")
+WRONG = Cause("config")
 
 
 def read(raw: Raw, type: type[T], method: str) -> T:
@@ -27,7 +29,8 @@ def read(raw: Raw, type: type[T], method: str) -> T:
 def check_version(result: acp.InitializeResult) -> acp.InitializeResult:
     """ACP: a client that cannot speak the agent's version disconnects."""
     if result.protocol_version != acp.VERSION:
-        raise AgentError(f"The agent speaks version {result.protocol_version} of ACP, this host version {acp.VERSION}")
+        told = f"The agent speaks version {result.protocol_version} of ACP, this host version {acp.VERSION}"
+        raise AgentFailed(told, WRONG)
     return result
 
 
@@ -37,9 +40,9 @@ def check_auth(result: acp.InitializeResult, method_id: str) -> None:
     if not methods:
         return  # some agents list none and still want the call
     if method_id not in methods:
-        raise AgentError(f"The agent has no log-in method {method_id!r}; it has {_listed(methods)}")
+        raise AgentFailed(f"The agent has no log-in method {method_id!r}; it has {_listed(methods)}", WRONG)
     if methods[method_id].get("type") == "terminal":
-        raise AgentError(f"The log-in method {method_id!r} works in a terminal only: log in there first")
+        raise AgentFailed(f"The log-in method {method_id!r} works in a terminal only: log in there first", WRONG)
 
 
 def choose_mode(session: Session, mode: str) -> tuple[str, Json] | None:
@@ -61,7 +64,7 @@ def choose_mode(session: Session, mode: str) -> tuple[str, Json] | None:
             return None
         return "session/set_mode", {"sessionId": session.acp_session_id, "modeId": mode}
     offered = known.union(*(_values(option) for option in options))
-    raise AgentError(f"The agent has no mode {mode!r}, in which it would ask; it has {_listed(offered)}")
+    raise AgentFailed(f"The agent has no mode {mode!r}, in which it would ask; it has {_listed(offered)}", WRONG)
 
 
 def replace_mode(session: Session, mode: str, options: list[Json] | None) -> Session:

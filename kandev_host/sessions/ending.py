@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import anyio
 
-from kandev_host.interfaces import Process
-from kandev_host.models import AgentStatus
+from kandev_host.errors import KandevError
+from kandev_host.interfaces import Process, ProcessSpec, Runtime
+from kandev_host.models import AgentStatus, Failure
+from kandev_host.sessions.failures import cause_of
 from kandev_host.sessions.session import LiveSession
+
+logger = logging.getLogger(__name__)
 
 CANCEL_S = 2.0
 EOF_S = 2.0
+LOCATE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a run ends as, and why. `gently` asks before it terminates; `force` kills at once."""
+    """What a run ends as, and why. `gently` asks before it terminates; `force` kills at once.
+
+    `failure` says of what kind its end is: None for a run that ended well or that somebody stopped, "host_died" for
+    one that ended with its host (whose status is STOPPED). `retry_at` is when the model service would work again.
+    """
 
     status: AgentStatus
     reason: str | None
+    failure: Failure | None = None
+    retry_at: datetime | None = None
     gently: bool = False
     force: bool = False
 
@@ -45,6 +58,18 @@ async def end_process(
             return
     session.give_up()
     await process.kill()
+
+
+async def not_started(runtime: Runtime, spec: ProcessSpec, error: KandevError) -> Ending:
+    """The end of a run that has no process: a runtime may be well again, but a program that is missing stays so."""
+    failure = cause_of(error).failure
+    try:
+        with anyio.move_on_after(LOCATE_S):
+            if not (await runtime.locate(spec.command[0])).ok:
+                failure = "config"
+    except KandevError as unknown:
+        logger.debug("nor could its program be looked for: %s", unknown)
+    return Ending("FAILED", error.message, failure)
 
 
 async def _within(seconds: float, forced: anyio.Event, what: Callable[[], Awaitable[Any]]) -> bool:

@@ -7,6 +7,7 @@ store slows the agent's pipe. Requests of the agent run in child tasks, so that 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from msgspec import UNSET, DecodeError, Raw, json
 
 from kandev_host.errors import AgentError, KandevError, TimedOut
 from kandev_host.interfaces import Process
+from kandev_host.models import Failure
 from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.jsonrpc import Message, RpcError
 
@@ -79,7 +81,10 @@ class Peer:
         self.faults = 0
         self.strikes = 0
         self.exit_code: int | None = None
+        self._ear: anyio.Event | None = None
+        self.last_heard = time.monotonic()
         self.end_reason: str | None = None
+        self.end_failure: Failure = "crash"
         self.ended = anyio.Event()
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -100,8 +105,14 @@ class Peer:
         except* KandevError as group:
             # What it said can no longer be recorded: then it must not go on.
             self.end_reason = f"was stopped: {_first(group)}"
+            self.end_failure = "unavailable"
         finally:
             self._end()
+
+    def listen(self) -> anyio.Event:
+        """Set as soon as the agent says anything; whoever asks last is told."""
+        self._ear = anyio.Event()
+        return self._ear
 
     async def _exited(self) -> None:
         self.exit_code = await self._process.wait()
@@ -121,14 +132,21 @@ class Peer:
             self.end_reason = "closed its output" if code is None else f"exited with code {code}"
         self.ended.set()
         for call in tuple(self._calls.values()):
-            call.resolve(AgentError(f"The agent {self.end_reason} before it answered {call.method}"))
+            call.resolve(self._gone_before(call.method))
         self._calls.clear()
+
+    def _gone_before(self, method: str) -> AgentError:
+        return AgentError(f"The agent {self.end_reason} before it answered {method}")
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self, tasks: TaskGroup) -> None:
         while self.end_reason is None:
             chunk = await self._process.receive(CHUNK_BYTES)
+            self.last_heard = time.monotonic()
+            if self._ear is not None:
+                self._ear.set()
+                self._ear = None
             lines = self._lines.feed(chunk) if chunk else self._lines.finish()
             await self._take(lines, tasks)
             if not chunk:
@@ -249,6 +267,10 @@ class Peer:
             try:
                 await self._send(jsonrpc.request(identifier, method, params))
                 await call.done.wait()
+            except AgentError:
+                if self.end_reason is None:
+                    raise
+                raise self._gone_before(method) from None
             finally:
                 self._calls.pop(identifier, None)
         if call.answer is None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+import anyio
 import msgspec
 
+from kandev_host.errors import Busy, KandevError, StorageFull
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Put
 from kandev_host.journal import Journal
-from kandev_host.models import Activity, AgentInstance, Task, Turn, now
+from kandev_host.models import Activity, AgentInstance, Session, Task, Turn, now
+from kandev_host.protocol.notifications import AgentNotice, HeartbeatPayload, ResultPayload
+from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.turns import TurnOutcome
-from kandev_host.sessions.updates import HeartbeatPayload, ResultPayload, Voice
+from kandev_host.sessions.updates import Voice
+
+logger = logging.getLogger(__name__)
+
+RECORD_S = 10.0
+RETRY_S = 0.25
 
 
 class RunRecord:
@@ -27,6 +40,7 @@ class RunRecord:
         self.agent = agent
         self.turn: Turn | None = None
         self.acp_session_id: str | None = None
+        self._owed: Sequence[Change] = ()  # of a turn whose end the store did not take
 
     async def write(self, *changes: Change, **fields: Any) -> None:
         """Record these changes together with these fields of the agent."""
@@ -36,12 +50,65 @@ class RunRecord:
         """Note what the agent does now, without waiting for the disk."""
         await self._journal.post(*self._changed(activity=activity))
 
+    async def tell_stalled(self, since: datetime | None) -> None:
+        """Note since when the agent is silent, or that it talks again. A store that fails changes nothing of that."""
+        try:
+            await self._journal.record(*self._changed(stalled_at=since))
+        except KandevError as error:
+            logger.warning("the silence of agent %s was not recorded: %s", self.agent.id, error)
+
+    async def end_turn(self, ended: Turn, outcome: TurnOutcome, *changes: Change, activity: Activity) -> None:
+        """Record the end of the turn, for up to RECORD_S again while the store is busy or full. Raises `KandevError`.
+
+        What could not be written is written with the end of the run.
+        """
+        self._owed = [*changes, Put(ended), self.result(ended, outcome)]
+        all_changes = [*self._owed, *self._changed(activity=activity, stalled_at=None)]
+        deadline = time.monotonic() + RECORD_S
+        with anyio.CancelScope(shield=True):  # a turn's end is written once, or not at all
+            while True:
+                try:
+                    await self._journal.record(*all_changes)
+                    break
+                except (Busy, StorageFull):
+                    if time.monotonic() > deadline:
+                        raise
+                await anyio.sleep(RETRY_S)
+        self._owed = ()
+        self.turn = None
+
+    def end(
+        self, ending: Ending, queue: Sequence[Turn], session: Session | None, exit_code: int | None
+    ) -> list[Change]:
+        """All that the end of the run changes: its row, its session, and every turn that is not ended yet."""
+        changes: list[Change] = [*self._owed]
+        if self.turn is not None and not self._owed:
+            broken = TurnOutcome(result="failed", error=ending.reason, failure=ending.failure)
+            ended = broken.applied_to(self.turn)
+            changes += [Put(ended), self.result(ended, broken)]
+        if ending.status == "FAILED":
+            changes.append(self.error("AGENT_FAILED", ending.reason or "The agent failed"))
+        left = TurnOutcome(result="cancelled", error="The agent ended before this prompt's turn")
+        changes += [Put(left.applied_to(turn)) for turn in queue]
+        if session is not None:
+            changes.append(Put(msgspec.structs.replace(session, closed_at=now())))
+        return changes + self._changed(
+            status=ending.status,
+            activity=None,
+            error_message=ending.reason,
+            failure=ending.failure,
+            exit_code=exit_code,
+            stalled_at=None,
+            stopped_at=now(),
+        )
+
     def _changed(self, **fields: Any) -> list[Change]:
         before = self.agent
         self.agent = agent = msgspec.structs.replace(before, updated_at=now(), **fields)
         ids = {"task_id": agent.task_id, "agent_id": agent.id, "board_id": self._task.board_id}
-        changes: list[Change] = [Put(agent), event("agent.updated", {"agent": agent}, **ids)]
-        if (before.status, before.activity) != (agent.status, agent.activity):
+        told = AgentNotice(agent=agent, agent_id=agent.id, task_id=agent.task_id)
+        changes: list[Change] = [Put(agent), event("agent.updated", told, **ids)]
+        if _shown(before) != _shown(agent):
             turn_id = self.turn.id if self.turn is not None else None
             changes.append(self._voice.status(agent, turn_id, session_id=self.acp_session_id))
         return changes
@@ -74,3 +141,8 @@ class RunRecord:
             last_update_age_s=last_update_age_s,
         )
         self._journal.publish_transient(self._voice.event("acp.heartbeat", payload, by_agent=False))
+
+
+def _shown(agent: AgentInstance) -> tuple[object, ...]:
+    """What an acp.status tells of an agent."""
+    return agent.status, agent.activity, agent.stalled_at

@@ -5,63 +5,33 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import msgspec
 
-from kandev_host.errors import AgentError, Busy, Conflict, KandevError
-from kandev_host.interfaces import AgentType, Change, Decision, Process, ProcessSpec, Put, Runtime, Stats
-from kandev_host.journal import Journal
-from kandev_host.models import Activity, AgentInstance, AgentStatus, Session, Task, Turn, now
+from kandev_host.errors import Busy, Conflict, KandevError
+from kandev_host.interfaces import Change, Process, Put, Stats
+from kandev_host.models import Activity, AgentInstance, AgentStatus, Session, Turn, now
+from kandev_host.sessions.conclusion import Conclusion
+from kandev_host.sessions.crew import Crew, Launch
 from kandev_host.sessions.dialects import dialect
-from kandev_host.sessions.ending import Ending, end_process
+from kandev_host.sessions.ending import Ending, end_process, not_started
+from kandev_host.sessions.failures import AgentFailed, cause_of
 from kandev_host.sessions.logs import AgentLogs
 from kandev_host.sessions.peer import Peer
-from kandev_host.sessions.permissions import PermissionBroker
-from kandev_host.sessions.presets import Preset
 from kandev_host.sessions.record import RunRecord
 from kandev_host.sessions.session import LiveSession, Stage
+from kandev_host.sessions.stalls import StallWatch
 from kandev_host.sessions.turns import TurnOutcome
-from kandev_host.settings import SessionSettings
 
 logger = logging.getLogger(__name__)
 
 QUEUED_PROMPTS = 100
 LOGS_S = 5.0
 STDERR_S = 1.0
-
-Verdict = tuple[AgentStatus, str | None]
-
-TurnPolicy = Callable[[Turn, Task], Decision | None]
-OnTurnEnd = Callable[[AgentInstance, Turn, TurnOutcome], Awaitable[None]]
-OnExit = Callable[[AgentInstance, str | None], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Crew:
-    """What all runs of a supervisor share. The two callbacks are set by the services."""
-
-    journal: Journal
-    broker: PermissionBroker
-    settings: SessionSettings
-    turn_policies: Sequence[TurnPolicy] = ()
-    on_turn_end: OnTurnEnd | None = None
-    on_exit: OnExit | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """What is started, where and for what; `preset` overrides the one of the settings."""
-
-    agent: AgentInstance
-    task: Task
-    agent_type: AgentType
-    runtime: Runtime
-    spec: ProcessSpec
-    preset: Preset | None = None
 
 
 class AgentRun:
@@ -79,6 +49,9 @@ class AgentRun:
         self._ending: Ending | None = None
         self._forced = anyio.Event()
         self._cancel_deadline: float | None = None
+        self._stalled: str | None = None  # why its turn was cancelled, if silence was the reason
+        self._conclusion: Conclusion | None = None
+        self._beginning: anyio.Event | None = None  # while a turn is on its way to the agent; set: cancelled
         settings = crew.settings
         self.logs = AgentLogs(
             crew.journal,
@@ -158,6 +131,9 @@ class AgentRun:
 
     async def cancel(self) -> bool:
         """Cancel the running turn; False if none runs. A turn that does not end in time costs the agent its life."""
+        if self._beginning is not None:
+            self._beginning.set()
+            return True
         asked = await self._session.cancel()
         if asked and self._cancel_deadline is None:
             self._cancel_deadline = anyio.current_time() + self._crew.settings.cancel_grace_s
@@ -177,53 +153,65 @@ class AgentRun:
     async def run(self) -> None:
         """From start to the recorded end. Raises nothing but cancellation."""
         self.loop_task_id = anyio.get_current_task().id
-        status: AgentStatus = "FAILED"
-        reason: str | None = "The host ended"
+        ending: Ending | None = None
         try:
-            status, reason = await self._live()
+            ending = await self._live()
         except KandevError as error:
-            reason = error.message
+            ending = _failed(error)
         except Exception as error:
             logger.exception("the run of agent %s broke", self.agent.id)
-            reason = f"The host failed: {type(error).__name__}"
+            ending = Ending("FAILED", f"The host failed: {type(error).__name__}", "turn")
         finally:
             with anyio.CancelScope(shield=True):
-                await self._record_end(status, reason)
+                ending = ending or self._ending or Ending("FAILED", "The host ended", "host_died")
+                await self._record_end(ending)
                 self.ended.set()
 
-    async def _live(self) -> Verdict:
+    async def catch_up(self) -> None:
+        """After `run`: an end that the store would not take is written as soon as it does."""
+        if self._conclusion is not None:
+            await self._conclusion.catch_up()
+
+    async def _live(self) -> Ending:
         if self._ending is not None:
-            return self._ending.status, self._ending.reason
+            return self._ending
         await self._record.write(status="STARTING", activity="starting", started_at=now())
-        async with self._launch.runtime.spawn(self._launch.spec) as process:
-            settings = self._crew.settings
-            peer = self._peer = Peer(
-                process,
-                self._session,
-                line_limit_bytes=settings.line_limit_bytes,
-                fault_limit=settings.fault_limit_lines,
-            )
-            async with anyio.create_task_group() as tasks:
-                for job in (peer.run, self.logs.run):
-                    tasks.start_soon(job)
-                for watch in (self.logs.drain, self._heartbeat):
-                    tasks.start_soon(watch, process)
-                tasks.start_soon(self._wake_at_end, peer)
-                self._process = process
-                try:
-                    verdict = await self._work(process, peer)
-                except KandevError as error:
-                    verdict = "FAILED", error.message
-                finally:
-                    await self._finish(process, peer)
-                    tasks.cancel_scope.cancel()
-        return verdict
+        async with AsyncExitStack() as stack:
+            try:
+                process = await stack.enter_async_context(self._launch.runtime.spawn(self._launch.spec))
+            except KandevError as error:
+                return await not_started(self._launch.runtime, self._launch.spec, error)
+            return await self._live_with(process)
+
+    async def _live_with(self, process: Process) -> Ending:
+        settings = self._crew.settings
+        peer = self._peer = Peer(
+            process,
+            self._session,
+            line_limit_bytes=settings.line_limit_bytes,
+            fault_limit=settings.fault_limit_lines,
+        )
+        async with anyio.create_task_group() as tasks:
+            for job in (peer.run, self.logs.run):
+                tasks.start_soon(job)
+            for watch in (self.logs.drain, self._heartbeat):
+                tasks.start_soon(watch, process)
+            tasks.start_soon(self._wake_at_end, peer)
+            self._process = process
+            try:
+                ending = await self._work(process, peer)
+            except KandevError as error:
+                ending = _failed(error)
+            finally:
+                await self._finish(process, peer)
+                tasks.cancel_scope.cancel()
+        return ending
 
     async def _wake_at_end(self, peer: Peer) -> None:
         await peer.ended.wait()
         self._wake.set()
 
-    async def _work(self, process: Process, peer: Peer) -> Verdict:
+    async def _work(self, process: Process, peer: Peer) -> Ending:
         """Open the session and run the turns; how the run ended."""
         await self._record.write(process_ref=process.ref)
         if not await self._open(peer):
@@ -249,7 +237,7 @@ class AgentRun:
                 failure = error
             tasks.cancel_scope.cancel()
         if failure is not None:
-            raise AgentError(await self._with_stderr(failure.message, peer)) from failure
+            raise AgentFailed(await self._with_stderr(failure.message, peer), cause_of(failure)) from failure
         if row is not None:
             self._record.acp_session_id = row.acp_session_id
             await self._record.write(status="RUNNING", activity="idle", session_id=row.id)
@@ -270,26 +258,43 @@ class AgentRun:
         self._record.turn = turn
         denied = self._denied(turn)
         if denied is not None:
-            await self._end_turn(turn, TurnOutcome(result="failed", error=denied))
+            await self._end_turn(turn, TurnOutcome(result="failed", error=denied, failure="turn"))
             return
-        await self._record.write(Put(turn), activity="prompting")
+        beginning = self._beginning = anyio.Event()
+        try:
+            await self._record.write(Put(turn), activity="prompting")
+        finally:
+            self._beginning = None
+        if beginning.is_set():
+            await self._end_turn(turn, TurnOutcome(result="cancelled", asked_to_cancel=True))
+            return
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_turn)
+            tasks.start_soon(self._stall_watch(peer).run)
             outcome = await self._session.prompt(turn)
             tasks.cancel_scope.cancel()
         self._cancel_deadline = None
-        if peer.ended.is_set() and outcome.error is not None:
-            outcome = replace(outcome, error=await self._with_stderr(outcome.error, peer))
+        outcome = await self._judged(outcome, peer)
         usage, changes = self._session.close_turn(turn)
         await self._end_turn(turn, replace(outcome, usage=usage), *changes)
+
+    async def _judged(self, outcome: TurnOutcome, peer: Peer) -> TurnOutcome:
+        """The outcome with the host's own part in it: it may have cut the turn short."""
+        if outcome.result == "cancelled" and self._stalled is not None:
+            return replace(outcome, asked_to_cancel=False, error=self._stalled, failure="stalled")
+        if outcome.result == "failed" and self._ending is not None:
+            return replace(outcome, error=self._ending.reason, failure=self._ending.failure, retry_at=None)
+        if outcome.error is not None and peer.ended.is_set():
+            return replace(outcome, error=await self._with_stderr(outcome.error, peer))
+        return outcome
 
     async def _end_turn(self, turn: Turn, outcome: TurnOutcome, *changes: Change) -> None:
         ended = outcome.applied_to(turn)
         activity: Activity = "idle" if self._ending is None else "stopping"
-        await self._record.write(*changes, Put(ended), self._record.result(ended, outcome), activity=activity)
-        self._record.turn = None
+        await self._record.end_turn(ended, outcome, *changes, activity=activity)
         if self.agent.orchestrated and not self._queue and outcome.result in {"completed", "failed", "empty"}:
-            self.end(Ending("COMPLETED" if outcome.ok else "FAILED", outcome.error, gently=True))
+            status: AgentStatus = "COMPLETED" if outcome.ok else "FAILED"
+            self.end(Ending(status, outcome.error, outcome.failure, outcome.retry_at, gently=True))
         if self._crew.on_turn_end is not None:
             try:
                 await self._crew.on_turn_end(self.agent, ended, outcome)
@@ -312,15 +317,32 @@ class AgentRun:
                 self._wake = anyio.Event()
             if grace.cancelled_caught:
                 seconds = self._crew.settings.cancel_grace_s
-                self.end(Ending("FAILED", f"The agent did not end its turn within {seconds:g} s of the cancel"))
+                told = f"The agent did not end its turn within {seconds:g} s of the cancel"
+                self.end(Ending("FAILED", told, "turn" if self._stalled is None else "stalled"))
         await self._end_process(self._ending)
+
+    def _stall_watch(self, peer: Peer) -> StallWatch:
+        self._stalled = None
+        stalls = self._crew.stalls
+        recover = None if stalls.stall_action == "none" else self._recover
+        return StallWatch(stalls.stall_timeout_s, peer, self._session, self._record.tell_stalled, recover)
+
+    async def _recover(self, silent_s: float) -> None:
+        """By the settings: its turn is cancelled, or the whole run ends as one that may be tried again."""
+        told = f"The agent said nothing for {silent_s:g} s"
+        if self._crew.stalls.stall_action == "restart":
+            self.end(Ending("FAILED", told, "stalled"))
+        else:
+            self._stalled = f"{told}, so its turn was cancelled"
+            await self.cancel()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    async def _verdict(self, peer: Peer) -> Verdict:
+    async def _verdict(self, peer: Peer) -> Ending:
         if self._ending is not None:
-            return self._ending.status, self._ending.reason
-        return "FAILED", await self._with_stderr(f"The agent {peer.end_reason or 'ended'}", peer)
+            return self._ending
+        told = await self._with_stderr(f"The agent {peer.end_reason or 'ended'}", peer)
+        return Ending("FAILED", told, peer.end_failure)
 
     async def _end_process(self, ending: Ending) -> None:
         if self._process is not None:
@@ -347,25 +369,12 @@ class AgentRun:
         except KandevError as error:
             logger.warning("the agent's activity was not recorded: %s", error)
 
-    async def _record_end(self, status: AgentStatus, reason: str | None) -> None:
-        row = self.session
-        changes: list[Change] = []
-        if status == "FAILED":
-            changes.append(self._record.error("AGENT_FAILED", reason or "The agent failed"))
-        left = TurnOutcome(result="cancelled", error="The agent ended before this prompt's turn")
-        changes += [Put(left.applied_to(turn)) for turn in self._queue]
-        self._queue.clear()
-        if row is not None:
-            changes.append(Put(msgspec.structs.replace(row, closed_at=now())))
+    async def _record_end(self, ending: Ending) -> None:
         exit_code = self._peer.exit_code if self._peer is not None else None
-        try:
-            await self._record.write(
-                *changes, status=status, activity=None, error_message=reason, exit_code=exit_code, stopped_at=now()
-            )
-            if self._crew.on_exit is not None:
-                await self._crew.on_exit(self.agent, reason)
-        except KandevError as error:
-            logger.error("the end of agent %s was not recorded: %s", self.agent.id, error)
+        changes = self._record.end(ending, tuple(self._queue), self.session, exit_code)
+        self._queue.clear()
+        self._conclusion = Conclusion(self._crew, self.agent, ending, changes)
+        await self._conclusion.record()
 
     async def _with_stderr(self, message: str, peer: Peer) -> str:
         """The message and, for a process that is gone, the last lines of what it said on stderr."""
@@ -381,3 +390,8 @@ class AgentRun:
             stats = await process.stats()
             last = self._session.last_update
             self._record.beat(stats.cpu_s, stats.rss_bytes, None if last is None else time.monotonic() - last)
+
+
+def _failed(error: KandevError) -> Ending:
+    cause = cause_of(error)
+    return Ending("FAILED", error.message, cause.failure, cause.retry_at)

@@ -19,10 +19,11 @@ from msgspec import UNSET, Raw
 from kandev_host.errors import AgentError, KandevError
 from kandev_host.interfaces import AgentType, Change, Put
 from kandev_host.journal import Journal
-from kandev_host.models import Activity, AgentInstance, Session, Task, Turn, Usage, now
+from kandev_host.models import Activity, AgentInstance, Command, Session, Task, Turn, Usage, now
 from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.jsonrpc import Message, RpcError
 from kandev_host.sessions.answers import check_auth, check_version, choose_mode, read, read_permission, replace_mode
+from kandev_host.sessions.failures import AgentFailed, cause_of, classify, describe
 from kandev_host.sessions.logs import AgentLogs
 from kandev_host.sessions.peer import Answer, Peer
 from kandev_host.sessions.permissions import Asked, PermissionBroker
@@ -76,6 +77,7 @@ class LiveSession:
         self._usage = UsageBook()
         self._turn_over = anyio.Event()
         self._asking = 0
+        self.last_answer = 0.0
         self._initialized: acp.InitializeResult | None = None
         self._fault_noticed = 0.0
         self._opened_cwd = ""
@@ -102,9 +104,11 @@ class LiveSession:
             if agent_type.mode is not None:
                 await self._set_mode(self.row, agent_type.mode)
         except RpcError as error:
-            if error.code == jsonrpc.AUTH_REQUIRED:
-                raise AgentError(f"The agent needs a log-in: {error.message}") from error
-            raise AgentError(f"The agent refused to open a session: {error}") from error
+            needs_login = error.code == jsonrpc.AUTH_REQUIRED
+            told = (
+                f"needs a log-in: {error.message}" if needs_login else f"refused to open a session: {describe(error)}"
+            )
+            raise AgentFailed(f"The agent {told}", classify(error, "config")) from error
         await self._stage.journal.record(Put(self.row))
         await self._post_early()
         return self.row
@@ -163,9 +167,9 @@ class LiveSession:
             self._result = read(raw, acp.PromptResult, "session/prompt")
             outcome = watch.ended(self._result.stop_reason)
         except RpcError as error:
-            outcome = watch.broke(f"The agent failed: {error}")
+            outcome = watch.broke(f"The agent failed: {describe(error)}", classify(error))
         except KandevError as error:
-            outcome = watch.broke(error.message)
+            outcome = watch.broke(error.message, cause_of(error))
         finally:
             self._watch = None
             self._turn_over.set()
@@ -203,6 +207,11 @@ class LiveSession:
         """The agent is about to be killed on somebody's word: its turn counts as cancelled, not as failed."""
         if self._watch is not None:
             self._watch.asked_to_cancel = True
+
+    @property
+    def asking(self) -> bool:
+        """Does the agent wait for a person?"""
+        return self._asking > 0
 
     async def idle(self) -> None:
         """Returns when no turn runs."""
@@ -285,7 +294,7 @@ class LiveSession:
                 self._take_chunk(update, watch)
             changes.append(self._voice.chunk(params, update, kind, turn_id, at))
         elif isinstance(update, acp.ToolVariant):
-            known = self._take_tool(update, watch if mine else None)
+            known = self._take_tool(update, watch if mine else None, changes)
             changes.append(self._voice.tool(params, update, known, turn_id, at))
         elif isinstance(update, acp.Plan):
             changes.append(self._voice.plan(params, update, turn_id, at))
@@ -300,13 +309,17 @@ class LiveSession:
         if chunk.meta is not UNSET and not chunk.content.text:
             self._usage.take_chunk_report(chunk.meta)
 
-    def _take_tool(self, call: acp.ToolVariant, watch: Watch | None) -> ToolState:
+    def _take_tool(self, call: acp.ToolVariant, watch: Watch | None, changes: list[Change]) -> ToolState:
         known = self._tools.get(call.tool_call_id) or ToolState()
         known.merge(call)
         if watch is not None:
             watch.take_tool()
             if len(self._tools) < OPEN_TOOLS or call.tool_call_id in self._tools:
                 self._tools[call.tool_call_id] = known
+                if (command := known.new_command(call)) is not None:
+                    turn = watch.turn
+                    row = Command(task_id=turn.task_id, agent_id=turn.agent_id, turn_id=turn.id, command=command)
+                    changes.append(Put(row))
         if self._asking and call.raw_input is not UNSET:
             self._new_inputs.append((call.tool_call_id, msgspec.json.decode(call.raw_input)))
         return known
@@ -328,6 +341,10 @@ class LiveSession:
                 self._usage.take_update(update, raw)
             else:
                 changes.append(Put(self._usage.late_update(update, raw, self._last_turn)))
+            return
+        if isinstance(update, acp.SessionInfoUpdate):
+            if self._watch is not None and update.meta is not UNSET:
+                self._watch.take_info(update.meta)
             return
         if isinstance(update, acp.AvailableCommandsUpdate):
             row = msgspec.structs.replace(row, commands=update.available_commands)
@@ -365,6 +382,7 @@ class LiveSession:
             raise RpcError(jsonrpc.INTERNAL_ERROR, "The host could not record the request") from error
         finally:
             self._asking -= 1
+            self.last_answer = time.monotonic()
             if self._asking == 0 and self._watch is not None:
                 await self._stage.set_activity("prompting")
 

@@ -13,12 +13,13 @@ from kandev_host.errors import Conflict, Unavailable
 from kandev_host.interfaces import AgentType, ProcessSpec, Runtime
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, AgentStatus, Task
+from kandev_host.sessions.crew import Crew, Launch, OnEnd, OnExit, OnTurnEnd, TurnPolicy
 from kandev_host.sessions.dialects import dialect
 from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.presets import Preset
-from kandev_host.sessions.run import AgentRun, Crew, Launch, OnExit, OnTurnEnd, TurnPolicy
-from kandev_host.settings import SessionSettings
+from kandev_host.sessions.run import AgentRun
+from kandev_host.settings import OrchestratorSettings, SessionSettings
 
 SHUTDOWN_S = 8.0
 FORCED_S = 5.0
@@ -27,8 +28,11 @@ FORCED_S = 5.0
 class AgentSupervisor:
     """Use as an async context manager: leaving it stops every agent, within 13 s at the worst.
 
-    `on_turn_end(agent, turn, outcome)` and `on_exit(agent, reason)` are set by the services and awaited by the run
-    itself, in order. They may call `stop` and `prompt` of the same agent: neither waits for the run there.
+    `on_turn_end(agent, turn, outcome)`, `on_end(agent, ending, changes)` and `on_exit(agent, reason)` are set by the
+    services and awaited by the run itself, in order. They may call `stop` and `prompt` of the same agent: neither
+    waits for the run there. `on_end` is asked to record the changes that end the run in one commit with what follows
+    for the task, and answers whether it did; else, or if it raises, they are recorded alone. `stalls` says when a
+    silent agent counts as stalled, and what then.
     """
 
     def __init__(
@@ -40,9 +44,13 @@ class AgentSupervisor:
         turn_policies: Sequence[TurnPolicy] = (),
         on_turn_end: OnTurnEnd | None = None,
         on_exit: OnExit | None = None,
+        on_end: OnEnd | None = None,
+        stalls: OrchestratorSettings | None = None,
     ) -> None:
-        self._crew = Crew(journal, broker, settings, turn_policies, on_turn_end, on_exit)
+        stalls = stalls or OrchestratorSettings()
+        self._crew = Crew(journal, broker, settings, turn_policies, on_turn_end, on_exit, on_end, stalls)
         self._runs: dict[str, AgentRun] = {}
+        self._catching_up: set[anyio.CancelScope] = set()
         self._closing = False
 
     @property
@@ -60,6 +68,14 @@ class AgentSupervisor:
     @on_exit.setter
     def on_exit(self, callback: OnExit | None) -> None:
         self._crew.on_exit = callback
+
+    @property
+    def on_end(self) -> OnEnd | None:
+        return self._crew.on_end
+
+    @on_end.setter
+    def on_end(self, callback: OnEnd | None) -> None:
+        self._crew.on_end = callback
 
     async def __aenter__(self) -> AgentSupervisor:
         self._tasks = anyio.create_task_group()
@@ -154,21 +170,23 @@ class AgentSupervisor:
         return tuple(self._runs.values())
 
     async def shutdown(self, reason: str = "The host shut down") -> None:
-        """Stop all agents at once, together, and refuse new ones."""
+        """Stop all agents at once, together, and refuse new ones. Their runs are STOPPED with failure "host_died"."""
         self._closing = True
         runs = self.runs
         for run in runs:
-            run.end(Ending("STOPPED", reason))
+            run.end(Ending("STOPPED", reason, "host_died"))
         with anyio.move_on_after(SHUTDOWN_S) as grace:
             for run in runs:
                 await run.ended.wait()
         if grace.cancelled_caught:
             for run in runs:
-                run.end(Ending("STOPPED", reason, force=True))
+                run.end(Ending("STOPPED", reason, "host_died", force=True))
             with anyio.move_on_after(FORCED_S):
                 for run in runs:
                     await run.ended.wait()
             self._tasks.cancel_scope.cancel()
+        for scope in tuple(self._catching_up):  # what the store still refuses, the next host closes
+            scope.cancel()
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -177,6 +195,14 @@ class AgentSupervisor:
             await run.run()
         finally:
             self._runs.pop(run.agent.id, None)
+        if self._closing:
+            return
+        with anyio.CancelScope() as scope:
+            self._catching_up.add(scope)
+            try:
+                await run.catch_up()
+            finally:
+                self._catching_up.discard(scope)
 
     def _live(self, agent_id: str) -> AgentRun:
         run = self._runs.get(agent_id)

@@ -9,11 +9,20 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from kandev_host.events import Event
-from kandev_host.models import Activity, AgentInstance, AgentStatus, LogLevel, Usage, new_id, now
+from kandev_host.models import AgentInstance, new_id, now
 from kandev_host.protocol import acp
+from kandev_host.protocol.notifications import (
+    ErrorPayload,
+    LogMetadata,
+    LogPayload,
+    Payload,
+    ProgressPayload,
+    StatusPayload,
+)
+from kandev_host.sessions.commands import clean, command_in
 
 MESSAGE_CHARS = 32 << 10
 HEADS_KEPT = 16
@@ -24,73 +33,6 @@ CHUNKS: dict[type, str] = {
 }
 _tag = msgspec.json.Decoder(acp.Tag)
 _encode = msgspec.json.Encoder().encode
-
-
-class Payload(msgspec.Struct, gc=False, kw_only=True):
-    """Flat fields of every acp notification. `session_id` is the agent's own id; `meta` stood beside the update."""
-
-    agent_id: str
-    task_id: str
-    turn_id: str | None = None
-    session_id: str | None = None
-    update: Raw | UnsetType = UNSET
-    meta: Raw | UnsetType = UNSET
-
-
-class LogMetadata(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
-    """What an acp.log is about: the update's variant, and what that variant has. `by_host`: no agent said this."""
-
-    type: str
-    message_id: str | None = None
-    tool_call_id: str | None = None
-    title: str | None = None
-    kind: str | None = None
-    status: str | None = None
-    truncated: bool = False
-    by_host: bool = False
-
-
-class LogPayload(Payload, gc=False, kw_only=True):
-    level: LogLevel = "info"
-    message: str = ""
-    metadata: LogMetadata
-
-
-class ProgressPayload(Payload, gc=False, kw_only=True):
-    """`progress` counts the finished entries of the plan, 0 to 100. A plan names no files."""
-
-    progress: int
-    message: str
-    current_file: str | None = None
-    files_processed: int | None = None
-    total_files: int | None = None
-
-
-class StatusPayload(Payload, gc=False, kw_only=True):
-    status: AgentStatus
-    activity: Activity | None
-
-
-class ResultPayload(Payload, gc=False, kw_only=True):
-    """The end of a turn. `stop_reason` is the agent's word, `status` what the host makes of it."""
-
-    status: str
-    stop_reason: str | None
-    summary: str | None
-    artifacts: list[Any]
-    usage: Usage | None
-
-
-class ErrorPayload(Payload, gc=False, kw_only=True):
-    code: str
-    message: str
-
-
-class HeartbeatPayload(Payload, gc=False, kw_only=True):
-    alive: bool
-    cpu_s: float | None
-    rss_bytes: int | None
-    last_update_age_s: float | None
 
 
 class Voice:
@@ -208,7 +150,12 @@ class Voice:
 
     def status(self, agent: AgentInstance, turn_id: str | None, *, session_id: str | None) -> Event:
         """What the agent is and does now, as the host sees it."""
-        payload = StatusPayload(**self.ids(turn_id, session_id), status=agent.status, activity=agent.activity)
+        payload = StatusPayload(
+            **self.ids(turn_id, session_id),
+            status=agent.status,
+            activity=agent.activity,
+            stalled_at=agent.stalled_at,
+        )
         return self.event("acp.status", payload, by_agent=False)
 
     def session_state(
@@ -219,6 +166,7 @@ class Voice:
             **self.ids(turn_id, params.session_id),
             status=agent.status,
             activity=agent.activity,
+            stalled_at=agent.stalled_at,
             update=params.update,
             meta=params.meta,
         )
@@ -236,6 +184,7 @@ class ToolState(msgspec.Struct, kw_only=True):
     kind: str | None = None
     status: str | None = None
     raw_input: Raw | None = None
+    command_known: bool = False
 
     def merge(self, call: acp.ToolVariant) -> None:
         self.title = self.title if call.title is None else call.title[:MESSAGE_CHARS]
@@ -243,6 +192,17 @@ class ToolState(msgspec.Struct, kw_only=True):
         self.status = self.status if call.status is None else call.status
         if call.raw_input is not UNSET and len(bytes(call.raw_input)) <= MESSAGE_CHARS:
             self.raw_input = call.raw_input.copy()
+
+    def new_command(self, call: acp.ToolVariant) -> str | None:
+        """What an `execute` call runs, as soon as that is known (at its end at the latest), and only once."""
+        if self.kind != "execute" or self.command_known:
+            return None
+        raw = self.raw_input if call.raw_input is UNSET else call.raw_input
+        found = command_in(raw) if raw is not None else None
+        if found is None and not self.open:
+            found = clean((self.title or "").partition(" [current working directory ")[0])
+        self.command_known = found is not None
+        return found
 
     def metadata(self, variant: str, call_id: str) -> LogMetadata:
         return LogMetadata(type=variant, tool_call_id=call_id, title=self.title, kind=self.kind, status=self.status)

@@ -140,6 +140,7 @@ class JournalSettings(Table, frozen=True, kw_only=True):
     events_limit_bytes: Annotated[
         Bytes | None, Meta(description="The oldest events beyond this are removed; unset is no limit.")
     ] = 8 << 30
+    trim_interval_s: Annotated[Seconds, Meta(description="Time between two looks for events to remove.")] = 60.0
 
 
 class PermissionSettings(Table, frozen=True, kw_only=True):

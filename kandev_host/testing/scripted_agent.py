@@ -65,6 +65,7 @@ class ScriptedAgent:
         self.answers: dict[Any, queue.Queue[Json]] = {}
         self.cancelled = threading.Event()
         self.next_id = 0
+        self.deaf = False
         self.answer: Json = {}
         self.after: list[Json] = []
 
@@ -84,6 +85,8 @@ class ScriptedAgent:
     def read(self) -> None:
         log = self.script.get("log")
         for line in sys.stdin.buffer:
+            while self.deaf:
+                time.sleep(1)
             if log:
                 with Path(log).open("ab") as file:
                     file.write(line)
@@ -263,6 +266,9 @@ class ScriptedAgent:
 
     def do_close(self, _value: Any, _step: Json) -> None:
         os.close(1)
+
+    def do_deaf(self, _value: Any, _step: Json) -> None:
+        self.deaf = True
 
     def do_usage(self, usage: Json, _step: Json) -> None:
         self.answer["usage"] = usage

@@ -2,86 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 from msgspec.structs import replace
 
-from kandev_host.errors import Conflict, KandevError, NotFound, ValidationFailed
+from kandev_host.errors import Conflict, NotFound, ValidationFailed
 from kandev_host.events import Event, event
-from kandev_host.interfaces import Change, Commit, Expect, Put, Remove, Store
+from kandev_host.interfaces import Commit, Expect, Put, Remove, Shift, Store
 from kandev_host.models import (
     AgentInstance,
     AgentLog,
-    AgentTypeRow,
     Board,
-    Column,
-    Limits,
-    PermissionRequest,
+    Command,
     Row,
-    Session,
     Task,
-    TaskEvent,
-    Turn,
     Usage,
     User,
     Workspace,
     now,
 )
-
-USER = User(email="ada@example.org", username="ada")
-BOARD = Board(name="Inbox", owner_id=USER.id)
-COLUMN = Column(board_id=BOARD.id, name="Doing", position=0, state="IN_PROGRESS")
-TASK = Task(
-    board_id=BOARD.id, column_id=COLUMN.id, title="Fix the login bug", description="It fails.", created_by=USER.id
-)
-AGENT = AgentInstance(task_id=TASK.id, agent_type="demo", runtime="bwrap", resource_limits=Limits(cpu_limit="1.5"))
-SESSION = Session(agent_id=AGENT.id, task_id=TASK.id, acp_session_id="s-1", cwd="/workspace", protocol_version=1)
-TURN = Turn(agent_id=AGENT.id, task_id=TASK.id, prompt=[{"type": "text", "text": "Please fix it"}], created_by=USER.id)
-ONE_OF_EACH: tuple[Row, ...] = (
-    USER,
-    BOARD,
-    COLUMN,
-    TASK,
-    TaskEvent(task_id=TASK.id, event_type="created", new_state="TODO", metadata={"by": ["ä", 1]}, created_by=USER.id),
-    AgentTypeRow(name="demo", default_resources=Limits(memory_limit="2g"), capabilities=("a", "b"), enabled=False),
-    AGENT,
-    AgentLog(agent_instance_id=AGENT.id, log_level="warning", message="out of\0bounds \N{SNOWMAN}"),
-    SESSION,
-    TURN,
-    PermissionRequest(
-        agent_id=AGENT.id, task_id=TASK.id, session_id="s-1", tool_call={"kind": "edit"}, options=[{}], digest="d"
-    ),
-    Usage(turn_id=TURN.id, agent_id=AGENT.id, task_id=TASK.id, source="agent", input_tokens=1 << 40, cost="0.10"),
-    Workspace(id=TASK.id, runtime="bwrap", base_commit="abc"),
-)
-
-
-def a_task(title: str = "Another", **fields: Any) -> Task:
-    return Task(board_id=BOARD.id, title=title, description="", created_by=USER.id, **fields)
-
-
-def seqs(outcome: Sequence[int] | KandevError) -> list[int]:
-    """The numbers of a commit's events; an error is raised."""
-    if isinstance(outcome, KandevError):
-        raise outcome
-    return list(outcome)
-
-
-async def write(store: Store, *changes: Change) -> list[int]:
-    (outcome,) = await store.commit([Commit(changes)])
-    return seqs(outcome)
-
-
-async def a_world(store: Store) -> None:
-    """One row of each kind."""
-    await write(store, *map(Put, ONE_OF_EACH))
+from kandev_host.testing.retention import RetentionContract
+from kandev_host.testing.world import AGENT, BOARD, ONE_OF_EACH, TASK, USER, a_task, a_world, seqs, write
 
 
 @pytest.mark.anyio
-class StoreContract:
+class StoreContract(RetentionContract):
     """The tests. They use only what `Store` promises."""
 
     @pytest.mark.parametrize("row", ONE_OF_EACH, ids=lambda row: type(row).__name__)
@@ -110,6 +57,21 @@ class StoreContract:
         await write(store, Remove(Task, TASK.id))
         assert await store.count(Usage) == 1
         assert await store.count(Workspace) == 1
+
+    async def test_a_shift_changes_one_number_of_the_rows_it_names(self, store: Store) -> None:
+        tasks = [replace(a_task(str(n)), position=n) for n in range(4)]
+        moved = replace(tasks[3], position=1)
+        await write(store, Put(USER), Put(BOARD), *map(Put, tasks))
+        await write(store, Shift(Task, "position", 1, [("position", ">=", 1), ("position", "<", 3)]), Put(moved))
+        found = (await store.find(Task, order=("position", "id"))).rows
+        assert [(task.title, task.position) for task in found] == [("0", 0), ("3", 1), ("1", 2), ("2", 3)]
+        assert found[2] == replace(tasks[1], position=2)
+
+    async def test_a_shift_that_breaks_a_rule_undoes_its_commit(self, store: Store) -> None:
+        await a_world(store)
+        outcomes = await store.commit([Commit([Put(a_task("gone")), Shift(Task, "position", -9, [])])])
+        assert isinstance(outcomes[0], ValidationFailed)
+        assert await store.count(Task) == 1
 
     async def test_removing_nothing_is_no_error(self, store: Store) -> None:
         assert await write(store, Remove(Task, "nobody")) == []
@@ -272,11 +234,29 @@ class StoreContract:
         assert await store.count(Task, [("text", "match", "login")]) == 0
         assert await store.count(Task, [("text", "match", "door")]) == 1
 
+    async def test_full_text_finds_in_logs_and_commands(self, store: Store) -> None:
+        await a_world(store)
+        assert await store.count(AgentLog, [("text", "match", "bounds")]) == 1
+        assert await store.count(Command, [("text", "match", "make test")]) == 1
+
     async def test_search_names_kind_task_and_marks_the_words(self, store: Store) -> None:
         await a_world(store)
         (hit,) = await store.search("login")
         assert (hit.kind, hit.id, hit.task_id) == ("task", TASK.id, TASK.id)
         assert hit.snippet == "Fix the [login] bug"
+
+    @pytest.mark.parametrize("query", ["make", "tee out", "mak*", '"make test"', '"out t"*'])
+    async def test_search_finds_commands(self, store: Store, query: str) -> None:
+        await a_world(store)
+        (hit,) = await store.search(query, kinds=("command",))
+        assert (hit.kind, hit.task_id) == ("command", TASK.id)
+        assert "[" in hit.snippet
+
+    async def test_search_gives_the_best_hits_up_to_the_limit(self, store: Store) -> None:
+        await write(store, Put(USER), Put(BOARD), *(Put(a_task(f"login {'and more ' * n}")) for n in range(5)))
+        hits = await store.search("login", limit=3)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert (len(hits), hits[0].snippet) == (3, "[login] ")
 
     async def test_search_finds_prompts_summaries_and_logs(self, store: Store) -> None:
         await a_world(store)

@@ -35,7 +35,11 @@ TABLES: dict[type[models.Row], str] = {
     models.Receipt: "receipts",
     models.HostState: "host_state",
 }
-SEARCHED: dict[type[models.Row], str] = {models.Task: "tasks_fts", models.AgentLog: "agent_logs_fts"}
+SEARCHED: dict[type[models.Row], str] = {
+    models.Task: "tasks_fts",
+    models.AgentLog: "agent_logs_fts",
+    models.Command: "commands_fts",
+}
 NAMES = {table: kind.__name__.lower() for kind, table in TABLES.items()} | {
     "agent_types": "agent_type",
     "agent_instances": "agent",

@@ -86,6 +86,18 @@ def key_of(table: Mapper[Any], order: Sequence[str]) -> Key:
     return key
 
 
+def select(table: Mapper[Any], where: Where, key: Key, limit: int, cursor: str | None) -> Sql:
+    """One page: the rows that meet every condition, from the cursor on, and one more than `limit`."""
+    chosen, values = conditions(table, where)
+    if cursor is not None:
+        beyond, bound = after(key, read_cursor(table, key, cursor))
+        chosen, values = f"{chosen} AND {beyond}", values + bound
+    return (
+        f'SELECT {table.columns} FROM "{table.table}" WHERE {chosen} ORDER BY {order_by(key)} LIMIT {limit + 1}',  # noqa: S608
+        values,
+    )
+
+
 def order_by(key: Key) -> str:
     return ", ".join(f'"{field.name}"{" DESC" if descending else ""}' for field, descending in key)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from kandev_host import Event
 from kandev_sqlite.mapper import to_time
+from kandev_sqlite.schema import EVENT_BYTES
 
 TOPICS = {"task": "task_id", "board": "board_id", "agent": "agent_id"}
 SCAN_STREAMS = 2000
@@ -28,6 +29,8 @@ _SOME = _EVENT + (  # noqa: S608
     "ORDER BY e.seq LIMIT ?4"
 )
 _THESE = _EVENT + "WHERE e.seq IN (SELECT value FROM json_each(?)) ORDER BY e.seq"  # noqa: S608
+EVENTS_BYTES = "SELECT value FROM meta WHERE key = 'events_bytes'"
+_OLDEST = f"SELECT seq, created_at, octet_length(payload) + {EVENT_BYTES} FROM events ORDER BY seq LIMIT ?"  # noqa: S608
 _STREAM = (
     "SELECT seq FROM events WHERE stream = ?1 AND seq > ?2 AND seq < ?3 AND action >= ?4 AND action < ?5 "
     "ORDER BY seq LIMIT ?6"
@@ -46,6 +49,17 @@ def events(
         return _scan(db, streams, after_seq, limit, span)
     found = _first(db, streams, after_seq, limit, span)
     return [_event(row) for row in db.execute(_THESE, (str(found),))]
+
+
+def expired(db: apsw.Connection, before: int | None, limit_bytes: int | None, limit: int) -> int:
+    """See `Store.expired`."""
+    excess = 0 if limit_bytes is None else int(db.execute(EVENTS_BYTES).get) - limit_bytes
+    last = 0
+    for seq, created_at, size in db.execute(_OLDEST, (limit,)):
+        if excess <= 0 and (before is None or created_at >= before):
+            break
+        last, excess = seq, excess - size
+    return last
 
 
 def _streams(db: apsw.Connection, topics: Iterable[str]) -> list[int]:

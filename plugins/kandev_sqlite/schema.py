@@ -16,6 +16,8 @@ as many events a second, in half the space.
 
 from __future__ import annotations
 
+from kandev_sqlite.schema_v2 import V2
+
 APPLICATION_ID = 0x6B616E64  # "kand": tells this database from any other SQLite file
 
 V1 = """
@@ -333,72 +335,5 @@ CREATE TRIGGER turns_messages_delete AFTER DELETE ON turns BEGIN
 END;
 """
 
-V2 = """
-ALTER TABLE agent_instances ADD COLUMN failure TEXT;
-ALTER TABLE agent_instances ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE agent_instances ADD COLUMN stalled_at INTEGER;
-
-CREATE TABLE queue_entries (
-    id TEXT PRIMARY KEY REFERENCES tasks(id) ON DELETE CASCADE,
-    created_at INTEGER NOT NULL,
-    board_id TEXT NOT NULL,
-    agent_type TEXT,
-    runtime TEXT,
-    preset TEXT,
-    state TEXT NOT NULL CONSTRAINT state CHECK (state IN ('waiting', 'running')),
-    attempt INTEGER NOT NULL,
-    fence INTEGER NOT NULL,
-    host_id TEXT,
-    agent_id TEXT,
-    not_before INTEGER,
-    reason TEXT,
-    failure TEXT,
-    created_by TEXT NOT NULL,
-    updated_at INTEGER NOT NULL
-) STRICT;
-CREATE INDEX queue_entries_state ON queue_entries(state, created_at, id);
-
-CREATE TABLE receipts (
-    id TEXT PRIMARY KEY,
-    created_at INTEGER NOT NULL,
-    action TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    reply TEXT,
-    is_error INTEGER NOT NULL
-) STRICT;
-CREATE INDEX receipts_created ON receipts(created_at);
-
-CREATE TABLE host_state (
-    id TEXT PRIMARY KEY,
-    created_at INTEGER NOT NULL,
-    value TEXT NOT NULL,
-    updated_at INTEGER NOT NULL
-) STRICT;
-
-CREATE TABLE commands (
-    n INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    created_at INTEGER NOT NULL,
-    task_id TEXT NOT NULL REFERENCES tasks(id) ON DELETE CASCADE,
-    agent_id TEXT,
-    turn_id TEXT,
-    command TEXT NOT NULL
-) STRICT;
-CREATE INDEX commands_task ON commands(task_id, created_at, id);
-CREATE VIRTUAL TABLE commands_fts USING fts5(
-    command, content='commands', content_rowid='n', tokenize='unicode61 remove_diacritics 2'
-);
-CREATE TRIGGER commands_fts_insert AFTER INSERT ON commands BEGIN
-    INSERT INTO commands_fts(rowid, command) VALUES (new.n, new.command);
-END;
-CREATE TRIGGER commands_fts_delete AFTER DELETE ON commands BEGIN
-    INSERT INTO commands_fts(commands_fts, rowid, command) VALUES ('delete', old.n, old.command);
-END;
-CREATE TRIGGER commands_fts_update AFTER UPDATE OF command ON commands
-WHEN old.command IS NOT new.command BEGIN
-    INSERT INTO commands_fts(commands_fts, rowid, command) VALUES ('delete', old.n, old.command);
-    INSERT INTO commands_fts(rowid, command) VALUES (new.n, new.command);
-END;
-"""
-
+EVENT_BYTES = 150  # about what an event takes beside its payload: the other columns, its place in the index
 STEPS: tuple[str, ...] = (V1 + V1_SEARCH, V2)

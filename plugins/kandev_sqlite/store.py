@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import anyio.to_thread
 import apsw
 
-from kandev_host import Commit, Event, Hit, JournalState, Page, errors, models
+from kandev_host import Commit, Event, Hit, JournalState, Page, Trimmed, errors, models
 from kandev_sqlite import replay
 from kandev_sqlite.failures import failure, startup_failure
-from kandev_sqlite.ladder import migrate, private_file
-from kandev_sqlite.mapper import mapper
-from kandev_sqlite.query import Where, after, conditions, cursor_at, key_of, order_by, read_cursor
+from kandev_sqlite.ladder import migrate, pragma, private_file
+from kandev_sqlite.mapper import from_time, mapper
+from kandev_sqlite.query import Where, conditions, cursor_at, key_of, select
 from kandev_sqlite.text import search
-from kandev_sqlite.worker import Readers, Worker
+from kandev_sqlite.worker import Workers
 from kandev_sqlite.writer import HEAD, Writer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ READER = "PRAGMA query_only = ON"
 class SqliteStore:
     """See `Store`. Made by `open`; `close` it when done."""
 
-    def __init__(self, writer: Worker, writing: Writer, readers: Readers, read_timeout_s: float) -> None:
+    def __init__(self, writer: Workers, writing: Writer, readers: Workers, read_timeout_s: float) -> None:
         self._writer = writer
         self._writing = writing
         self._readers = readers
@@ -63,8 +63,8 @@ class SqliteStore:
                 ) from error
 
         connection, writing, reading = await anyio.to_thread.run_sync(opened)
-        readers = [Worker(f"sqlite-reader-{i}", reader) for i, reader in enumerate(reading)]
-        return cls(Worker("sqlite-writer", connection), writing, Readers(readers), settings.read_timeout_s)
+        readers, writer = Workers("sqlite-reader", reading), Workers("sqlite-writer", [connection])
+        return cls(writer, writing, readers, settings.read_timeout_s)
 
     async def close(self) -> None:
         """Finish what runs. The writer goes last and folds the log into the database file."""
@@ -94,12 +94,8 @@ class SqliteStore:
         cursor: str | None = None,
     ) -> Page[R]:
         table, key = mapper(kind), key_of(mapper(kind), order)
-        chosen, values = conditions(table, where)
-        if cursor is not None:
-            beyond, bound = after(key, read_cursor(table, key, cursor))
-            chosen, values = f"{chosen} AND {beyond}", values + bound
         limit = _bounded(limit)
-        sql = f'SELECT {table.columns} FROM "{table.table}" WHERE {chosen} ORDER BY {order_by(key)} LIMIT {limit + 1}'  # noqa: S608
+        sql, values = select(table, where, key, limit, cursor)
 
         def read(db: apsw.Connection) -> list[R]:
             return [table.decode(row) for row in db.execute(sql, values)]
@@ -122,6 +118,14 @@ class SqliteStore:
         wanted = [_utf8(topic) for topic in topics]
         return await self._read(lambda db: replay.events(db, start, wanted, _bounded(limit), _utf8(action_prefix)))
 
+    async def expired(self, *, before: datetime | None = None, limit_bytes: int | None = None, limit: int = 500) -> int:
+        limit_at = None if before is None else from_time(before)
+        return await self._read(lambda db: replay.expired(db, limit_at, limit_bytes, _bounded(limit)))
+
+    async def trim(self, through_seq: int, *, receipts_before: datetime | None = None, limit: int = 500) -> Trimmed:
+        at = None if receipts_before is None else from_time(receipts_before)
+        return await self._writer.submit(lambda _: self._writing.trim(through_seq, at, _bounded(limit)))
+
     async def journal_state(self) -> JournalState:
         return await self._read(_journal_state)
 
@@ -138,10 +142,7 @@ class SqliteStore:
             except apsw.Error as error:
                 raise failure(error, db) from error
 
-        with anyio.move_on_after(self._read_timeout_s):
-            async with self._readers.lend() as reader:
-                return await reader.run_interruptible(run)
-        raise errors.TimedOut(f"The query took longer than {self._read_timeout_s:g} s")
+        return await self._readers.query(run, self._read_timeout_s)
 
 
 def _connect(path: Path, settings: SqliteSettings, pragmas: str) -> apsw.Connection:
@@ -162,6 +163,9 @@ def _writer_connection(path: Path, settings: SqliteSettings, version: str) -> ap
     private_file(path)
     connection = _connect(path, settings, WRITER.format(pages=settings.wal_limit_pages))
     try:
+        # What is trimmed can then be given back in small pieces, without a VACUUM of the whole file.
+        if pragma(connection, "page_count") == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
         migrate(connection, path)
         mode = connection.execute("PRAGMA journal_mode = WAL").get
         if mode != "wal":

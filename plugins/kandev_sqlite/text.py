@@ -33,6 +33,11 @@ SEARCHES = {
         "JOIN agent_instances AS a ON a.id = l.agent_instance_id "
         "WHERE agent_logs_fts MATCH ?1 AND (?2 IS NULL OR a.task_id = ?2) ORDER BY 5 LIMIT ?3"
     ),
+    "command": (
+        f"SELECT 'command', c.id, c.task_id, snippet(commands_fts, -1, {_SNIPPET}), bm25(commands_fts) "  # noqa: S608
+        "FROM commands_fts JOIN commands AS c ON c.n = commands_fts.rowid "
+        "WHERE commands_fts MATCH ?1 AND (?2 IS NULL OR c.task_id = ?2) ORDER BY 5 LIMIT ?3"
+    ),
 }
 
 

@@ -9,14 +9,29 @@ from typing import Any
 import apsw
 import msgspec
 
-from kandev_host import Commit, Event, Expect, Put, Remove, errors, models
+from kandev_host import Commit, Event, Expect, Put, Remove, Shift, Trimmed, errors, models
 from kandev_sqlite.failures import Refused, code, failure, refusal
+from kandev_sqlite.ladder import pragma
 from kandev_sqlite.mapper import NAMES, TABLES, Mapper, from_time, mapper
+from kandev_sqlite.query import conditions
+from kandev_sqlite.schema import EVENT_BYTES
 
 Outcome = Sequence[int] | errors.KandevError
 STREAMS_KEPT = 10_000
 
 HEAD = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
+GROW = "UPDATE meta SET value = CAST(value AS INTEGER) + ? WHERE key = 'events_bytes'"
+TRIM_EVENTS = (
+    "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= ? ORDER BY seq LIMIT ?) "
+    "RETURNING stream, octet_length(payload)"
+)
+TRIM_STREAM = "DELETE FROM streams WHERE n = ?1 AND NOT EXISTS (SELECT 1 FROM events WHERE stream = ?1)"
+TRIM_RECEIPTS = (
+    "DELETE FROM receipts WHERE id IN (SELECT id FROM receipts WHERE created_at < ? ORDER BY created_at LIMIT ?)"
+)
+# Free pages are used again, so few are given back to the file system, and few at a time: up to an eighth stays.
+FREE_SHARE = 8
+FREE_AT_ONCE_PAGES = 200
 INSERT_EVENTS = "INSERT INTO events(seq, id, action, actor, stream, payload, created_at) VALUES "
 EVENT_VALUES = "(?, ?, ?, ?, ?, ?, ?)"
 # Few different lengths of statements, so that they stay prepared.
@@ -46,6 +61,7 @@ class Writer:
     def __init__(self, connection: apsw.Connection) -> None:
         self._db = connection
         self._streams: dict[StreamKey, int] = {}
+        self._grown_bytes = 0
         self._parents = {table: _parents(connection, table) for table in TABLES.values()}
 
     def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -65,8 +81,29 @@ class Writer:
         except apsw.Error as error:
             raise failure(error, self._db) from error
 
+    def trim(self, through_seq: int, receipts_before: int | None, limit: int) -> Trimmed:
+        """See `Store.trim`. Afterwards, apart, some pages go back to the file system if very many are free."""
+        db = self._db
+        try:
+            with db:
+                gone: list[Any] = db.execute(TRIM_EVENTS, (through_seq, limit)).fetchall()
+                db.executemany(TRIM_STREAM, {(stream,) for stream, _ in gone})
+                if gone:
+                    self._streams.clear()
+                    db.execute(GROW, (-sum(int(size) for _, size in gone) - EVENT_BYTES * len(gone),))
+                receipts = 0
+                if receipts_before is not None:
+                    db.execute(TRIM_RECEIPTS, (receipts_before, limit))
+                    receipts = db.changes()
+            if pragma(db, "freelist_count") * FREE_SHARE > pragma(db, "page_count"):
+                db.execute(f"PRAGMA incremental_vacuum({FREE_AT_ONCE_PAGES})").fetchall()
+        except apsw.Error as error:
+            raise failure(error, db) from error
+        return Trimmed(len(gone), receipts, max(len(gone), receipts) == limit)
+
     def _transaction(self, commits: Sequence[Commit], apply: Callable[[Commit, int], Outcome]) -> list[Outcome]:
         db = self._db
+        self._grown_bytes = 0
         db.execute("BEGIN IMMEDIATE")
         try:
             head = int(db.execute(HEAD).get)
@@ -76,6 +113,8 @@ class Writer:
                 outcomes.append(outcome)
                 if not isinstance(outcome, errors.KandevError) and outcome:
                     head = outcome[-1]
+            if self._grown_bytes:
+                db.execute(GROW, (self._grown_bytes,))
             db.execute("COMMIT")
         except BaseException:
             self._streams.clear()
@@ -88,10 +127,12 @@ class Writer:
     def _apply_apart(self, commit: Commit, head: int) -> Outcome:
         """`_apply`, undone alone when it is refused."""
         self._db.execute("SAVEPOINT apart")
+        grown_bytes = self._grown_bytes
         try:
             return self._apply(commit, head)
         except Refused as refused:
             self._streams.clear()
+            self._grown_bytes = grown_bytes
             self._db.execute("ROLLBACK TO apart")
             return refused.error
         finally:
@@ -105,11 +146,15 @@ class Writer:
         events = [change for change in commit.changes if isinstance(change, Event)]
         if len(events) < len(commit.changes):
             rows = (change for change in commit.changes if not isinstance(change, Event))
-            for (put, kind), changes in groupby(rows, _sort):
-                if put:
+            for (what, kind), changes in groupby(rows, _sort):
+                if what is Put:
                     self._put(kind, [change.row for change in changes if isinstance(change, Put)])
-                else:
+                elif what is Remove:
                     self._remove(kind, [change.id for change in changes if isinstance(change, Remove)])
+                else:
+                    for change in changes:
+                        if isinstance(change, Shift):
+                            self._shift(change)
         if events:
             self._append(events, head)
         return range(head + 1, head + 1 + len(events))
@@ -139,6 +184,16 @@ class Writer:
         table: Mapper[models.Row] = mapper(kind)
         self._db.executemany(f'DELETE FROM "{table.table}" WHERE id = ?', [(id,) for id in ids])  # noqa: S608
 
+    def _shift(self, shift: Shift) -> None:
+        table: Mapper[models.Row] = mapper(shift.kind)
+        chosen, values = conditions(table, shift.where)
+        field = table.fields[shift.field].name
+        sql = f'UPDATE "{table.table}" SET "{field}" = "{field}" + ? WHERE {chosen}'  # noqa: S608
+        try:
+            self._db.execute(sql, (shift.by, *values))
+        except apsw.ConstraintError as error:
+            raise Refused(refusal(error, table.name)) from error
+
     def _orphaned(self, table: Mapper[models.Row], rows: list[models.Row]) -> errors.KandevError:
         """Which row is missing that one of these refers to."""
         for row in rows:
@@ -154,6 +209,7 @@ class Writer:
             self._insert([self._record(item, head + i) for i, item in enumerate(events, 1)])
         except (UnicodeError, OverflowError, TypeError, ValueError, apsw.TooBigError) as error:
             raise Refused(errors.ValidationFailed("payload", f"This event cannot be stored: {error}")) from error
+        self._grown_bytes += sum(memoryview(item.payload).nbytes for item in events) + EVENT_BYTES * len(events)
         for item in events:
             if item.action == "acp.result" and item.task_id is not None:
                 self._remember(item)
@@ -194,8 +250,8 @@ class Writer:
             self._db.execute(INSERT_MESSAGE, values)
 
 
-def _sort(change: Put | Remove) -> tuple[bool, type[models.Row]]:
-    return (True, type(change.row)) if isinstance(change, Put) else (False, change.kind)
+def _sort(change: Put | Remove | Shift) -> tuple[type, type[models.Row]]:
+    return type(change), type(change.row) if isinstance(change, Put) else change.kind
 
 
 def _parents(connection: apsw.Connection, table: str) -> list[tuple[str, str]]:

@@ -62,10 +62,10 @@ class Run:
 
     async def start(self, agent: Released, repository: Path, prompt: str) -> None:
         board = (await self.client.call("board.create", {"name": "Work"}))["board"]
-        task = {"board_id": board["id"], "title": "Greet", "description": prompt, "agent_type": agent.name}
+        task = {"board_id": board["id"], "title": "Greet", "description": prompt}
         created = await self.client.call("task.create", {**task, "repository_url": str(repository)})
         self.task_id = created["task"]["id"]
-        started = await self.client.call("orchestrator.start", {"task_id": self.task_id})
+        started = await self.client.call("orchestrator.start", {"task_id": self.task_id, "agent_type": agent.name})
         self.agent_id = started["agent"]["id"]
 
     async def until(self, action: str) -> dict[str, Any]:

@@ -34,7 +34,10 @@ class HostProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
-        env = {**os.environ, "KANDEV_HOME": str(self.home), **self.env}
+        # Most tests start agents by hand; those of the queue say so.
+        by_hand = {"KANDEV_ORCHESTRATOR__AUTO_START": "false"}
+        around = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_TEST_")}
+        env = {**around, "KANDEV_HOME": str(self.home), **by_hand, **self.env}
         log = (self.home.parent / "host.log").open("a")
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
         log.close()

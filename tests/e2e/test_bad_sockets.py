@@ -154,7 +154,7 @@ async def test_malformed_http_leaves_no_trace_in_the_log(host: Any, bystander: C
     writer.close()
 
 
-async def test_the_socket_after_the_thousandth_is_refused_and_agents_still_start(host: Any, bystander: Client) -> None:
+async def test_p19_the_socket_after_the_thousandth_is_refused_and_agents_start(host: Any, bystander: Client) -> None:
     board = (await bystander.call("board.create", {"name": "Work"}))["board"]
     payload = {"board_id": board["id"], "title": "Work", "description": "", "agent_type": "demo"}
     task_id = (await bystander.call("task.create", payload))["task"]["id"]

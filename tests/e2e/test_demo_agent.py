@@ -133,12 +133,28 @@ async def test_nothing_of_an_agent_outlives_a_killed_host(host: Any, repository:
             await anyio.sleep(0.05)
     host.start()
     assert jailed_processes(agent["id"]) == []
+    assert host.recovered["tasks_requeued"] == [task["id"]]
     async with Client.connect(host.url, host.token) as client:
-        task = (await client.call("task.get", {"task_id": task["id"]}))["task"]
         status = (await client.call("agent.status", {"agent_id": agent["id"]}))["agent"]
-    assert task["state"] == "FAILED"
-    assert "host" in task["state_reason"]
-    assert status["status"] == "FAILED"
+    assert (status["status"], status["failure"]) == ("FAILED", "host_died")
+
+
+async def test_a_run_that_a_killed_host_cut_short_runs_again_by_itself(host: Any, repository: Path) -> None:
+    async with Client.connect(host.url, host.token) as client:
+        task = await new_task(client, repository, "sleep 600")
+        first = (await client.call("orchestrator.start", {"task_id": task["id"]}))["agent"]
+        await until(client, "acp.progress")
+        host.kill()
+    host.start()
+    async with Client.connect(host.url, host.token) as client:
+        await client.subscribe(f"task:{task['id']}", after_seq=0)
+        with anyio.fail_after(30):
+            async for message in client.notifications():
+                again = message.payload.get("agent", {})
+                if again.get("id") != first["id"] and again.get("activity") == "prompting":
+                    break
+        runs = (await client.call("agent.list", {"task_id": task["id"]}))["agents"]
+    assert [(row["status"], row["attempt"]) for row in runs] == [("RUNNING", 2), ("FAILED", 1)]
 
 
 def jailed_processes(agent_id: str) -> list[int]:

@@ -185,7 +185,7 @@ async def _stop(client: Client, agent_id: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_sigterm_with_five_agents_that_ignore_it(host: Any, mark: str) -> None:
+async def test_p10_sigterm_with_five_agents_that_ignore_it(host: Any, mark: str) -> None:
     async with Client.connect(host.url, host.token) as client:
         for _ in range(5):
             await launched(client, await new_task(client), "stubborn", "go")

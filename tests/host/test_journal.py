@@ -14,7 +14,7 @@ from kandev_host.errors import Busy, Conflict, KandevError, NotFound, StorageFul
 from kandev_host.events import Event, MemoryBus, event
 from kandev_host.journal import Journal
 from kandev_host.models import Task
-from kandev_host.testing.store import BOARD, TASK, USER, a_task, a_world
+from kandev_host.testing.world import BOARD, TASK, USER, a_task, a_world
 from kandev_sqlite import SqliteSettings, open_store
 
 DEADLINE_S = 10.0
@@ -372,3 +372,68 @@ async def test_the_journal_goes_on_where_it_stood(store: Store) -> None:
 async def test_nothing_to_record_is_no_error(journal: Journal) -> None:
     assert await journal.record() == ()
     assert await journal.record(Put(USER), Put(BOARD)) == ()
+
+
+def attached_to(store: HeldStore) -> list[list[str]]:
+    """Of each commit, its events and attached rows."""
+    return [
+        [change.action if isinstance(change, Event) else "row" for change in commit.changes]
+        for group in store.groups
+        for commit in group
+    ]
+
+
+@pytest.mark.anyio
+async def test_an_attached_row_goes_with_the_first_commit_only() -> None:
+    store = HeldStore().open()
+    async with opened(store) as journal:
+        with journal.attaching(TASK) as attached:
+            assert not attached.taken
+            await journal.record(event("1", {}))
+            assert attached.taken
+            await journal.record(event("2", {}))
+        await journal.record(event("3", {}))
+    assert attached_to(store) == [["1", "row"], ["2"], ["3"]]
+
+
+@pytest.mark.anyio
+async def test_an_attached_row_goes_with_a_post_too() -> None:
+    store = HeldStore().open()
+    async with opened(store) as journal:
+        with journal.attaching(TASK):
+            await journal.post(event("1", {}))
+            await journal.record(event("2", {}))
+    assert attached_to(store) == [["1", "row"], ["2"]]
+
+
+@pytest.mark.anyio
+async def test_an_attached_row_waits_for_a_commit_that_does_not_fail(store: Store, journal: Journal) -> None:
+    row = a_task()
+    with journal.attaching(row) as attached:
+        with pytest.raises(NotFound):
+            await journal.record(event("1", {}), expect=[Expect(Task, "nobody", NotFound("task", "nobody"))])
+        assert not attached.taken
+        assert await store.get(Task, row.id) is None
+        await journal.record(event("2", {}))
+    assert await store.get(Task, row.id) == row
+
+
+@pytest.mark.anyio
+async def test_a_row_is_attached_to_its_task_and_not_to_those_it_starts() -> None:
+    store = HeldStore().open()
+    async with opened(store) as journal:
+        with journal.attaching(TASK):
+            async with anyio.create_task_group() as group:
+                group.start_soon(journal.record, event("background", {}))
+            await journal.record(event("mine", {}))
+    assert attached_to(store) == [["background"], ["mine", "row"]]
+
+
+@pytest.mark.anyio
+async def test_without_a_row_an_attachment_tells_whether_anything_was_committed() -> None:
+    store = HeldStore().open()
+    async with opened(store) as journal:
+        with journal.attaching(None) as attached:
+            await journal.record(event("1", {}))
+        assert attached.taken
+    assert attached_to(store) == [["1"]]

@@ -18,7 +18,7 @@ import pytest
 
 from kandev_host import Commit, Environment, Put, Store, errors, event
 from kandev_host.models import Task
-from kandev_host.testing.store import TASK, a_world, seqs, write
+from kandev_host.testing.world import TASK, a_world, seqs, write
 from kandev_sqlite import SqliteSettings, open_store
 
 ROUNDS = 8

@@ -12,10 +12,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from kandev_host import Environment, errors
+from kandev_host import Environment, JournalState, errors, models
 from kandev_sqlite import SqliteSettings, open_store
 from kandev_sqlite.ladder import climb, migrate
-from kandev_sqlite.schema import STEPS
+from kandev_sqlite.schema import EVENT_BYTES, STEPS
 
 ONE = "CREATE TABLE colours (id TEXT PRIMARY KEY, name TEXT) STRICT; INSERT INTO colours VALUES ('1', 'red')"
 TWO = "ALTER TABLE colours ADD COLUMN hue INTEGER; UPDATE colours SET hue = 7; CREATE INDEX hues ON colours(hue)"
@@ -62,7 +62,7 @@ def kill_at(path: Path, moment: int, steps: tuple[str, ...]) -> int:
     ).returncode
 
 
-def test_kill_9_before_each_statement_leaves_a_whole_version_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_p22_kill_9_before_each_statement_leaves_a_whole_version_and_the_next_start_goes_on(tmp_path: Path) -> None:
     shapes: dict[int, set[str]] = {0: set(), 1: {"colours"}, 2: {"colours", "hues"}, 3: {"colours", "hues", "shades"}}
     finished = False
     for moment in range(4, 40, 3):
@@ -82,6 +82,74 @@ def test_kill_9_before_each_statement_leaves_a_whole_version_and_the_next_start_
         if finished:
             break
     assert finished
+
+
+V1_ROWS = """
+INSERT INTO users VALUES ('u', 1, 'ada@example.org', 'ada', NULL, 1);
+INSERT INTO boards VALUES ('b', 1, 'Inbox', NULL, 'u', 1, 1);
+INSERT INTO tasks(id, created_at, board_id, position, title, description, state, priority, blocked_by, metadata,
+    version, created_by, updated_at) VALUES ('t', 1, 'b', 0, 'Fix the login', '', 'TODO', 0, '[]', '{}', 1, 'u', 1);
+INSERT INTO agent_instances(id, created_at, task_id, agent_type, runtime, status, orchestrated, resource_limits,
+    updated_at) VALUES ('a', 1, 't', 'demo', 'bwrap', 'RUNNING', 1, '{}', 1);
+INSERT INTO meta VALUES ('journal_id', 'j');
+INSERT INTO streams VALUES (1, 'b', 't', NULL, NULL);
+INSERT INTO events VALUES (7, 'e', 'task.created', 'u', 1, '{"task": 1}', 1), (8, 'f', 'x', 'u', 1, '{}', 1);
+"""
+V1_TABLES = ("users", "boards", "tasks", "streams", "events")
+
+
+def version_1(path: Path) -> apsw.Connection:
+    """A database as version 1 of the schema leaves it, with something in it."""
+    connection = opened(path)
+    migrate(connection, path, STEPS[:1])
+    connection.execute(V1_ROWS)
+    return connection
+
+
+def content(connection: apsw.Connection) -> dict[str, list[object]]:
+    return {table: list(connection.execute(f"SELECT * FROM {table}")) for table in V1_TABLES}
+
+
+def test_p22_kill_9_on_the_way_from_version_1_to_2_leaves_one_of_them_whole(tmp_path: Path) -> None:
+    """At every second statement of the released migration, with rows in the database."""
+    connection = version_1(tmp_path / "one.db")
+    before, shapes = content(connection), {1: shape(connection)}
+    connection.close()
+    connection = opened(tmp_path / "two.db")
+    migrate(connection, tmp_path / "two.db", STEPS[:2])
+    shapes[2] = shape(connection)
+    connection.close()
+    codes = []
+    for moment in range(6, 80, 2):
+        path = tmp_path / f"{moment}.db"
+        version_1(path).close()
+        codes.append(kill_at(path, moment, STEPS[:2]))
+        connection = opened(path)
+        assert shape(connection) == shapes[version(connection)]
+        assert content(connection) == before
+        migrate(connection, path, STEPS[:2])
+        assert (version(connection), content(connection)) == (2, before)
+        assert connection.execute("SELECT attempt, failure FROM agent_instances").get == (1, None)
+        assert int(connection.execute("SELECT value FROM meta WHERE key = 'events_bytes'").get) == 13 + 2 * EVENT_BYTES
+        assert connection.execute("PRAGMA integrity_check").get == "ok"
+        connection.close()
+        if codes[-1] == 0:
+            break
+    assert codes[-1] == 0
+    assert codes[:-1] == [-signal.SIGKILL] * (len(codes) - 1)
+    assert len(codes) > 10
+
+
+@pytest.mark.anyio
+async def test_p22_what_version_1_held_is_read_after_the_migration(tmp_path: Path) -> None:
+    version_1(tmp_path / "kandev.db").close()
+    async with open_store(SqliteSettings(), Environment(str(tmp_path), "test")) as store:
+        task = await store.get(models.Task, "t")
+        assert task is not None
+        assert task.title == "Fix the login"
+        assert [hit.id for hit in await store.search("login")] == ["t"]
+        assert await store.journal_state() == JournalState("j", 8, 7)
+        assert await store.expired(limit_bytes=EVENT_BYTES + 2) == 7
 
 
 def test_a_database_is_backed_up_before_it_climbs(tmp_path: Path) -> None:
@@ -138,7 +206,7 @@ def test_a_step_that_another_process_took_meanwhile_is_not_taken_twice(tmp_path:
 
 
 @pytest.mark.anyio
-async def test_a_newer_database_is_refused_with_both_versions_and_the_fix(tmp_path: Path) -> None:
+async def test_p22_a_newer_database_is_refused_with_both_versions_and_the_fix(tmp_path: Path) -> None:
     newer = len(STEPS) + 5
     async with open_store(SqliteSettings(), Environment(str(tmp_path), "test")):
         pass

@@ -8,9 +8,11 @@ from typing import Any
 
 import apsw
 import pytest
+from msgspec.structs import replace
 
 from kandev_host import Commit, Put, event
-from kandev_host.testing.store import BOARD, USER, a_task, seqs
+from kandev_host.models import Receipt
+from kandev_host.testing.world import BOARD, USER, a_task, seqs
 from kandev_sqlite import SqliteSettings
 from kandev_sqlite.ladder import migrate
 from kandev_sqlite.store import WRITER, configure
@@ -68,7 +70,7 @@ def opened(path: Path, disk: Disk) -> apsw.Connection:
     return connection
 
 
-def test_a_power_cut_after_any_answer_takes_nothing_that_was_acknowledged(tmp_path: Path, disk: Disk) -> None:
+def test_p1_a_power_cut_after_any_answer_takes_nothing_that_was_acknowledged(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "before").mkdir()
     connection = opened(tmp_path / "before" / "kandev.db", disk)
     writer = Writer(connection)
@@ -87,4 +89,49 @@ def test_a_power_cut_after_any_answer_takes_nothing_that_was_acknowledged(tmp_pa
             assert [id for (id,) in after.execute("SELECT id FROM tasks ORDER BY n")] == [id for id, _ in acknowledged]
             assert [seq for (seq,) in after.execute("SELECT seq FROM events")] == [seq for _, seq in acknowledged]
             after.close()
+    connection.close()
+
+
+def test_p1_p2_a_power_cut_leaves_an_effect_with_its_receipt_and_an_answer_that_was_given(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """Of each request: the effect with its receipt in one commit, the reply in the next, then the answer."""
+    (tmp_path / "before").mkdir()
+    connection = opened(tmp_path / "before" / "kandev.db", disk)
+    writer = Writer(connection)
+    writer.commit([Commit([Put(USER), Put(BOARD)])])
+    answered: list[str] = []
+    for n in range(20):
+        task = a_task()
+        receipt = Receipt(id=task.id, action="task.create", digest="d")
+        writer.commit([Commit([Put(task), event("task.created", {}, task_id=task.id), Put(receipt)])])
+        torn = after_a_cut(disk, tmp_path / f"{n}-torn")
+        assert torn == [*((id, "{}") for id in answered), (task.id, None)]
+        writer.commit([Commit([Put(replace(receipt, reply="{}"))])])
+        answered.append(task.id)
+        assert after_a_cut(disk, tmp_path / f"{n}-whole") == [(id, "{}") for id in answered]
+    connection.close()
+
+
+def after_a_cut(disk: Disk, folder: Path) -> list[tuple[str, str | None]]:
+    """The tasks that are found then, each with the reply of its receipt."""
+    folder.mkdir()
+    disk.leave(folder)
+    found = apsw.Connection(str(folder / "kandev.db"))
+    sql = "SELECT tasks.id, reply FROM tasks LEFT JOIN receipts ON receipts.id = tasks.id ORDER BY n"
+    rows: list[Any] = found.execute(sql).fetchall()
+    assert found.execute("SELECT count(*) FROM receipts").get == len(rows)
+    found.close()
+    return rows
+
+
+def test_the_forgetful_disk_does_lose_what_was_not_synced(tmp_path: Path, disk: Disk) -> None:
+    """Else the tests above would prove nothing: with synchronous=NORMAL a commit syncs nothing."""
+    (tmp_path / "before").mkdir()
+    connection = opened(tmp_path / "before" / "kandev.db", disk)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    writer = Writer(connection)
+    writer.commit([Commit([Put(USER), Put(BOARD)])])
+    writer.commit([Commit([Put(a_task())])])
+    assert after_a_cut(disk, tmp_path / "after") == []
     connection.close()

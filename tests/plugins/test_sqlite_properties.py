@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kandev_host import Environment, Put, Remove, Store
 from kandev_host.models import Board, Task
-from kandev_host.testing.store import BOARD, USER, a_task, a_world, write
+from kandev_host.testing.world import BOARD, USER, a_task, a_world, write
 from kandev_sqlite import SqliteSettings, open_store
 from kandev_sqlite.mapper import from_time, to_time
 

@@ -10,7 +10,7 @@ import pytest
 import kandev_sqlite
 from kandev_host import Environment, Store, errors, event, models
 from kandev_host.testing import StoreContract
-from kandev_host.testing.store import BOARD, a_world, write
+from kandev_host.testing.world import BOARD, a_world, write
 from kandev_sqlite import SqliteSettings, open_store
 from kandev_sqlite.mapper import TABLES
 

@@ -83,8 +83,8 @@ class Conversation:
         payload = {"board_id": board["id"], "title": self._order.title, "description": self._order.prompt}
         optional = {"repository_url": self._order.repository_url, "branch": self._order.branch}
         payload |= {key: value for key, value in optional.items() if value is not None}
-        created = (await self._client.call("task.create", payload | {"agent_type": self._order.agent}))["task"]
-        return dict(created)
+        # It names no agent type: the queue would start it as well, and perhaps sooner.
+        return dict((await self._client.call("task.create", payload))["task"])
 
     async def _follow(self, tasks: TaskGroup) -> None:
         async for notification in self._client.notifications():
@@ -118,6 +118,7 @@ class Conversation:
     async def _ended(self) -> bool:
         """The task has come to an end or needs a person, and its agent lives no more."""
         task = (await self._client.call("task.get", {"task_id": self._outcome.task_id}))["task"]
+        self._outcome.agent_id = task["assigned_agent_id"] or self._outcome.agent_id  # after a failure, the next one
         agent = (await self._client.call("agent.status", {"agent_id": self._outcome.agent_id}))["agent"]
         result = result_of(task["state"])
         if result == "blocked" and agent["activity"] == "idle":

@@ -63,6 +63,10 @@ class TerminalView:
                 f"  permission {permission.get('state')}: {call.get('title') or call.get('toolCallId')}", "yellow"
             )
 
+    def end(self) -> None:
+        """What is printed next begins a line of its own."""
+        self._break()
+
     def finished(self, outcome: Outcome) -> None:
         self._break()
         if outcome.diff:

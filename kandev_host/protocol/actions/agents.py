@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw
 
 from kandev_host.models import (
     Activity,
@@ -17,17 +17,16 @@ from kandev_host.models import (
     PermissionRequest,
     PermissionState,
     Session,
-    Task,
 )
 from kandev_host.protocol.actions.fields import (
     AgentName,
     Id,
     PageRequest,
     Prompt,
-    Reason,
     Request,
     Response,
     Seq,
+    Unset,
 )
 
 Preset = Literal["ask", "read-only", "contained", "unattended"]
@@ -36,6 +35,15 @@ PromptMode = Literal["queue", "interrupt"]
 
 class AgentTypes(Request, frozen=True, kw_only=True):
     pass
+
+
+class AgentTypeUpdate(Request, frozen=True, kw_only=True):
+    """Absent fields stay; null gives `default_resources` back to the plugin. What runs, and what it may reach, is set
+    by plugins and settings alone."""
+
+    name: AgentName
+    enabled: bool | Unset = UNSET
+    default_resources: Limits | Unset | None = UNSET
 
 
 class AgentList(PageRequest, frozen=True, kw_only=True):
@@ -107,28 +115,6 @@ class PermissionRespond(Request, frozen=True, kw_only=True):
     outcome: Literal["cancelled"] | None = None
 
 
-class OrchestratorStart(Request, frozen=True, kw_only=True):
-    """Runs the task's agent with a prompt made of title and description, until the turn ends."""
-
-    task_id: Id
-    agent_type: AgentName | None = None
-    preset: Preset | None = None
-
-
-class OrchestratorStop(Request, frozen=True, kw_only=True):
-    task_id: Id
-    reason: Reason | None = None
-
-
-class OrchestratorPrompt(Request, frozen=True, kw_only=True):
-    task_id: Id
-    prompt: Prompt
-
-
-class OrchestratorComplete(Request, frozen=True, kw_only=True):
-    task_id: Id
-
-
 class WorkspaceDiff(Request, frozen=True, kw_only=True):
     task_id: Id
 
@@ -162,6 +148,10 @@ class AgentTypeInfo(Response, frozen=True, kw_only=True):
 class AgentTypesReply(Response, frozen=True, kw_only=True):
     agent_types: list[AgentTypeInfo]
     next_cursor: str | None = None
+
+
+class AgentTypeReply(Response, frozen=True, kw_only=True):
+    agent_type: AgentTypeInfo
 
 
 class AgentReply(Response, frozen=True, kw_only=True):
@@ -246,18 +236,6 @@ class PermissionReply(Response, frozen=True, kw_only=True):
 class PermissionsReply(Response, frozen=True, kw_only=True):
     permissions: list[PermissionRequest]
     next_cursor: str | None = None
-
-
-class RunReply(Response, frozen=True, kw_only=True):
-    task: Task
-    agent: AgentInstance
-
-
-class StoppedReply(Response, frozen=True, kw_only=True):
-    """`agent` is null when none was live."""
-
-    task: Task
-    agent: AgentInstance | None
 
 
 class FileChange(Response, frozen=True, kw_only=True):

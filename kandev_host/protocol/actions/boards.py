@@ -82,9 +82,13 @@ class ColumnMove(Request, frozen=True, kw_only=True):
 
 
 class ColumnDelete(Request, frozen=True, kw_only=True):
-    """Only an empty column can be deleted."""
+    """With tasks in it, it is refused unless `force`, which moves them to the board's column for new tasks, or to none.
+
+    No task is deleted, and none changes its state.
+    """
 
     column_id: Id
+    force: bool = False
     expected_version: Version | None = None
 
 
@@ -102,9 +106,19 @@ class BoardsReply(Response, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+class BoardRemoved(Response, frozen=True, kw_only=True):
+    """What went with a board: `agents` are those that ran for its tasks at any time, `stopped` those still running."""
+
+    columns: int
+    tasks: int
+    agents: int
+    stopped: int
+
+
 class BoardDeleted(Response, frozen=True, kw_only=True):
     board_id: str
     deleted: bool = True
+    removed: BoardRemoved
 
 
 class ColumnReply(Response, frozen=True, kw_only=True):
@@ -116,6 +130,14 @@ class ColumnsReply(Response, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+class ColumnRemoved(Response, frozen=True, kw_only=True):
+    """`tasks_moved` tasks are in the column `moved_to` now, or in none."""
+
+    tasks_moved: int
+    moved_to: str | None
+
+
 class ColumnDeleted(Response, frozen=True, kw_only=True):
     column_id: str
     deleted: bool = True
+    removed: ColumnRemoved

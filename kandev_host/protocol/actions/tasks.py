@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, field
 
-from kandev_host.models import Task
+from kandev_host.models import Task, TaskEvent
 from kandev_host.protocol.actions.fields import (
     AgentName,
     Branch,
@@ -100,6 +100,10 @@ class TaskMove(Request, frozen=True, kw_only=True):
     expected_version: Version | None = None
 
 
+class TaskEvents(PageRequest, frozen=True, kw_only=True):
+    task_id: Id
+
+
 class TaskSubscribe(Request, frozen=True, kw_only=True):
     """With `after_seq`, the stored events after it come first; `journal_id` is the one the client knows."""
 
@@ -135,9 +139,25 @@ class TasksReply(Response, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+class TaskRemoved(Response, frozen=True, kw_only=True):
+    """What went with a task: `agents` are those that ran for it at any time, `stopped` those still running."""
+
+    agents: int
+    stopped: int
+    workspace: bool
+
+
 class TaskDeleted(Response, frozen=True, kw_only=True):
     task_id: str
     deleted: bool = True
+    removed: TaskRemoved
+
+
+class TaskEventsReply(Response, frozen=True, kw_only=True):
+    """Who changed what and when: one line for each version of the task."""
+
+    events: list[TaskEvent]
+    next_cursor: str | None = None
 
 
 class Subscribed(Response, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,11 @@ class Done:
     @property
     def json(self) -> Any:
         return json.loads(self.out.splitlines()[-1])
+
+
+@pytest.fixture
+def answered() -> type[Done]:
+    return Done
 
 
 Command = Callable[..., Done]
@@ -57,3 +62,18 @@ def repository(tmp_path: Path) -> Path:
     for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "first"]):
         subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a host that runs."""
+    folder = tmp_path_factory.mktemp("host")
+    env = {**os.environ, "KANDEV_HOME": str(folder / "data"), "KANDEV_ORCHESTRATOR__AUTO_START": "false"}
+    command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    json.loads(process.stdout.readline())
+    yield folder / "data"
+    process.terminate()
+    process.wait(15)
+    process.stdout.close()

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("up", "run", "agents", "plugins", "doctor", "config", "token")
+COMMANDS = ("up", "run", "agent", "plugins", "doctor", "config", "token")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(kandev: Any, command: str) -> None:
-    sub = ("show",) if command == "config" else ()
+    sub = {"config": ("show",), "agent": ("types",)}.get(command, ())
     done = kandev(command, *sub, "--help")
     assert done.status == 0
     assert "kandev-host " in done.out.split("Usage:")[1].split("\n", 1)[1]
@@ -43,7 +43,7 @@ def test_doctor_fails_and_names_the_fix_when_no_jail_can_be_made(kandev: Any, tm
 
 
 def test_agents_tells_what_is_missing_and_how_to_get_it(kandev: Any) -> None:
-    done = kandev("agents", "--json", PATH="/usr/bin:/bin")
+    done = kandev("agent", "types", "--json", PATH="/usr/bin:/bin")
     found = {kind["name"]: kind["availability"] for kind in done.json["agent_types"]}
     assert found["demo"]["ok"]
     assert "npm install" in found["opencode"]["fix"]
@@ -52,7 +52,7 @@ def test_agents_tells_what_is_missing_and_how_to_get_it(kandev: Any) -> None:
 def test_an_agent_is_added_by_a_table_of_the_settings(kandev: Any, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[agents.mine]\ncommand = ["/usr/bin/cat"]\ndescription = "My own"\n')
-    done = kandev("agents", "--json", "--config", str(config))
+    done = kandev("agent", "types", "--json", "--config", str(config))
     assert {kind["name"]: kind["description"] for kind in done.json["agent_types"]}["mine"] == "My own"
 
 

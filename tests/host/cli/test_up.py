@@ -85,7 +85,7 @@ def test_a_data_folder_open_to_others_is_refused_with_the_fix(kandev: Any, tmp_p
 
 def test_a_running_host_is_used_by_the_other_commands(tmp_path: Path, kandev: Any) -> None:
     with up(tmp_path):
-        done = kandev("agents", "--json")
+        done = kandev("agent", "types", "--json")
     assert {"name": "demo"}.items() <= next(k for k in done.json["agent_types"] if k["name"] == "demo").items()
 
 
@@ -113,7 +113,7 @@ def test_a_host_that_was_killed_is_taken_for_what_it_is(tmp_path: Path, kandev: 
     assert (tmp_path / "data/host.json").exists()
     with up(tmp_path) as (_, alive):
         assert alive["url"] != dead["url"]
-        assert kandev("agents").status == 0
+        assert kandev("agent", "types").status == 0
 
 
 def test_a_rotated_token_shuts_out_the_old_one_at_once(tmp_path: Path, kandev: Any) -> None:
@@ -132,7 +132,7 @@ def test_a_rotated_token_shuts_out_the_old_one_at_once(tmp_path: Path, kandev: A
 
     with up(tmp_path) as (_, ready):
         anyio.run(follow, ready["url"], Path(ready["token_path"]).read_text().strip())
-        assert kandev("agents").status == 0
+        assert kandev("agent", "types").status == 0
 
 
 STUBBORN = "#!/bin/sh\ntrap '' TERM INT HUP\necho up >&2\nwhile :; do sleep 1; done\n"
@@ -146,7 +146,7 @@ def with_a_stubborn_agent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str
     program.write_text(STUBBORN)
     program.chmod(0o755)
     config = tmp_path / "config.toml"
-    config.write_text(f'[agents.stubborn]\ncommand = ["{program}"]\n')
+    config.write_text(f'[orchestrator]\nauto_start = false\n[agents.stubborn]\ncommand = ["{program}"]\n')
 
     async def launch(url: str, token: str) -> None:
         async with connect(url, token) as client:

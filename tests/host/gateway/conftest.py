@@ -12,15 +12,16 @@ import msgspec
 import pytest
 
 from kandev_host.client import Client
-from kandev_host.errors import NotFound
+from kandev_host.errors import KandevError, NotFound
 from kandev_host.events import Event, MemoryBus, event
 from kandev_host.gateway.actions import subscription_actions
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.tokens import LocalAuthenticator
-from kandev_host.interfaces import Action, Call, Commit, JournalState, Principal
+from kandev_host.interfaces import Action, Call, Commit, JournalState, Principal, Put, Trimmed
 from kandev_host.journal import Journal
-from kandev_host.models import LOCAL_USER_ID, Task
+from kandev_host.models import LOCAL_USER_ID, Row, Task
 from kandev_host.protocol.actions.host import HealthCheck, HealthReply
+from kandev_host.retention import Retention
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 TOKEN = "right-" + "t" * 40
@@ -30,19 +31,34 @@ DEADLINE_S = 20.0
 
 
 class EventStore:
-    """The part of a Store that the gateway uses. `on_events` runs before each page is read."""
+    """The part of a Store that the gateway uses. `on_events` runs before each page is read.
+
+    `refusing` is asked of each commit for the error that it fails with.
+    """
 
     def __init__(self) -> None:
         self.kept: list[Event] = []
+        self.rows: dict[tuple[type[Row], str], Row] = {}
+        self.commits: list[Commit] = []
+        self.looked_up = 0
         self.oldest = 1
+        self.kept_from = 1  # what is older expires
         self.on_events: Callable[[], Any] | None = None
+        self.refusing: Callable[[Commit], KandevError | None] = lambda _commit: None
 
-    async def commit(self, commits: Sequence[Commit]) -> list[list[int]]:
+    async def commit(self, commits: Sequence[Commit]) -> list[list[int] | KandevError]:
         await anyio.lowlevel.checkpoint()
-        answers = []
+        answers: list[list[int] | KandevError] = []
         for commit in commits:
+            if (error := self.refusing(commit)) is not None:
+                answers.append(error)
+                continue
+            self.commits.append(commit)
             seqs = []
             for change in commit.changes:
+                if isinstance(change, Put):
+                    self.rows[type(change.row), change.row.id] = change.row
+                    continue
                 assert isinstance(change, Event)
                 seq = len(self.kept) + 1
                 self.kept.append(msgspec.structs.replace(change, seq=seq))
@@ -51,7 +67,9 @@ class EventStore:
         return answers
 
     async def get(self, kind: type[Any], id: str) -> Any:
-        return TASK if kind is Task and id in {"t1", "t2"} else None
+        self.looked_up += 1
+        await anyio.lowlevel.checkpoint()
+        return TASK if kind is Task and id in {"t1", "t2"} else self.rows.get((kind, id))
 
     async def events(self, after_seq: int, *, topics: Sequence[str], limit: int = 500) -> list[Event]:
         if self.on_events is not None:
@@ -59,13 +77,22 @@ class EventStore:
         await anyio.lowlevel.checkpoint()
         wanted = set(topics)
         found: list[Event] = []
-        for kept in self.kept[after_seq:]:
+        for kept in self.kept[max(after_seq, self.oldest - 1) :]:
             if wanted.intersection(kept.topics()):
                 found.append(msgspec.structs.replace(kept))
                 if len(found) == limit:
                     break
         await anyio.lowlevel.checkpoint()
         return found
+
+    async def expired(self, **_limits: Any) -> int:
+        await anyio.lowlevel.checkpoint()
+        return self.kept_from - 1 if self.kept_from > self.oldest else 0
+
+    async def trim(self, through_seq: int, **_limits: Any) -> Trimmed:
+        await anyio.lowlevel.checkpoint()
+        self.oldest = max(self.oldest, through_seq + 1)
+        return Trimmed(0, 0, more=False)
 
     async def journal_state(self) -> JournalState:
         return JournalState("journal-1", len(self.kept), self.oldest)
@@ -84,9 +111,9 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 class House:
     """What a test sees of the host."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, store: EventStore | None = None) -> None:
         self.token = token
-        self.store = EventStore()
+        self.store = store or EventStore()
         self.bus = MemoryBus()
         self.journal: Journal
         self.gateway: Gateway
@@ -162,10 +189,12 @@ def open_house(anyio_backend: str) -> OpenHouse:
         routes: Sequence[Any] = (),
         port: int = 0,
         actions: Callable[[House], list[Action[Any]]] = House.actions,
+        store: EventStore | None = None,
         **settings: Any,
     ) -> AsyncIterator[House]:
-        house = House(TOKEN)
-        async with Journal(house.store, house.bus) as house.journal:  # type: ignore[arg-type]
+        house = House(TOKEN, store)
+        retention = Retention(interval_s=0.01)
+        async with Journal(house.store, house.bus, retention=retention) as house.journal:  # type: ignore[arg-type]
             house.gateway = Gateway(
                 house,  # type: ignore[arg-type]
                 actions=actions(house),

@@ -16,7 +16,9 @@ from kandev_host.protocol.actions import ACTIONS
 
 pytestmark = pytest.mark.anyio
 
-SERVICES = ["boards", "columns", "tasks", "agents", "permissions", "orchestrator", "workspaces", "info"]
+SERVICES = [
+    "boards", "columns", "tasks", "agents", "agent_types", "permissions", "orchestrator", "search", "workspaces", "info"
+]  # fmt: skip
 SUBSCRIPTIONS = {"task.subscribe", "task.unsubscribe", "events.subscribe", "events.unsubscribe"}
 
 
@@ -89,7 +91,7 @@ async def test_every_action_reaches_its_service_as_its_principal(wire: Any, acti
     assert reply["type"] == "response", reply
     noun, verb = action.split(".")
     assert reply["payload"]["service"].startswith({"host": "info", "health": "info"}.get(noun, noun))
-    assert reply["payload"]["method"] == {"check": "health"}.get(verb, verb)
+    assert reply["payload"]["method"] == {"check": "health", "types": "list", "type_update": "update"}.get(verb, verb)
     assert reply["payload"]["principal"].startswith("0000")
 
 

@@ -18,6 +18,8 @@ from kandev_host.gateway.subscriptions import Subscriptions
 
 pytestmark = pytest.mark.anyio
 
+DEADLINE_S = 20.0
+
 
 async def seqs(wire: Any, until: int) -> list[int]:
     """The seqs of notifications, in the order in which they came, up to this one."""
@@ -292,3 +294,27 @@ async def test_nothing_is_followed_on_a_closed_socket(house: Any) -> None:
     subscriptions.close()
     subscriptions.follow("task:t2")
     assert (subscriptions.topics, dict(house.bus.members)) == ([], {})
+
+
+async def test_p5_a_replay_whose_events_are_removed_meanwhile_is_cut_and_says_so(house: Any, open_wire: Any) -> None:
+    await house.record(1000)
+
+    async def first_page() -> None:
+        house.store.on_events = second_page
+
+    async def second_page() -> None:
+        house.store.on_events = None
+        house.store.kept_from = 900
+        with anyio.fail_after(DEADLINE_S):
+            while house.journal.state.oldest < 900:
+                await anyio.sleep(0.005)
+
+    house.store.on_events = first_page
+    async with open_wire(house) as wire:
+        await wire.request("task.subscribe", {"task_id": "t1", "after_seq": 0})
+        code, reason = await wire.closed()
+    assert code == 4408
+    assert "not kept any more" in reason
+    async with open_wire(house) as wire:
+        error = (await wire.ask("task.subscribe", {"task_id": "t1", "after_seq": 200}))["payload"]
+    assert (error["code"], error["details"]["resync_required"], error["details"]["oldest"]) == ("CONFLICT", True, 900)

@@ -21,6 +21,7 @@ from kandev_host.models import LOCAL_USER_ID, Task, Workspace
 from kandev_host.protocol.actions.agents import DiffReply, WorkspaceDiff
 from kandev_host.protocol.actions.boards import BoardCreate
 from kandev_host.services import Services, build_services
+from kandev_host.services.orchestration.assembly import Chance
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import Settings
@@ -49,14 +50,16 @@ class House:
 
 
 @asynccontextmanager
-async def opened(data: Path, agent_types: list[AgentType], settings: Settings) -> AsyncIterator[House]:
+async def opened(
+    data: Path, agent_types: list[AgentType], settings: Settings, given: Chance | None = None
+) -> AsyncIterator[House]:
     os.makedirs(data, mode=0o711, exist_ok=True)
     environment = Environment(str(data), "0")
     async with open_store(SqliteSettings(), environment) as store, Journal(store, bus := MemoryBus()) as journal:
         broker = PermissionBroker(store, journal, settings=settings.permissions)
         async with (
             open_bwrap(BwrapSettings(), environment) as runtime,
-            AgentSupervisor(journal, broker, settings.session) as supervisor,
+            AgentSupervisor(journal, broker, settings.session, stalls=settings.orchestrator) as supervisor,
         ):
             services = build_services(
                 settings,
@@ -68,6 +71,7 @@ async def opened(data: Path, agent_types: list[AgentType], settings: Settings) -
                 broker=broker,
                 supervisor=supervisor,
                 prepare_launch=[kandev_prepare_launch],
+                given=given,
             )
             async with services:
                 yield House(services)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from kandev_host.errors import Conflict, NotFound
@@ -19,7 +20,7 @@ from kandev_host.protocol.actions.boards import (
     ColumnMove,
     ColumnUpdate,
 )
-from kandev_host.protocol.actions.tasks import TaskCreate
+from kandev_host.protocol.actions.tasks import TaskCreate, TaskEvents, TaskList
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +94,15 @@ async def test_a_deleted_board_takes_its_columns_and_tasks_along(house: Any, boa
     assert (await house.store.count(Column), await house.store.count(Task)) == (0, 0)
 
 
+async def test_whoever_follows_a_task_hears_that_it_goes_with_its_board(house: Any, board: Any) -> None:
+    request = TaskCreate(board_id=board.board.id, title="t", description="")
+    made = [(await house.tasks.create(house.me, request)).task.id for _ in range(2)]
+    await house.boards.delete(house.me, BoardDelete(board_id=board.board.id))
+    gone = [item for item in house.events if item.action == "task.deleted"]
+    assert [f"task:{id}" in item.topics() for id, item in zip(sorted(made), gone, strict=True)] == [True, True]
+    assert actions(house)[-1] == "board.deleted"
+
+
 async def test_a_column_is_put_between_others(house: Any, board: Any) -> None:
     await house.columns.create(house.me, ColumnCreate(board_id=board.board.id, name="Review", position=2))
     names = [column.name for column in await columns(house, board)]
@@ -114,6 +124,41 @@ async def test_a_column_with_tasks_is_not_deleted(house: Any, board: Any) -> Non
     with pytest.raises(Conflict) as caught:
         await house.columns.delete(house.me, ColumnDelete(column_id=board.columns[0].id))
     assert caught.value.details["tasks"] == 1
+
+
+async def test_a_forced_deletion_moves_the_tasks_to_the_column_for_new_ones(house: Any, board: Any) -> None:
+    todo, _, blocked, _ = await columns(house, board)
+    for column, title in ((todo, "a"), (blocked, "b"), (blocked, "c")):
+        await house.tasks.create(
+            house.me, TaskCreate(board_id=board.board.id, title=title, description="", column_id=column.id)
+        )
+    reply = await house.columns.delete(house.me, ColumnDelete(column_id=blocked.id, force=True))
+    assert (reply.removed.tasks_moved, reply.removed.moved_to) == (2, todo.id)
+    moved = (await house.tasks.list(house.me, TaskList(column_id=todo.id))).tasks
+    assert [(task.title, task.position, task.state) for task in moved] == [
+        ("a", 0, "TODO"),
+        ("b", 1, "BLOCKED"),
+        ("c", 2, "BLOCKED"),
+    ]
+    history = (await house.tasks.events(house.me, TaskEvents(task_id=moved[1].id))).events
+    assert [line.event_type for line in history] == ["created", "moved"]
+    assert history[1].metadata["column_id"] == {"old": blocked.id, "new": todo.id}
+
+
+async def test_the_last_column_leaves_its_tasks_without_one(house: Any, board: Any) -> None:
+    made = await house.tasks.create(house.me, TaskCreate(board_id=board.board.id, title="a", description=""))
+    for column in reversed(await columns(house, board)):
+        reply = await house.columns.delete(house.me, ColumnDelete(column_id=column.id, force=True))
+    assert (reply.removed.tasks_moved, reply.removed.moved_to) == (1, None)
+    task = await house.store.get(Task, made.task.id)
+    assert (task.column_id, task.position) == (None, 0)
+
+
+async def test_a_deletion_says_what_went_with_the_board(house: Any, board: Any) -> None:
+    for title in "ab":
+        await house.tasks.create(house.me, TaskCreate(board_id=board.board.id, title=title, description=""))
+    reply = await house.boards.delete(house.me, BoardDelete(board_id=board.board.id))
+    assert msgspec.to_builtins(reply.removed) == {"columns": 4, "tasks": 2, "agents": 0, "stopped": 0}
 
 
 async def test_null_clears_what_may_be_empty(house: Any, board: Any) -> None:

@@ -23,7 +23,7 @@ async def left(house: Any) -> tuple[Task, AgentInstance]:
     agent = AgentInstance(task_id=task.id, agent_type="demo", runtime="bwrap", status="RUNNING", activity="prompting")
     task = msgspec.structs.replace(task, assigned_agent_id=agent.id)
     session = Session(agent_id=agent.id, task_id=task.id, acp_session_id="s", cwd="/workspace", protocol_version=1)
-    ids = {"agent_id": agent.id, "task_id": task.id}
+    ids: dict[str, Any] = {"agent_id": agent.id, "task_id": task.id}
     asked = PermissionRequest(**ids, session_id=session.id, tool_call={}, options=[], digest="d")
     running = Turn(**ids, prompt=[], state="running", created_by="me")
     queued = Turn(**ids, prompt=[], state="queued", created_by="me")

@@ -14,7 +14,7 @@ import pytest
 from kandev_agents.presets import DEMO
 from kandev_host.errors import Conflict, NotFound, Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType
-from kandev_host.models import AgentInstance, Limits, Task, Workspace
+from kandev_host.models import AgentInstance, Limits, QueueEntry, Task, Workspace
 from kandev_host.protocol.actions.agents import (
     AgentCancel,
     AgentLaunch,
@@ -24,20 +24,20 @@ from kandev_host.protocol.actions.agents import (
     AgentStop,
     AgentTranscript,
     AgentTypes,
-    OrchestratorComplete,
-    OrchestratorStart,
-    OrchestratorStop,
+    AgentTypeUpdate,
     PermissionList,
     PermissionRespond,
     WorkspaceDiff,
 )
 from kandev_host.protocol.actions.boards import BoardCreate, BoardDelete
+from kandev_host.protocol.actions.orchestrator import OrchestratorComplete, OrchestratorStart, OrchestratorStop
 from kandev_host.protocol.actions.tasks import TaskCreate, TaskDelete, TaskStateChange
-from kandev_host.settings import Settings
+from kandev_host.settings import OrchestratorSettings, Settings
 
 pytestmark = pytest.mark.anyio
 
 WAIT_S = 30.0
+ONE_ATTEMPT = Settings(orchestrator=OrchestratorSettings(attempts=1))
 TYPES = [
     DEMO,
     AgentType(name="missing", command=("no-such-agent",), install_hint="npm i no-such-agent"),
@@ -108,7 +108,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(open_house: Any, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Desk]:
-    async with open_house(tmp_path / "data", TYPES, Settings()) as house:
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
         board = await house.boards.create(house.me, BoardCreate(name="Work"))
         yield Desk(house, board.board.id)
 
@@ -117,7 +117,7 @@ async def desk(open_house: Any, tmp_path: Path, anyio_backend: str) -> AsyncIter
 
 
 async def test_types_say_why_one_cannot_be_started_and_what_to_do(desk: Desk) -> None:
-    types = (await desk.house.agents.types(desk.house.me, AgentTypes())).agent_types
+    types = (await desk.house.agents.types.list(desk.house.me, AgentTypes())).agent_types
     found = {item.name: item.availability for item in types}
     assert found["demo"].ok
     assert found["missing"].fix == "npm i no-such-agent"
@@ -126,13 +126,44 @@ async def test_types_say_why_one_cannot_be_started_and_what_to_do(desk: Desk) ->
     assert "disabled" in (found["off"].reason or "")
 
 
+async def test_what_a_user_changes_of_a_type_stays_and_nothing_else_can_be_changed(
+    open_house: Any, tmp_path: Path
+) -> None:
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        limits = Limits(memory_limit="1g")
+        reply = await house.agents.types.update(
+            house.me, AgentTypeUpdate(name="demo", enabled=False, default_resources=limits)
+        )
+        assert (reply.agent_type.enabled, reply.agent_type.default_resources) == (False, limits)
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        again = house.agents.types.get("demo")
+        assert (again.enabled, again.default_resources) == (False, limits)
+        reply = await house.agents.types.update(
+            house.me, AgentTypeUpdate(name="demo", enabled=True, default_resources=None)
+        )
+        assert (reply.agent_type.availability.ok, reply.agent_type.default_resources) == (True, Limits())
+    assert set(AgentTypeUpdate.__struct_fields__) == {"name", "enabled", "default_resources"}
+
+
+async def test_changes_of_types_that_cannot_be_are_refused(desk: Desk) -> None:
+    types, me = desk.house.agents.types, desk.house.me
+    with pytest.raises(NotFound) as caught:
+        await types.update(me, AgentTypeUpdate(name="nobody", enabled=True))
+    assert "demo" in caught.value.details["known"]
+    with pytest.raises(ValidationFailed) as invalid:
+        await types.update(me, AgentTypeUpdate(name="demo", default_resources=Limits(memory_limit="much")))
+    assert invalid.value.details["field"] == "default_resources.memory_limit"
+    with pytest.raises(ValidationFailed):
+        await types.update(me, AgentTypeUpdate(name="off", enabled=True))
+
+
 async def test_a_broken_installation_is_not_told_to_install(open_house: Any, tmp_path: Path) -> None:
     script = tmp_path / "agent"
     script.write_text("#!/usr/bin/env no-such-interpreter\n")
     script.chmod(0o755)
     broken = AgentType(name="broken", command=(str(script),), install_hint="npm i broken")
     async with open_house(tmp_path / "data", [broken], Settings()) as house:
-        types = (await house.agents.types(house.me, AgentTypes())).agent_types
+        types = (await house.agents.types.list(house.me, AgentTypes())).agent_types
     assert types[0].availability.fix == "install no-such-interpreter, or name its path"
 
 
@@ -381,13 +412,27 @@ async def test_force_stops_the_agents_of_a_board_and_removes_their_workspaces(de
     assert desk.house.supervisor.live(agent.id) is None
 
 
-async def test_a_host_that_shuts_down_fails_its_runs_with_that_reason(open_house: Any, tmp_path: Path) -> None:
-    async with open_house(tmp_path / "data", TYPES, Settings()) as house:
+async def test_a_host_that_shuts_down_puts_its_runs_back_into_the_queue(open_house: Any, tmp_path: Path) -> None:
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
         board = await house.boards.create(house.me, BoardCreate(name="Work"))
         desk = Desk(house, board.board.id)
         task = await desk.task("sleep 60")
         agent = await desk.start(task)
         await desk.agent_became(agent, activity="prompting")
-    async with open_house(tmp_path / "data", TYPES, Settings()) as house:
-        found = await house.store.get(Task, task.id)
-        assert (found.state, found.state_reason) == ("FAILED", "The host shut down")
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        found, entry = await house.store.get(Task, task.id), await house.store.get(QueueEntry, task.id)
+        assert (found.state, found.state_reason) == ("TODO", "The host shut down")
+        assert (entry.state, entry.attempt, entry.not_before) == ("waiting", 0, None)
+
+
+async def test_a_launched_agent_that_the_shutdown_stops_leaves_its_task_as_it_is(
+    open_house: Any, tmp_path: Path
+) -> None:
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        board = await house.boards.create(house.me, BoardCreate(name="Work"))
+        desk = Desk(house, board.board.id)
+        task = await desk.task()
+        await desk.agent_became(await desk.launch(task), activity="idle")
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        assert (await house.store.get(Task, task.id)).state == "IN_PROGRESS"
+        assert await house.store.get(QueueEntry, task.id) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -7,11 +8,13 @@ import msgspec
 import pytest
 
 from kandev_host.errors import Conflict, NotFound, PayloadTooLarge, ValidationFailed
+from kandev_host.interfaces import Put
 from kandev_host.models import Task, TaskEvent
 from kandev_host.protocol.actions.boards import BoardCreate, ColumnUpdate
 from kandev_host.protocol.actions.tasks import (
     TaskCreate,
     TaskDelete,
+    TaskEvents,
     TaskGet,
     TaskList,
     TaskMove,
@@ -123,7 +126,15 @@ async def test_a_state_change_is_audited(house: Any, board: Any) -> None:
     task = await make(house, board)
     await house.tasks.state(house.me, TaskStateChange(task_id=task.id, state="BLOCKED", reason="a key"))
     line = (await audit(house, task))[-1]
-    assert (line.old_state, line.new_state, line.metadata) == ("TODO", "BLOCKED", {"reason": "a key"})
+    assert (line.old_state, line.new_state, line.metadata) == (
+        "TODO",
+        "BLOCKED",
+        {
+            "reason": "a key",
+            "column_id": {"old": task.column_id, "new": board.columns[2].id},
+            "position": {"old": 0, "new": 0},
+        },
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), [("COMPLETED", "IN_PROGRESS"), ("FAILED", "BLOCKED"), ("TODO", "TODO")])
@@ -161,6 +172,49 @@ async def test_a_full_column_refuses_another_task(house: Any, board: Any) -> Non
     assert caught.value.details["wip_limit"] == 1
 
 
+async def test_a_full_column_refuses_a_person_who_changes_the_state(house: Any, board: Any) -> None:
+    await house.columns.update(house.me, ColumnUpdate(column_id=board.columns[2].id, wip_limit=1))
+    tasks = [await make(house, board) for _ in range(2)]
+    await house.tasks.state(house.me, TaskStateChange(task_id=tasks[0].id, state="BLOCKED"))
+    with pytest.raises(Conflict) as caught:
+        await house.tasks.state(house.me, TaskStateChange(task_id=tasks[1].id, state="BLOCKED"))
+    assert caught.value.details["state"] == "full"
+
+
+async def test_a_full_column_takes_what_an_agent_leaves_there(house: Any, board: Any) -> None:
+    await house.columns.update(house.me, ColumnUpdate(column_id=board.columns[2].id, wip_limit=1))
+    tasks = [await make(house, board, str(number)) for number in range(2)]
+    for task in tasks:
+        await house.tasks.transition(task.id, "BLOCKED", actor="agent", reason="it refused")
+    assert await titles(house, board.columns[2].id) == [("0", 0), ("1", 1)]
+
+
+async def test_two_tasks_that_come_to_wait_for_each_other_at_once_make_no_ring(house: Any, board: Any) -> None:
+    first, second = await make(house, board), await make(house, board)
+    outcomes: list[str] = []
+
+    async def wait_for(task: Task, blocker: Task) -> None:
+        try:
+            await house.tasks.update(house.me, TaskUpdate(task_id=task.id, blocked_by=[blocker.id]))
+        except Conflict as error:
+            outcomes.append(error.details["state"])
+        else:
+            outcomes.append("done")
+
+    async with anyio.create_task_group() as both:
+        both.start_soon(wait_for, first, second)
+        both.start_soon(wait_for, second, first)
+    assert sorted(outcomes) == ["cycle", "done"]
+
+
+async def test_nothing_is_started_for_a_task_whose_board_is_about_to_go(house: Any, board: Any) -> None:
+    task = await make(house, board)
+    for id in (task.id, board.board.id):
+        with house.tasks._runs.closing(id), pytest.raises(Conflict) as caught:
+            await house.tasks.transition(task.id, "IN_PROGRESS", actor="host", assigned_agent_id="a")
+        assert caught.value.details["state"] == "deleting"
+
+
 async def test_concurrent_moves_stay_dense(house: Any, board: Any) -> None:
     made = [await make(house, board, str(number)) for number in range(6)]
     column = board.columns[0].id
@@ -176,6 +230,44 @@ async def test_deleting_closes_the_gap(house: Any, board: Any) -> None:
     made = [await make(house, board, str(number)) for number in range(3)]
     await house.tasks.delete(house.me, TaskDelete(task_id=made[0].id))
     assert await titles(house, board.columns[0].id) == [("1", 0), ("2", 1)]
+
+
+async def test_the_history_says_who_changed_what_and_when_oldest_first_in_pages(house: Any, board: Any) -> None:
+    task = await make(house, board)
+    await house.tasks.update(house.me, TaskUpdate(task_id=task.id, priority=3))
+    await house.tasks.state(house.me, TaskStateChange(task_id=task.id, state="BLOCKED", reason="why"))
+    first = await house.tasks.events(house.me, TaskEvents(task_id=task.id, limit=2))
+    rest = await house.tasks.events(house.me, TaskEvents(task_id=task.id, limit=2, cursor=first.next_cursor))
+    lines = [*first.events, *rest.events]
+    assert [line.event_type for line in lines] == ["created", "updated", "state_changed"]
+    assert lines[1].metadata == {"changed": {"priority": {"old": 0, "new": 3}}}
+    assert (lines[2].old_state, lines[2].new_state, lines[2].metadata["reason"]) == ("TODO", "BLOCKED", "why")
+    assert [line.version for line in lines] == [1, 2, 3]
+    assert {line.created_by for line in lines} == {house.me.id}
+    assert rest.next_cursor is None
+
+
+async def test_the_history_is_in_order_whatever_the_clock_did(house: Any, board: Any) -> None:
+    """P17: a line that was written at an earlier time than the one before it still comes after it."""
+    task = await make(house, board)
+    early = task.created_at - timedelta(days=1)
+    line = TaskEvent(task_id=task.id, version=2, event_type="updated", created_by="me", created_at=early)
+    await house.journal.record(Put(line))
+    found = await house.tasks.events(house.me, TaskEvents(task_id=task.id))
+    assert [line.version for line in found.events] == [1, 2]
+
+
+async def test_a_move_in_a_large_column_writes_only_the_moved_task_itself(house: Any, board: Any) -> None:
+    column = board.columns[0]
+    tasks = [
+        Task(board_id=board.board.id, column_id=column.id, position=n, title=str(n), description="", created_by="me")
+        for n in range(1000)
+    ]
+    await house.journal.record(*(Put(task) for task in tasks))
+    await house.tasks.move(house.me, TaskMove(task_id=tasks[999].id, column_id=column.id, position=0))
+    found = await house.tasks.list(house.me, TaskList(column_id=column.id, limit=500))
+    assert [(task.title, task.version) for task in found.tasks[:3]] == [("999", 2), ("0", 1), ("1", 1)]
+    assert [task.position for task in found.tasks] == list(range(500))
 
 
 async def test_filters_hold_together(house: Any, board: Any) -> None:

@@ -18,12 +18,22 @@ import msgspec
 import pytest
 
 from kandev_host.events import Event, MemoryBus
-from kandev_host.interfaces import AgentType, Availability, Environment, Owned, ProcessSpec, Result, Stats, Store
+from kandev_host.interfaces import (
+    AgentType,
+    Availability,
+    Environment,
+    Owned,
+    Principal,
+    ProcessSpec,
+    Result,
+    Stats,
+    Store,
+)
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, AgentLog, Board, PermissionRequest, Session, Task, Turn, Usage, User
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.supervisor import AgentSupervisor
-from kandev_host.settings import PermissionSettings, SessionSettings
+from kandev_host.settings import OrchestratorSettings, PermissionSettings, SessionSettings
 from kandev_host.testing import scripted_agent
 from kandev_sqlite import SqliteSettings, open_store
 
@@ -129,6 +139,8 @@ class World:
     broker: PermissionBroker
     supervisor: AgentSupervisor
     task: Task
+    bus: MemoryBus
+    settings: SessionSettings
     published: list[Event] = field(default_factory=list)
     _news: anyio.Event = field(default_factory=anyio.Event)
 
@@ -144,6 +156,7 @@ class World:
         command: tuple[str, ...] | None = None,
         orchestrated: bool = False,
         preset: Any = None,
+        runtime: Any = None,
         **agent_type: Any,
     ) -> str:
         agent = AgentInstance(task_id=self.task.id, agent_type="scripted", runtime="plain", orchestrated=orchestrated)
@@ -154,7 +167,7 @@ class World:
             agent,
             self.task,
             AgentType(name="scripted", command=command, **agent_type),
-            PlainRuntime(),
+            runtime or PlainRuntime(),
             spec,
             first_prompt=None if prompt is None else blocks(prompt),
             created_by="user",
@@ -177,6 +190,11 @@ class World:
                         return payload
                 seen = len(self.published)
                 await self._news.wait()
+
+    @property
+    def me(self) -> Principal:
+        """Somebody who may answer."""
+        return Principal(id="user", kind="user", name="user")
 
     async def until_idle(self) -> None:
         await self.until("acp.status", lambda payload: payload["activity"] == "idle")
@@ -237,18 +255,22 @@ async def open_world(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def opened(
-            settings: SessionSettings = QUICK, permissions: PermissionSettings | None = None, policies: Any = ()
+            settings: SessionSettings = QUICK,
+            permissions: PermissionSettings | None = None,
+            policies: Any = (),
+            stalls: OrchestratorSettings | None = None,
+            wrap: Callable[[Store], Any] = lambda store: store,
         ) -> World:
-            store = await stack.enter_async_context(open_store(SqliteSettings(), Environment(str(tmp_path), "0")))
+            store = wrap(await stack.enter_async_context(open_store(SqliteSettings(), Environment(str(tmp_path), "0"))))
             bus = MemoryBus()
             journal = await stack.enter_async_context(Journal(store, bus))
             broker = PermissionBroker(store, journal, policies, settings=permissions or PermissionSettings())
-            supervisor = await stack.enter_async_context(AgentSupervisor(journal, broker, settings))
+            supervisor = await stack.enter_async_context(AgentSupervisor(journal, broker, settings, stalls=stalls))
             user = User(email="user@example.org", username="user")
             board = Board(name="Work", owner_id=user.id)
             task = Task(board_id=board.id, title="A task", description="", created_by=user.id)
             await journal.record(msgspec_put(user), msgspec_put(board), msgspec_put(task))
-            world = World(store, journal, broker, supervisor, task)
+            world = World(store, journal, broker, supervisor, task, bus, settings)
             bus.subscribe(["*"], world.sink)
             return world
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +68,7 @@ async def test_prompts_wait_their_turn(world: Any) -> None:
 
 async def test_an_interrupt_cancels_the_turn_and_goes_first(world: Any) -> None:
     agent_id = await run_turn(world, [{"text": "working"}, {"sleep_s": 600}])
+    await world.until("acp.log")
     await world.prompt(agent_id, [{"text": "second"}])
     await world.prompt(agent_id, [{"text": "urgent"}], mode="interrupt")
     await world.until("acp.result", lambda payload: payload["summary"] == "second")
@@ -81,6 +83,23 @@ async def test_cancel_ends_the_turn_and_keeps_the_agent(world: Any) -> None:
     result = await world.until("acp.result")
     assert (result["status"], result["stop_reason"]) == ("cancelled", "cancelled")
     assert world.supervisor.live(agent_id).agent.status == "RUNNING"
+
+
+async def test_a_cancel_that_comes_before_the_agent_has_the_prompt_ends_the_turn(world: Any) -> None:
+    """The sink hears of the turn before the run goes on."""
+    agent_id = await world.start()
+    await world.until_idle()
+    async with anyio.create_task_group() as tasks:
+
+        def on_event(event: Any) -> None:
+            if event.action == "acp.status" and b'"activity":"prompting"' in bytes(event.payload):
+                tasks.start_soon(world.supervisor.cancel, agent_id)
+
+        world.bus.subscribe(["*"], on_event)
+        await world.prompt(agent_id, [{"text": "never said"}, {"sleep_s": 600}])
+        result = await world.until("acp.result")
+    assert (result["status"], result["summary"], result["stop_reason"]) == ("cancelled", None, None)
+    assert world.supervisor.live(agent_id).activity == "idle"
 
 
 async def test_cancel_without_a_turn_does_nothing(world: Any) -> None:

@@ -1,0 +1,139 @@
+"""`kandev-host events`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kandev_host.cli.asking import Remote
+from kandev_host.cli.ids import find, short
+from kandev_host.cli.options import as_json as json_option
+from kandev_host.cli.options import example, load_settings, settings_options
+from kandev_host.cli.output import emit
+from kandev_host.cli.shown import moment
+from kandev_host.printable import printable
+
+if TYPE_CHECKING:
+    from kandev_host.client import Client, ClientError, Notification, ReconnectingClient
+    from kandev_host.settings.load import Loaded
+
+_KINDS = ("task", "board", "agent")
+
+
+@click.command(
+    epilog=example(
+        "kandev-host events --follow\n"
+        "kandev-host events --topic task:0c9e6a41\n"
+        "kandev-host events --follow --after 1200 --json | jq 'select(.action == \"task.created\")'"
+    )
+)
+@click.option("--topic", "topics", multiple=True, metavar="TOPIC", help="task:ID, board:ID, agent:ID; repeatable.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C, also over restarts.")
+@click.option("--after", "after_seq", type=click.IntRange(0), metavar="SEQ", help="Only after this event.")
+@settings_options
+@json_option
+def command(
+    topics: tuple[str, ...],
+    follow: bool,
+    after_seq: int | None,
+    config: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """What happened, as the host keeps it; with --follow, what happens.
+
+    --follow without --after begins now. A host that goes away is waited for, and nothing is missed or shown twice.
+    With --json, one notification a line.
+    """
+    loaded = load_settings(config, data_dir)
+    import anyio
+
+    show = _emit if as_json else _line
+    anyio.run(_follow if follow else _stored, loaded, topics, after_seq, show)
+
+
+async def _stored(loaded: Loaded, topics: tuple[str, ...], after_seq: int | None, show: Any) -> None:
+    from kandev_host.cli.access import running_client
+    from kandev_host.client import ClientError
+
+    async with running_client(loaded) as client:
+        wanted = await _topics(client, topics)
+        first = after_seq or 0
+        try:
+            await _print(client, wanted, first, show)
+        except ClientError as error:
+            oldest = error.details.get("oldest")
+            if after_seq is not None or not error.resync_required or oldest is None:
+                raise
+            await _print(client, wanted, oldest - 1, show)
+
+
+async def _print(client: Client, topics: list[str], after_seq: int, show: Any) -> None:
+    async for notification in client.history(*topics, after_seq=after_seq):
+        show(notification)
+
+
+async def _follow(loaded: Loaded, topics: tuple[str, ...], after_seq: int | None, show: Any) -> None:
+    from kandev_host.cli.access import moving_host, running_client
+    from kandev_host.client import Backoff, ReconnectingClient
+
+    async with running_client(loaded) as client:
+        wanted = await _topics(client, topics)
+    where, token = moving_host(loaded)
+    patient = Backoff(give_up_s=float("inf"))
+    client_: ReconnectingClient = ReconnectingClient(where, token, backoff=patient, on_lost=_lost)
+    async with client_:
+        await client_.subscribe(*wanted, after_seq=after_seq)
+        async for notification in client_.notifications():
+            show(notification)
+
+
+def _lost(error: ClientError) -> None:
+    click.echo(f"{printable(error.message)}; trying again.", err=True)
+
+
+async def _topics(client: Client, topics: tuple[str, ...]) -> list[str]:
+    """The topics with whole ids."""
+    remote = Remote(client, as_json=False)
+    found = []
+    for topic in topics or ("*",):
+        kind, _, id = topic.partition(":")
+        if topic != "*" and (kind not in _KINDS or not id):
+            raise click.UsageError(f"--topic: {topic!r} is none of task:ID, board:ID, agent:ID and *.")
+        found.append(topic if topic == "*" else f"{kind}:{await find(remote, kind, id)}")
+    return found
+
+
+def _emit(notification: Notification) -> None:
+    emit({"type": "notification", **{name: getattr(notification, name) for name in notification.__struct_fields__}})
+
+
+def _line(notification: Notification) -> None:
+    payload = notification.payload if isinstance(notification.payload, dict) else {}
+    seq = "-" if notification.seq is None else notification.seq
+    line = f"{seq:>8} {moment(notification.timestamp)} {notification.action:24} {_subject(payload)} {_told(payload)}"
+    click.echo(printable(line.rstrip()))
+
+
+def _subject(payload: Mapping[str, Any]) -> str:
+    """What it is about: the ending of an id."""
+    for kind in ("task", "board", "column", "agent", "permission"):
+        if isinstance(payload.get(kind), dict):
+            return f"{kind} {short(payload[kind].get('id'))}"
+    for kind in ("agent", "task", "board"):
+        if payload.get(f"{kind}_id"):
+            return f"{kind} {short(payload[f'{kind}_id'])}"
+    return ""
+
+
+def _told(payload: Mapping[str, Any]) -> str:
+    """The most telling of its fields, cut to a line."""
+    inner = next((payload[kind] for kind in ("task", "agent", "board", "column") if kind in payload), payload)
+    inner = inner if isinstance(inner, dict) else payload
+    for names in (("state", "title"), ("status", "activity"), ("level", "message"), ("name",), ("message",), ("code",)):
+        if inner.get(names[0]) is not None:
+            return " ".join(str(inner[name]) for name in names if inner.get(name) is not None)[:200]
+    return ""

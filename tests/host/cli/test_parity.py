@@ -1,0 +1,166 @@
+"""The command line does all that the socket does: every action, with every field of its request."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from kandev_host.cli.app import group, run
+from kandev_host.client import Client, ClientError
+from kandev_host.models import new_id
+from kandev_host.protocol.actions import ACTIONS
+
+# Every id is one that nothing has: the host is to understand the request, and to answer NOT_FOUND.
+# {repo} is a folder. Several command lines for an action send, together, all fields of its request.
+WAYS: dict[str, list[str]] = {
+    "health.check": ["host health"],
+    "host.info": ["host info"],
+    "board.list": ["board list --limit 5 --cursor {cursor}"],
+    "board.create": ["board create Work --description d --owner {id}"],
+    "board.get": ["board show {id}"],
+    "board.update": ["board update {id} --name n --description d --expected-version 1"],
+    "board.delete": ["board delete {id} --force --yes --expected-version 1"],
+    "column.list": ["column list --board {id} --limit 5 --cursor {cursor}"],
+    "column.create": ["column create c --board {id} --position 0 --wip-limit 3 --state todo"],
+    "column.update": ["column update {id} --name n --wip-limit 3 --state blocked --expected-version 1"],
+    "column.move": ["column move {id} 0 --expected-version 1"],
+    "column.delete": ["column delete {id} --force --yes --expected-version 1"],
+    "task.list": [
+        "task list --board {id} --column {id} --state todo --agent demo --text fix --priority-min 1 --limit 5"
+        " --cursor {cursor}"
+    ],
+    "task.create": [
+        "task create t --board {id} --column {id} --description d --priority 1 --agent demo --repo {repo}"
+        " --branch main --blocked-by {id} --metadata '{{\"a\": 1}}'"
+    ],
+    "task.get": ["task show {id}"],
+    "task.update": [
+        "task update {id} --title t --description d --priority 1 --agent demo --repo {repo} --branch main"
+        " --blocked-by {id} --metadata '{{}}' --expected-version 1"
+    ],
+    "task.delete": ["task delete {id} --force --yes --expected-version 1"],
+    "task.state": ["task state {id} blocked --reason r --expected-version 1"],
+    "task.move": ["task move {task} {id} --position 0 --expected-version 1"],
+    "task.events": ["task events {id} --limit 5 --cursor {cursor}"],
+    "events.subscribe": ["events --topic task:{task} --after 0"],
+    "events.unsubscribe": ["events --topic task:{task}"],
+    "agent.types": ["agent types"],
+    "agent.type_update": ["agent enable demo", "agent limit demo --memory 2g"],
+    "agent.launch": [
+        "agent launch {id} --agent demo --prompt p --runtime bwrap --cpu 1 --memory 1g --disk 1g --preset ask"
+    ],
+    "agent.list": ["agent list --task {id} --status running --limit 5 --cursor {cursor}"],
+    "agent.status": ["agent status {id}"],
+    "agent.logs": ["agent logs {id} --level info --limit 5 --cursor {cursor}"],
+    "agent.prompt": ["agent prompt {id} p --interrupt"],
+    "agent.cancel": ["agent cancel {id}"],
+    "agent.stop": ["agent stop {id} --force"],
+    "agent.transcript": ["agent transcript {id} --after 0 --limit 5", "agent transcript --task {id}"],
+    "permission.list": ["permission list --agent {id} --task {id} --state pending --limit 5 --cursor {cursor}"],
+    "permission.respond": ["permission answer {id} --cancel", "permission answer {permission} reject_once"],
+    "orchestrator.status": ["queue status"],
+    "orchestrator.queue": ["queue list --board {id} --limit 5 --cursor {cursor}"],
+    "orchestrator.trigger": ["task trigger {id} --agent demo --preset ask", "queue trigger {id}"],
+    "orchestrator.start": ["task start {id} --agent demo --preset ask"],
+    "orchestrator.stop": ["task stop {id} --reason r"],
+    "orchestrator.prompt": ["task prompt {id} p"],
+    "orchestrator.complete": ["task complete {id}"],
+    "orchestrator.pause": ["queue pause"],
+    "orchestrator.resume": ["queue resume"],
+    "search.query": ["search words --kind task --task {id} --limit 5"],
+    "workspace.diff": ["task diff {id}"],
+}
+# The protocol's second name for what the command line does with the first.
+SAME = {"task.subscribe": "events.subscribe", "task.unsubscribe": "events.unsubscribe"}
+NOT_UNDERSTOOD = {"BAD_REQUEST", "VALIDATION_ERROR", "UNKNOWN_ACTION"}
+
+
+@pytest.fixture
+def sent(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], str | None]]:
+    """What commands ask in this process: action, payload, and the code of the error if one was answered."""
+    monkeypatch.setenv("KANDEV_HOME", str(home))
+    asked: list[tuple[str, dict[str, Any], str | None]] = []
+    ask = Client._ask
+
+    async def spy(self: Client, action: str, payload: object, *more: Any) -> Any:
+        code = None
+        try:
+            return await ask(self, action, payload, *more)
+        except ClientError as error:
+            code = error.code
+            raise
+        finally:
+            asked.append((action, msgspec.to_builtins(payload) or {}, code))
+
+    monkeypatch.setattr(Client, "_ask", spy)
+    return asked
+
+
+@pytest.fixture
+def known(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What command lines name: a task that there is, and ids that nothing has."""
+    monkeypatch.setenv("KANDEV_HOME", str(home))
+    if run(["task", "list", "--json"]) == 0 and not json.loads(capsys.readouterr().out)["tasks"]:
+        assert run(["board", "create", "Parity", "--json"]) == 0
+        board = json.loads(capsys.readouterr().out)["board"]["id"]
+        assert run(["task", "create", "A task", "--board", board]) == 0
+        capsys.readouterr()
+    assert run(["task", "list", "--json"]) == 0
+    task = json.loads(capsys.readouterr().out)["tasks"][0]["id"]
+    return {"task": task, "id": new_id(), "cursor": "c", "repo": str(home)}
+
+
+def test_every_action_has_a_way_on_the_command_line() -> None:
+    assert {*WAYS, *SAME} == {*ACTIONS}
+
+
+@pytest.mark.parametrize("action", list(WAYS))
+def test_its_commands_send_every_field_and_the_host_understands(
+    action: str, sent: list[tuple[str, dict[str, Any], str | None]], known: dict[str, str], monkeypatch: Any
+) -> None:
+    sent.clear()
+    if action == "permission.respond":
+        monkeypatch.setattr("kandev_host.cli.permission._request", a_request)
+        known["permission"] = known["id"]
+    for line in WAYS[action]:
+        run(shlex.split(line.format(**known)))
+    payloads = [(payload, code) for name, payload, code in sent if name == action]
+    codes = {code for _, code in payloads}
+    # A cursor is a word of the host's own: that it refuses ours shows that it came.
+    assert not codes & NOT_UNDERSTOOD or "cursor" in payloads[0][0]
+    fields = {field.encode_name for field in msgspec.structs.fields(ACTIONS[action].request)}
+    assert {name for payload, _ in payloads for name in payload} == fields
+
+
+async def a_request(_remote: Any, permission_id: str) -> dict[str, Any]:
+    """One that waits for an answer."""
+    return {"id": permission_id, "options": [{"optionId": "no", "kind": "reject_once"}]}
+
+
+def commands(
+    parent: click.Command = group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command, with its words."""
+    if not isinstance(parent, click.Group):
+        yield path, parent
+        return
+    for name in parent.list_commands(click.Context(parent)):
+        found = parent.get_command(click.Context(parent), name)
+        assert found is not None
+        yield from commands(found, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
+def test_every_command_has_help_with_an_example_of_itself(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == 0
+    shown = capsys.readouterr().out.partition("Examples:")[2]
+    assert f"kandev-host {' '.join(path)}" in shown
