@@ -252,13 +252,16 @@ class Workspace(Row, frozen=True, kw_only=True):
 
 
 class AgentTypeRow(Row, frozen=True, kw_only=True):
-    """What users changed about an agent type (`name` is unique); the type itself comes from a plugin."""
+    """What users changed about an agent type (`name` is unique); the type itself comes from a plugin.
+
+    `default_resources` None are those of plugin and settings. `enabled` does not enable what the settings disable.
+    """
 
     name: str
     description: str | None = None
     docker_image: str | None = None
     docker_tag: str | None = None
-    default_resources: Limits = Limits()
+    default_resources: Limits | None = None
     environment_vars: dict[str, str] = msgspec.field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     enabled: bool = True

@@ -136,6 +136,7 @@ def build_services(
         supervisor=supervisor,
         given=given or Chance(),
     )
+    types.on_change = orchestration.dispatcher.mark  # what waited for an agent to be enabled
     return Services(
         settings=settings,
         store=store,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -53,6 +53,7 @@ class AgentTypeService:
         self._rows: dict[str, AgentTypeRow] = {}
         self._probed: dict[str, tuple[float, Availability]] = {}
         self.default_runtime = default_runtime
+        self.on_change: Callable[[], None] = lambda: None
 
     async def load(self) -> None:
         """Read what users changed."""
@@ -69,7 +70,8 @@ class AgentTypeService:
         given, row = self._given.get(name), self._rows.get(name)
         if given is None or row is None:
             return given
-        return dataclasses.replace(given, enabled=row.enabled, default_resources=row.default_resources)
+        limits = given.default_resources if row.default_resources is None else row.default_resources
+        return dataclasses.replace(given, enabled=given.enabled and row.enabled, default_resources=limits)
 
     def need(self, name: str) -> AgentType:
         """The same. Raises `NotFound` with the known ones."""
@@ -85,6 +87,9 @@ class AgentTypeService:
 
     async def availability(self, agent_type: AgentType, runtime_name: str | None = None) -> Availability:
         """Whether it can be started; a runtime that was well is not probed again for a minute."""
+        if not agent_type.enabled and self._given[agent_type.name].enabled:
+            reason = f"The agent {agent_type.name!r} is disabled"
+            return Availability(False, reason, f"kandev-host agent enable {agent_type.name}")
         name = runtime_name or agent_type.runtime or self.default_runtime
         runtime = self._runtimes.get(name)
         kept = self._probed.get(name)
@@ -105,20 +110,19 @@ class AgentTypeService:
         """Change the fields that are there, from the next launch on. Raises `NotFound`, `ValidationFailed`."""
         del principal
         async with self._locks.hold(f"agent_type:{request.name}"):
-            present = self.need(request.name)
-            limits = present.default_resources
-            if request.default_resources is None:
-                limits = self._given[request.name].default_resources
-            elif request.default_resources is not UNSET:
-                limits = merge_limits(Limits(), request.default_resources, "default_resources")
-            enabled = present.enabled if request.enabled is UNSET else request.enabled
-            if enabled and not self._given[request.name].enabled:
+            self.need(request.name)
+            if request.enabled is True and not self._given[request.name].enabled:
                 raise ValidationFailed("enabled", f"The settings disable this agent: [agents.{request.name}] enabled")
-            if (enabled, limits) != (present.enabled, present.default_resources):
-                row = self._rows.get(request.name) or AgentTypeRow(name=request.name)
+            row = self._rows.get(request.name) or AgentTypeRow(name=request.name)
+            limits = row.default_resources if request.default_resources is UNSET else request.default_resources
+            if limits is not None:
+                limits = merge_limits(Limits(), limits, "default_resources")
+            enabled = row.enabled if request.enabled is UNSET else request.enabled
+            if (enabled, limits) != (row.enabled, row.default_resources):
                 row = replace(row, enabled=enabled, default_resources=limits, updated_at=now())
                 await self._journal.record(Put(row))
                 self._rows[row.name] = row
+                self.on_change()
         return AgentTypeReply(agent_type=await self._describe(self.need(request.name)))
 
     async def _describe(self, agent_type: AgentType) -> AgentTypeInfo:

@@ -2,7 +2,8 @@
 
 Whoever takes a task out closes the gap, whoever puts one in shifts those behind it; both under the board's lock and
 in one commit, before the row of the moved task. A shift is no edit: `version` stays, and no event tells it, since the
-moved task's own event says it all.
+moved task's own event says it all. A shift is one statement of the store, however many it moves: from the end of a
+column of 5,000 tasks to its front takes about 50 ms, from one place to the next 3 ms (measured, with the disk's sync).
 """
 
 from __future__ import annotations

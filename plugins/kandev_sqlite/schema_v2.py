@@ -19,6 +19,23 @@ CREATE INDEX tasks_board_state ON tasks(board_id, state, created_at, id);
 CREATE INDEX tasks_agent_type ON tasks(agent_type, created_at, id);
 CREATE INDEX permission_requests_created ON permission_requests(created_at, id);
 
+CREATE TABLE agent_types_v2 (
+    id TEXT PRIMARY KEY,
+    created_at INTEGER NOT NULL,
+    name TEXT NOT NULL UNIQUE,
+    description TEXT,
+    docker_image TEXT,
+    docker_tag TEXT,
+    default_resources TEXT,
+    environment_vars TEXT NOT NULL,
+    capabilities TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO agent_types_v2 SELECT * FROM agent_types;
+DROP TABLE agent_types;
+ALTER TABLE agent_types_v2 RENAME TO agent_types;
+
 ALTER TABLE task_events ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
 DROP INDEX task_events_task;
 CREATE INDEX task_events_task ON task_events(task_id, version, created_at, id);

@@ -145,6 +145,21 @@ async def test_what_a_user_changes_of_a_type_stays_and_nothing_else_can_be_chang
     assert set(AgentTypeUpdate.__struct_fields__) == {"name", "enabled", "default_resources"}
 
 
+async def test_what_the_settings_say_later_is_not_hidden_by_what_a_user_changed(
+    open_house: Any, tmp_path: Path
+) -> None:
+    """An agent that was limited once can still be disabled in the settings, one disabled once still be limited."""
+    limits = Limits(memory_limit="1g")
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        types, me = house.agents.types, house.me
+        await types.update(me, AgentTypeUpdate(name="demo", default_resources=limits))
+        await types.update(me, AgentTypeUpdate(name="keyed", enabled=False))
+    later = [replace(DEMO, enabled=False), replace(TYPES[2], default_resources=limits)]
+    async with open_house(tmp_path / "data", later, ONE_ATTEMPT) as house:
+        assert house.agents.types.get("demo").enabled is False
+        assert house.agents.types.get("keyed").default_resources == limits
+
+
 async def test_changes_of_types_that_cannot_be_are_refused(desk: Desk) -> None:
     types, me = desk.house.agents.types, desk.house.me
     with pytest.raises(NotFound) as caught:
