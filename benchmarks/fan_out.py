@@ -19,7 +19,7 @@ from benchmarks.measure import Measure, Row
 from benchmarks.servers import Server, bare, connected, host
 
 SUBSCRIBERS = 500
-EVENTS = 1000
+EVENTS = 200
 MARK = b'"acp.log"'  # once in each frame
 RECEIVE_BYTES = 1 << 20
 TIMEOUT_S = 120.0

@@ -23,6 +23,7 @@ def flood(session: str, count: int) -> None:
     block = line * 1000
     for _ in range(count // 1000):
         sys.stdout.write(block)
+    sys.stdout.write(line * (count % 1000))
     sys.stdout.flush()
 
 

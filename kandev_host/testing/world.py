@@ -63,7 +63,7 @@ ONE_OF_EACH: tuple[Row, ...] = (
 
 
 def a_task(title: str = "Another", **fields: Any) -> Task:
-    return Task(board_id=BOARD.id, title=title, description="", created_by=USER.id, **fields)
+    return Task(**{"board_id": BOARD.id, "title": title, "description": "", "created_by": USER.id, **fields})
 
 
 def seqs(outcome: Sequence[int] | KandevError) -> list[int]:

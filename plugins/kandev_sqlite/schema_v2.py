@@ -10,6 +10,8 @@ ALTER TABLE agent_instances ADD COLUMN failure TEXT;
 ALTER TABLE agent_instances ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE agent_instances ADD COLUMN stalled_at INTEGER;
 
+DROP TABLE IF EXISTS sqlite_stat1;
+DROP TABLE IF EXISTS sqlite_stat4;
 DROP INDEX columns_board;
 CREATE INDEX columns_board ON columns(board_id, position, id);
 DROP INDEX tasks_column;

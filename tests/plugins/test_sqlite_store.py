@@ -4,15 +4,18 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 
 import kandev_sqlite
-from kandev_host import Environment, Store, errors, event, models
+from kandev_host import Environment, Put, Store, errors, event, models
 from kandev_host.testing import StoreContract
-from kandev_host.testing.world import BOARD, a_world, write
+from kandev_host.testing.world import BOARD, USER, a_task, a_world, write
 from kandev_sqlite import SqliteSettings, open_store
+from kandev_sqlite.ladder import migrate
 from kandev_sqlite.mapper import TABLES
+from kandev_sqlite.schema import STEPS
 
 
 class TestSqlite(StoreContract):
@@ -61,9 +64,13 @@ def test_every_kind_of_row_has_a_table() -> None:
 
 @pytest.mark.anyio
 async def test_a_query_beyond_its_time_is_interrupted(tmp_path: Path) -> None:
-    async with open_store(SqliteSettings(read_timeout_s=1e-6), environment(tmp_path)) as store:
+    async with open_store(SqliteSettings(read_timeout_s=0.001), environment(tmp_path)) as store:
+        tasks = [a_task(description="all the same words " * 50) for _ in range(2000)]
+        await write(store, Put(USER), Put(BOARD), *map(Put, tasks))
         with pytest.raises(errors.TimedOut):
-            await store.count(models.Task)
+            await store.search("same words")
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        assert len(await store.search("same words")) == 20
 
 
 def test_without_apsw_the_provider_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +82,19 @@ def test_without_apsw_the_provider_names_the_extra(monkeypatch: pytest.MonkeyPat
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="pth"):
         msgspec.convert({"pth": "x"}, SqliteSettings)
+
+
+@pytest.mark.anyio
+async def test_no_statistics_are_kept_that_would_be_of_smaller_tables(tmp_path: Path) -> None:
+    """With them, inserts into a full-text index take ever longer."""
+    path = tmp_path / "kandev.db"
+    connection = apsw.Connection(str(path))
+    migrate(connection, path, STEPS[:1])
+    connection.execute("INSERT INTO meta VALUES ('journal_id', 'j'); ANALYZE")
+    connection.close()
+    for _ in range(2):
+        async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+            await a_world(store)
+    connection = apsw.Connection(str(path))
+    assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'sqlite_stat%'").fetchall() == []
+    connection.close()

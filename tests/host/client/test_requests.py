@@ -42,7 +42,6 @@ def test_every_action_has_a_request_type_of_its_own() -> None:
 
 @pytest.mark.timeout(300)
 def test_a_strict_type_checker_knows_the_type_of_every_answer(tmp_path: Path) -> None:
-    pytest.importorskip("mypy", reason="mypy comes with dependency group `type`")
     user = tmp_path / "user.py"
     user.write_text(USER)
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "c")]
