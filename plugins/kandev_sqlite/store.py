@@ -173,7 +173,7 @@ def _writer_connection(path: Path, settings: SqliteSettings, version: str) -> ap
                 f"The file system of {path} cannot hold a database with a write-ahead log (a network share?);"
                 " choose a local path in store.sqlite.path"
             )
-        # No ANALYZE, here or later: statistics of tables that have grown since made inserts into a full-text index ten
+        # No ANALYZE, here or later: statistics of tables that have grown since made inserts into a full-text index nine
         # times as slow (measured at 200,000 rows), and the lists find their indexes without (tests/plugins).
         connection.execute("INSERT INTO meta VALUES ('journal_id', ?) ON CONFLICT DO NOTHING", (models.new_id(),))
         connection.execute(

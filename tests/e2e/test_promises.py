@@ -195,7 +195,8 @@ async def test_p17_a_jump_of_the_clock_fires_no_timer_and_the_order_stays(make_h
         asking, flapping = await task_of(client, board_id, "asks"), await task_of(client, board_id, "flaps")
         await begun(client, "orchestrator.start", {"task_id": flapping, "agent_type": "flapping"})
         await wait_for(client, "orchestrator.updated", task_id=flapping)
-        await begun(client, "agent.launch", {"task_id": asking, "agent_type": "demo", "prompt": "write HELLO.md: hello"})
+        prompt = "write HELLO.md: hello"
+        await begun(client, "agent.launch", {"task_id": asking, "agent_type": "demo", "prompt": prompt})
         permission = (await wait_for(client, "permission.requested"))["permission"]
         numbers = []
         for jump in (DAY_S, -DAY_S, 0):
