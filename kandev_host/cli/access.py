@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def open_client(loaded: Loaded, *, queue: bool = False) -> AsyncIterator[tuple[Client, str]]:
+async def open_client(loaded: Loaded) -> AsyncIterator[tuple[Client, str]]:
     """A logged-in client, and the host's address. Raises `StartupError`, or what starting a host raises.
 
-    A host of our own for the time starts tasks of its queue, and runs what failed again, only with `queue`.
+    A host of our own for the time leaves the queue alone: it does what it is asked, once.
     """
     from kandev_host.client import connect
 
@@ -33,10 +33,12 @@ async def open_client(loaded: Loaded, *, queue: bool = False) -> AsyncIterator[t
     from kandev_host.host import Host
 
     settings = msgspec.structs.replace(
-        loaded.settings, server=msgspec.structs.replace(loaded.settings.server, host="127.0.0.1", port=0)
+        loaded.settings,
+        server=msgspec.structs.replace(loaded.settings.server, host="127.0.0.1", port=0),
+        orchestrator=msgspec.structs.replace(loaded.settings.orchestrator, attempts=1),
     )
     async with (
-        Host(settings, loaded.data_dir, queue=queue) as host,
+        Host(settings, loaded.data_dir, queue=False) as host,
         connect(host.url, host.token_path.read_text().strip()) as client,
     ):
         yield client, host.url
@@ -73,14 +75,17 @@ def moving_host(loaded: Loaded) -> tuple[Callable[[], str], Callable[[], str]]:
 
 
 def remote(loaded: Loaded) -> tuple[str | None, str | None]:
-    """Address and token of a host that runs already, if there is one."""
-    url = os.environ.get("KANDEV_URL")
-    if url is None:
-        found = running(loaded.data_dir)
-        url = found.url if found else None
+    """Address and token of a host that runs already, if there is one.
+
+    The local token goes to the host that runs here alone: another address needs a token of its own.
+    """
+    found = running(loaded.data_dir)
+    url = os.environ.get("KANDEV_URL") or (found.url if found else None)
     if url is None:
         return None, None
     token = os.environ.get("KANDEV_TOKEN")
+    if token is None and "KANDEV_URL" in os.environ and (found is None or found.url.rstrip("/") != url.rstrip("/")):
+        raise StartupError(f"KANDEV_URL names {url}, which is not the host that runs here: set KANDEV_TOKEN as well")
     if token is None:
         try:
             token = (loaded.data_dir / "token").read_text().strip()

@@ -156,7 +156,11 @@ class Connection:
     async def _send(self, id: str, action: str, payload: object) -> None:
         request = {"id": id, "type": "request", "action": action, "payload": {} if payload is None else payload}
         try:
-            await self._socket.send_str(_encode(request).decode())
+            text = _encode(request).decode()
+        except UnicodeEncodeError as error:  # a lone surrogate, as in half an emoji
+            raise ClientError("BAD_REQUEST", f"This cannot be sent: {error}") from None
+        try:
+            await self._socket.send_str(text)
         except ConnectionError:
             raise self.error or ConnectionLost("The connection is lost") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from time import monotonic as _clock
@@ -22,6 +23,7 @@ from kandev_host.models import new_id
 
 TOLD_LIMIT = 100
 _RESYNC = {"resync_required": True}
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # Of what goes wrong in connecting, these may pass; a refused token, name or address will not.
 _PASSING = {"UNAVAILABLE", "TIMEOUT", "BUSY", "RATE_LIMITED", "STORAGE_FULL"}
 
@@ -32,8 +34,8 @@ class ReconnectingClient(Requests):
     - Each durable event of the topics followed comes once and in order, across connections; transient ones may be
       missed.
     - A call that was on its way when the connection was lost is asked again under the same id, within its deadline:
-      the host gives the same answer, or CONFLICT with `outcome_unknown`. Calls of `auth.*` are not: they raise
-      `ConnectionLost`.
+      the host gives the same answer, or CONFLICT with `outcome_unknown`. Calls of `auth.*`, and those with an id of
+      yours that is no UUID, are not: they raise `ConnectionLost`.
     - `url` and `token` may be functions, asked before each connection: for a host that moved or a token that was
       replaced.
     - When no connection was made for `backoff.give_up_s`, or the host refuses the token, everything raises that
@@ -157,8 +159,8 @@ class ReconnectingClient(Requests):
                         reply = await connection.ask(id, action, payload)
                         await self._also_follow(connection, followed(action, reply) - self._topics, again=again)
                     except ConnectionLost:
-                        if action.startswith("auth."):
-                            raise
+                        if action.startswith("auth.") or not _UUID.fullmatch(id):
+                            raise  # the host knows other ids on their own connection only
                         continue
                     return reply
         except TimeoutError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from kandev_host.errors import Conflict, Unavailable, ValidationFailed
+from kandev_host.errors import Conflict, KandevError, Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType, Op, Principal, Put, Stats, Store
 from kandev_host.models import AgentInstance, AgentLog, AgentStatus, LogLevel, QueueEntry, Session, Task, TaskState
 from kandev_host.protocol.actions.agents import (
@@ -71,7 +71,7 @@ class AgentService:
         self._usage = usage
         self._leases = leases
         self.types = types
-        self.ended_by_person: set[str] = set()  # until their exit is judged, even if whoever asked went away
+        self.ended_by: dict[str, str] = {}  # agent → who ended it, until that is judged, even if they went away
         runs.stop = self.end
 
     # --- launch -------------------------------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ class AgentService:
                 raise Conflict("The task has a live agent", state=live[0].status, agent_id=live[0].id)
             task = await need(self._store, Task, task.id)
             entry = await self._store.get(QueueEntry, task.id)
-            if seen is not None and (entry is None or (entry.state, entry.fence) != ("waiting", seen.fence)):
-                raise taken(task.id)
+            if seen is not None and (entry != seen or await self._blocked(task)):
+                raise taken(task.id)  # it changed since the queue looked, which looks again
             await self._workspaces.check(task, runtime)
             agent = AgentInstance(
                 task_id=task.id,
@@ -130,6 +130,11 @@ class AgentService:
                 launch.task = await self._take(launch, claim)
                 self._launcher.begin(launch)
         return launch.task, agent
+
+    async def _blocked(self, task: Task) -> bool:
+        """Does it wait for a task that is there and not COMPLETED?"""
+        blockers = [await self._store.get(Task, id) for id in task.blocked_by]
+        return any(blocker is not None and blocker.state != "COMPLETED" for blocker in blockers)
 
     def _claim(
         self, principal: Principal, request: AgentLaunch, launch: Launch, entry: QueueEntry | None, *, queued: bool
@@ -259,10 +264,22 @@ class AgentService:
         """Queue a prompt; the task is IN_PROGRESS (again). Raises `Conflict` when the agent does not live any more."""
         blocks = to_blocks(request.prompt)
         agent = await self._living(request.agent_id)
-        await self._tasks.transition(
-            agent.task_id, "IN_PROGRESS", actor=principal.id, by_prompt=True, only_from=NOT_RUNNING
-        )
-        turn_id = await self._supervisor.prompt(agent.id, blocks, principal.id, request.mode)
+        async with self._locks.hold(f"task:{agent.task_id}"):  # else the run's end could be judged in between
+            task = await need(self._store, Task, agent.task_id)
+            live = self._supervisor.live(agent.id)
+            if live is None or live.ending:
+                raise Conflict("The agent is ending", state=agent.status)
+            await self._tasks.transition(
+                task.id, "IN_PROGRESS", actor=principal.id, by_prompt=True, only_from=NOT_RUNNING
+            )
+            try:
+                turn_id = await self._supervisor.prompt(agent.id, blocks, principal.id, request.mode)
+            except KandevError:
+                if task.state != "IN_PROGRESS":
+                    await self._tasks.transition(
+                        task.id, task.state, actor="host", reason=task.state_reason, only_from=("IN_PROGRESS",)
+                    )
+                raise
         return TurnReply(turn_id=turn_id)
 
     async def cancel(self, principal: Principal, request: AgentCancel) -> AgentReply:
@@ -286,21 +303,28 @@ class AgentService:
 
     async def stop(self, principal: Principal, request: AgentStop) -> AgentReply:
         """The agent, ended. Raises `Conflict` if it had ended already."""
-        agent = await self.end(request.agent_id, f"stopped by {principal.name}", force=request.force)
+        reason = f"stopped by {principal.name}"
+        agent = await self.end(request.agent_id, reason, actor=principal.id, force=request.force)
         return AgentReply(agent=agent)
 
     async def end(
-        self, agent_id: str, reason: str | None, *, force: bool = False, status: AgentStatus = "STOPPED"
+        self,
+        agent_id: str,
+        reason: str | None,
+        *,
+        actor: str = "host",
+        force: bool = False,
+        status: AgentStatus = "STOPPED",
     ) -> AgentInstance:
-        """End an agent on a person's behalf, on its way up or live, and wait until that is recorded."""
+        """End an agent on the behalf of a person (`actor`), on its way up or live, and wait until that is recorded."""
         agent = await need(self._store, AgentInstance, agent_id)
         if not self.alive(agent.id):
             raise Conflict("The agent does not run any more", state=agent.status)
-        self.ended_by_person.add(agent.id)
+        self.ended_by[agent.id] = actor
         try:
             if not await self._launcher.stop(agent.id, reason):
                 await self._supervisor.stop(agent.id, force=force, reason=reason, status=status)
         except Conflict:
-            self.ended_by_person.discard(agent.id)
+            self.ended_by.pop(agent.id, None)
             raise
         return await need(self._store, AgentInstance, agent.id)

@@ -123,11 +123,11 @@ class BoardService:
                 agents=await self._agents_of([task.id for task in tasks]),
                 stopped=stopped,
             )
-            for task in tasks:
-                await self._workspaces.remove(task.id)
             # Also of each task: who follows one of them does not hear of its board.
             gone = [task_event("task.deleted", task, principal.id) for task in tasks]
             await self._journal.record(Remove(Board, board.id), *gone, board_event("board.deleted", board, principal))
+            for task in tasks:
+                await self._workspaces.discard(task.id)
         return BoardDeleted(board_id=board.id, removed=removed)
 
     async def _agents_of(self, tasks: Sequence[str]) -> int:

@@ -28,6 +28,16 @@ class LiveAgent(Protocol):
     @property
     def session(self) -> Session | None: ...
 
+    @property
+    def queued(self) -> Sequence[Turn]:
+        """The prompts that wait."""
+        ...
+
+    @property
+    def ending(self) -> bool:
+        """Does it take no prompt any more?"""
+        ...
+
     async def stats(self) -> Stats: ...
 
 

@@ -170,13 +170,12 @@ class TaskService:
             # The end of an agent has changed its task.
             check_version("task", task, None if live else request.expected_version)
             await self._runs.end(await self._runs.of_task(task.id), "task", force=False)
-            removed = TaskRemoved(
-                agents=await self._store.count(AgentInstance, [("task_id", "=", task.id)]),
-                stopped=len(live),
-                workspace=await self._workspaces.remove(task.id),
-            )
+            agents = await self._store.count(AgentInstance, [("task_id", "=", task.id)])
             told = task_event("task.deleted", task, principal.id)
             await self._journal.record(Remove(Task, task.id), placement.removal(task), told)
+            # Behind the commit: what is left of a folder is removed at the next start.
+            workspace = await self._workspaces.discard(task.id)
+            removed = TaskRemoved(agents=agents, stopped=len(live), workspace=workspace)
         return TaskDeleted(task_id=task.id, removed=removed)
 
     async def events(self, principal: Principal, request: TaskEvents) -> TaskEventsReply:

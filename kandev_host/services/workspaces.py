@@ -121,10 +121,9 @@ class WorkspaceService:
             return True
 
     async def discard(self, task_id: str) -> bool:
-        """`remove`, for clean-up that must not fail the caller. False if it could not."""
+        """`remove`, for clean-up that must not fail the caller. False if there was none, or it could not."""
         try:
-            await self.remove(task_id)
+            return await self.remove(task_id)
         except KandevError as error:
             log.warning("The workspace of task %s stays: %s", task_id, error.message)
             return False
-        return True

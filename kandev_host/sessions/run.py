@@ -98,8 +98,11 @@ class AgentRun:
         return self._session.row
 
     @property
+    def ending(self) -> bool:
+        return self._ending is not None or self.ended.is_set()
+
+    @property
     def queued(self) -> tuple[Turn, ...]:
-        """The prompts that wait."""
         return tuple(self._queue)
 
     async def stats(self) -> Stats:
@@ -111,7 +114,7 @@ class AgentRun:
 
         Raises `Conflict` when the agent is ending, `Busy` when too many prompts wait.
         """
-        if self._ending is not None or self.ended.is_set():
+        if self.ending:
             raise Conflict("The agent is ending", state=self.agent.status)
         if len(self._queue) >= QUEUED_PROMPTS:
             raise Busy(f"{QUEUED_PROMPTS} prompts already wait for this agent")

@@ -28,7 +28,8 @@ HOST = "host"
 class Conclusions:
     """Called by the supervisor and the launcher with each end, and by `settling` for ends that nobody concluded.
 
-    `ended_by_person` holds the ids of runs that somebody stopped, until their end is judged here.
+    `ended_by` says of runs that somebody stopped who it was, until their end is judged here; `prompts_wait` whether an
+    agent has prompts left to work on.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Conclusions:
         locks: Locks,
         settings: OrchestratorSettings,
         *,
-        ended_by_person: set[str],
+        ended_by: dict[str, str],
+        prompts_wait: Callable[[str], bool],
         clock: Clock,
         backoffs: Backoffs,
         random: Callable[[], float],
@@ -47,7 +49,8 @@ class Conclusions:
         self._tasks = tasks
         self._locks = locks
         self._settings = settings
-        self._ended_by_person = ended_by_person
+        self._ended_by = ended_by
+        self._prompts_wait = prompts_wait
         self._clock = clock
         self._backoffs = backoffs
         self._random = random
@@ -58,7 +61,7 @@ class Conclusions:
         """Give the task the state that the turn's end means; never against what a person decided meanwhile."""
         del turn
         found = of_turn(agent, outcome, auto_complete=self._settings.auto_complete)
-        if found is None:
+        if found is None or (outcome.ok and self._prompts_wait(agent.id)):
             return
         async with self._locks.hold(f"task:{agent.task_id}"):
             try:
@@ -73,7 +76,7 @@ class Conclusions:
         """
         if ending.retry_at is not None:
             self._retry_at[agent.id] = ending.retry_at
-        by_person = agent.id in self._ended_by_person
+        by_person = agent.id in self._ended_by
         async with self._locks.hold(f"task:{agent.task_id}"):
             try:
                 written = await self.of_ended(agent, ending.reason, by_person=by_person, changes=changes)
@@ -86,8 +89,7 @@ class Conclusions:
 
     async def on_exit(self, agent: AgentInstance, reason: str | None) -> None:
         """The end of a run is recorded; what it means too, unless `on_end` could not say so."""
-        by_person, concluded = agent.id in self._ended_by_person, agent.id in self._concluded
-        self._ended_by_person.discard(agent.id)
+        by_person, concluded = agent.id in self._ended_by, agent.id in self._concluded
         self._concluded.discard(agent.id)
         if not concluded:
             async with self._locks.hold(f"task:{agent.task_id}"):
@@ -96,6 +98,7 @@ class Conclusions:
                 except Conflict as error:
                     log.info("the end of agent %s changes nothing else: %s", agent.id, error.message)
         self._retry_at.pop(agent.id, None)
+        self._ended_by.pop(agent.id, None)
 
     async def of_ended(
         self,
@@ -170,7 +173,8 @@ class Conclusions:
         self, agent: AgentInstance, entry: QueueEntry | None, verdict: Verdict, changes: Sequence[Change]
     ) -> bool:
         changes = changes if entry is None else (*changes, *release(entry))
-        return await self._transition(agent.task_id, verdict, changes, holding(agent, entry), actor=agent.id)
+        actor = self._ended_by.get(agent.id, agent.id)
+        return await self._transition(agent.task_id, verdict, changes, holding(agent, entry), actor=actor)
 
     async def _transition(
         self,

@@ -217,7 +217,11 @@ class Dispatcher:
         asked = {"task_id": entry.id, "agent_type": entry.agent_type, "runtime": entry.runtime, "preset": entry.preset}
         launch = msgspec.convert(asked, AgentLaunch)
         try:
-            _, agent = await self._agents.begin(HOST, launch, orchestrated=True, seen=entry)
+            async with self._looks.pause.starting:
+                look.paused = await self._looks.pause.since() is not None
+                if look.paused:
+                    return
+                _, agent = await self._agents.begin(HOST, launch, orchestrated=True, seen=entry)
         except (Busy, StorageFull):
             raise
         except KandevError as error:

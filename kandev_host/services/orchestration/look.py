@@ -40,13 +40,13 @@ class Looks:
         self.capacity = capacity
         self.backoffs = backoffs
         self._runs = runs
-        self._pause = pause
+        self.pause = pause
 
     async def take(self) -> Look:
         """How things are now."""
         live = await self._runs.everywhere()
         tasks = await tasks_of(self.store, {agent.task_id for agent in live})
-        return Look(self, occupancy(live, tasks), paused=(await self._pause.since()) is not None)
+        return Look(self, occupancy(live, tasks), paused=(await self.pause.since()) is not None)
 
 
 class Look:

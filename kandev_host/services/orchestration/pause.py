@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import anyio
 import msgspec
 
 from kandev_host.interfaces import Principal, Put, Store
@@ -32,6 +33,8 @@ class Pause:
     def __init__(self, store: Store, journal: Journal) -> None:
         self._store = store
         self._journal = journal
+        # Held while something is started from the queue: once a pause is acknowledged, nothing more is.
+        self.starting = anyio.Lock()
 
     async def since(self) -> Paused | None:
         """None while the queue runs."""
@@ -41,8 +44,9 @@ class Pause:
 
     async def begin(self, principal: Principal) -> None:
         """Nothing if it is paused already."""
-        if await self.since() is None:
-            await self._write(_Value(paused_at=now(), paused_by=principal.id))
+        async with self.starting:
+            if await self.since() is None:
+                await self._write(_Value(paused_at=now(), paused_by=principal.id))
 
     async def end(self) -> None:
         """Nothing if it is not paused."""

@@ -186,16 +186,16 @@ class OrchestratorService:
                     expect=() if entry is None else unchanged(entry, taken(task_id)),
                 )
             status: AgentStatus = "COMPLETED" if state == "COMPLETED" else "STOPPED"
-            agent = await self._end(await self._runs.of_task(task.id), reason, status)
+            agent = await self._end(await self._runs.of_task(task.id), reason, status, principal.id)
         return StoppedReply(task=task, agent=agent)
 
     async def _end(
-        self, agents: Sequence[AgentInstance], reason: str | None, status: AgentStatus
+        self, agents: Sequence[AgentInstance], reason: str | None, status: AgentStatus, actor: str
     ) -> AgentInstance | None:
         ended = None
         for agent in agents:
             try:
-                ended = await self._agents.end(agent.id, reason, status=status)
+                ended = await self._agents.end(agent.id, reason, actor=actor, status=status)
             except Conflict:
                 ended = await self._store.get(AgentInstance, agent.id)  # it was faster
         return ended

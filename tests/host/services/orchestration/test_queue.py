@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
 from kandev_host.errors import Conflict, NotFound, ValidationFailed
-from kandev_host.models import QueueEntry
+from kandev_host.models import LIVE_STATUSES, AgentInstance, QueueEntry
+from kandev_host.protocol.actions.agents import AgentLaunch
 from kandev_host.protocol.actions.boards import BoardDelete
 from kandev_host.protocol.actions.orchestrator import (
     OrchestratorComplete,
@@ -28,6 +30,11 @@ pytestmark = pytest.mark.anyio
 async def trigger(floor: Any, task: Any, **fields: Any) -> Any:
     request = OrchestratorTrigger(task_id=task.id, **fields)
     return await floor.house.orchestrator.trigger(floor.house.me, request)
+
+
+async def live(floor: Any) -> list[AgentInstance]:
+    found = await floor.house.store.find(AgentInstance, [("status", "in", LIVE_STATUSES)])
+    return list(found.rows)
 
 
 async def status(floor: Any) -> Any:
@@ -292,3 +299,31 @@ async def test_the_queue_survives_a_store_that_is_busy(floor: Any, monkeypatch: 
     async with floor.dispatching():
         await floor.became(await floor.task("say: done"), "COMPLETED")
     assert refused
+
+
+async def test_once_a_pause_is_acknowledged_nothing_more_is_started(open_floor: Any) -> None:
+    async with open_floor(max_agents=12) as floor, floor.dispatching():
+        await floor.house.orchestrator.pause(floor.house.me, OrchestratorPause())
+        tasks = [await floor.task() for _ in range(12)]
+        async with anyio.create_task_group() as group:
+            group.start_soon(floor.house.orchestrator.resume, floor.house.me, OrchestratorResume())
+            await floor.until(lambda action, payload: action == "agent.updated")
+            await floor.house.orchestrator.pause(floor.house.me, OrchestratorPause())
+        begun = len(await live(floor))
+        await floor.looked()
+        assert 0 < begun < len(tasks)
+        assert len(await live(floor)) == begun
+
+
+async def test_a_blocker_named_after_the_queue_has_looked_is_heeded(floor: Any) -> None:
+    async with floor.dispatching():
+        await floor.house.orchestrator.pause(floor.house.me, OrchestratorPause())
+        blocker, task = await floor.task(agent_type=None), await floor.task()
+        await floor.looked()
+        seen = await floor.entry(task)
+        assert seen is not None
+        await floor.house.tasks.update(floor.house.me, TaskUpdate(task_id=task.id, blocked_by=[blocker.id]))
+        request = AgentLaunch(task_id=task.id)
+        with pytest.raises(Conflict):
+            await floor.house.agents.begin(floor.house.me, request, orchestrated=True, seen=seen)
+        assert await floor.runs(task) == []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
 import pytest
 
+from kandev_host.errors import Conflict
 from kandev_host.models import AgentInstance, AgentStatus
 from kandev_host.protocol.actions.agents import AgentCancel, AgentPrompt, AgentStop
 from kandev_host.protocol.actions.orchestrator import OrchestratorComplete, OrchestratorPrompt, OrchestratorStop
+from kandev_host.protocol.actions.tasks import TaskEvents
 from kandev_host.services.orchestration.verdict import REVIEW, Verdict, done, of_run, of_turn
 from kandev_host.sessions.turns import TurnOutcome
 
@@ -195,3 +198,27 @@ async def test_a_stalled_turn_is_cancelled_where_the_settings_say_so(open_floor:
         blocked = await floor.became(task, "BLOCKED")
         assert "said nothing" in blocked.state_reason
         assert floor.house.agents.alive((await floor.runs(task))[0].id)
+
+
+async def test_a_task_is_completed_with_the_last_of_its_prompts(floor: Any) -> None:
+    task = await floor.scripted({"text": "one"}, {"sleep_s": 1.0})
+    async with floor.dispatching():
+        agent = await floor.run_became(task, activity="prompting")
+        second = json.dumps([{"text": "two"}, {"sleep_s": 60}])
+        await floor.house.agents.prompt(floor.house.me, AgentPrompt(agent_id=agent.id, prompt=second))
+        await floor.until(lambda action, payload: action == "acp.result")
+        assert (await floor.row(task)).state == "IN_PROGRESS"
+        await floor.house.agents.stop(floor.house.me, AgentStop(agent_id=agent.id))
+        stopped = await floor.became(task, "CANCELLED")
+    history = (await floor.house.tasks.events(floor.house.me, TaskEvents(task_id=stopped.id))).events
+    assert history[-1].created_by == floor.house.me.id
+
+
+async def test_a_prompt_to_an_agent_that_is_ending_leaves_the_task_as_it_is(open_floor: Any) -> None:
+    async with open_floor() as floor, floor.dispatching():
+        task = await floor.scripted({"text": "done"})
+        agent = await floor.run_became(task, activity="prompting")
+        await floor.became(task, "COMPLETED")
+        with pytest.raises(Conflict):
+            await floor.house.agents.prompt(floor.house.me, AgentPrompt(agent_id=agent.id, prompt="more"))
+        assert (await floor.row(task)).state == "COMPLETED"
