@@ -92,7 +92,7 @@ async def move(remote: Remote, column: str, position: int, board: str | None, ex
 @command.command(epilog=example("kandev-host column delete Review\nkandev-host column delete Review --force --yes"))
 @click.argument("column")
 @_of_board
-@click.option("--force", is_flag=True, help="Also with tasks in it: they move to the board's column for new tasks, or to none.")
+@click.option("--force", is_flag=True, help="Also with tasks in it: they move to the column for new tasks, or to none.")
 @yes_option
 @version_option
 @asking
