@@ -153,7 +153,10 @@ class TaskService:
             return TaskReply(task=task)
 
     async def delete(self, principal: Principal, request: TaskDelete) -> TaskDeleted:
-        """With its workspace. Raises `Conflict` with a live agent, unless `force` stops it first."""
+        """With its workspace. Raises `Conflict` with a live agent, unless `force` stops it first.
+
+        A workspace that cannot be removed keeps its task, too; with `force` it stays behind, and is said to.
+        """
         task = await need(self._store, Task, request.task_id)
         check_version("task", task, request.expected_version)
         with self._runs.closing(task.id):
@@ -171,10 +174,11 @@ class TaskService:
             check_version("task", task, None if live else request.expected_version)
             await self._runs.end(await self._runs.of_task(task.id), "task", force=False)
             agents = await self._store.count(AgentInstance, [("task_id", "=", task.id)])
+            workspace = not request.force and await self._workspaces.remove(task.id)
             told = task_event("task.deleted", task, principal.id)
             await self._journal.record(Remove(Task, task.id), placement.removal(task), told)
-            # Behind the commit: what is left of a folder is removed at the next start.
-            workspace = await self._workspaces.discard(task.id)
+            if request.force:  # also what cannot be removed now: the next start tries again
+                workspace = await self._workspaces.discard(task.id)
             removed = TaskRemoved(agents=agents, stopped=len(live), workspace=workspace)
         return TaskDeleted(task_id=task.id, removed=removed)
 

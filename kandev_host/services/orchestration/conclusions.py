@@ -201,7 +201,7 @@ class Conclusions:
 
 
 def lived_s(agent: AgentInstance) -> float:
-    """How long the agent was seen to live."""
-    if agent.started_at is None:
+    """How long the agent was seen to live; unknown, so 0, when its host died: nobody saw when it ended."""
+    if agent.started_at is None or agent.failure == "host_died":
         return 0.0
     return ((agent.stopped_at or agent.updated_at) - agent.started_at).total_seconds()

@@ -29,7 +29,7 @@ class DeadRuns:
         self._journal = journal
 
     async def fail(self, agent: AgentInstance, reason: str, failure: Failure, code: str) -> Closed:
-        """The agent FAILED, and all that waited for it closed, in one commit. It stopped when it was last heard of."""
+        """The agent FAILED, and all that waited for it closed, in one commit."""
         failed = replace(
             agent,
             status="FAILED",
@@ -37,7 +37,7 @@ class DeadRuns:
             error_message=reason,
             failure=failure,
             stalled_at=None,
-            stopped_at=agent.updated_at,
+            stopped_at=now(),
             updated_at=now(),
         )
         task = await self._store.get(Task, agent.task_id)
