@@ -30,10 +30,11 @@ class Work:
         self.made: list[str] = []
         self.unknown = 0
         self.told: list[tuple[int, str]] = []
+        self.over = False
 
     async def make(self) -> None:
         """Until the last kill has been got over."""
-        while self.who.connections <= KILLS:
+        while not self.over:
             try:
                 reply = await self.who.request(TaskCreate(board_id=self.board_id, title="A task", description=""))
             except ClientError as error:
@@ -57,6 +58,9 @@ class Work:
                 await anyio.sleep(0.02)
             await anyio.to_thread.run_sync(host.kill)
             await anyio.to_thread.run_sync(host.start)
+        while len(self.made) < 5 * (KILLS + 1):
+            await anyio.sleep(0.02)
+        self.over = True
 
 
 @pytest.mark.timeout(300)
