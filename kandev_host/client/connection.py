@@ -162,7 +162,10 @@ class Connection:
         try:
             await self._socket.send_str(text)
         except ConnectionError:
-            raise self.error or ConnectionLost("The connection is lost") from None
+            # The transport knows before the reader does. Whoever asks again must not find this one alive.
+            lost = self.error or ConnectionLost("The connection is lost")
+            self._end(lost)
+            raise lost from None
 
     async def _open(self) -> aiohttp.ClientWebSocketResponse[Any]:
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}

@@ -329,3 +329,25 @@ async def test_the_bodys_own_error_comes_out_as_it_is(open_house: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         async with open_house() as house, Address().of(house).client():
             raise ZeroDivisionError
+
+
+async def test_a_call_sent_just_as_the_connection_breaks_waits_for_the_next_one(open_house: Any) -> None:
+    """The transport knows that it is lost before the reader does; asking again on it at once would never end."""
+    address, over = Address(), anyio.Event()
+    async with open_house(requests_per_s=100_000.0) as house, address.of(house).client() as client:
+
+        async def ask() -> None:
+            while not over.is_set():
+                await client.call("health.check")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(ask)
+            for number in range(30):
+                before = client.connections
+                await cut(house)
+                with anyio.fail_after(10):
+                    while client.connections == before:
+                        await anyio.sleep(0.001)
+                await anyio.sleep(0.002 * (number % 5))
+            over.set()
