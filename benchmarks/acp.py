@@ -55,31 +55,47 @@ async def sdk_updates_per_s() -> float:
         return UPDATES / (time.perf_counter() - start)
 
 
-@asynccontextmanager
-async def flooding(server: Server) -> AsyncIterator[tuple[Client, str]]:
-    """An agent that waits for its first prompt."""
-    async with Client.connect(server.url, server.token) as client:
-        board = (await client.call("board.create", {"name": "bench"}))["board"]["id"]
+async def launch(client: Client, count: int = 1) -> list[str]:
+    """Agents that wait for their first prompt."""
+    board = (await client.call("board.create", {"name": "bench"}))["board"]["id"]
+    agents = []
+    for _ in range(count):
         task = {"board_id": board, "title": "flood", "description": ""}
         task_id = (await client.call("task.create", task))["task"]["id"]
-        agent = (await client.call("agent.launch", {"task_id": task_id, "agent_type": "flood"}))["agent"]["id"]
-        await client.subscribe(f"agent:{agent}", after_seq=0)
-        async for told in client.notifications():
-            if told.action == "acp.status" and told.payload["status"] == "RUNNING":
-                break
-        await client.call("events.unsubscribe", {})
+        agents.append((await client.call("agent.launch", {"task_id": task_id, "agent_type": "flood"}))["agent"]["id"])
+    await client.subscribe(f"board:{board}", after_seq=0)
+    running = 0
+    async for told in client.notifications():
+        running += told.action == "acp.status" and told.payload["status"] == "RUNNING"
+        if running == count:
+            break
+    await client.call("events.unsubscribe", {})
+    return agents
+
+
+@asynccontextmanager
+async def flooding(server: Server) -> AsyncIterator[tuple[Client, str]]:
+    """An agent that waits for its first prompt, stopped at the end."""
+    async with Client.connect(server.url, server.token) as client:
+        (agent,) = await launch(client)
         yield client, agent
         await client.call("agent.stop", {"agent_id": agent, "force": True})
 
 
+async def flood(client: Client, server: Server, agents: list[str]) -> float:
+    """From the prompts until the counting client has the end of each turn, and every update before it."""
+    each = UPDATES // len(agents)
+    with counting.connect(server) as peer:
+        start = time.perf_counter()
+        prompts = [{"agent_id": agent, "prompt": str(each)} for agent in agents]
+        await asyncio.gather(*(client.call("agent.prompt", prompt) for prompt in prompts))
+        assert await asyncio.to_thread(counting.updates_until_results, peer, len(agents)) == each * len(agents)
+        return each * len(agents) / (time.perf_counter() - start)
+
+
 async def host_updates_per_s(server: Server) -> float:
-    """From the prompt until the counting client has the end of the turn, and every update before it."""
     async with flooding(server) as (client, agent):
-        with counting.connect(server) as peer:
-            start = time.perf_counter()
-            await client.call("agent.prompt", {"agent_id": agent, "prompt": str(UPDATES)})
-            assert await asyncio.to_thread(counting.updates_until_result, peer) == UPDATES
-            return UPDATES / (time.perf_counter() - start)
+        return await flood(client, server, [agent])
 
 
 @contextmanager

@@ -75,8 +75,8 @@ def payload_of(data: bytes, start: int) -> tuple[int, int] | None:
     return (first, first + length) if len(data) >= first + length else None
 
 
-def updates_until_result(peer: socket.socket) -> int:
-    """How many acp.log came before the acp.result; raises when a `seq` is missing."""
+def updates_until_results(peer: socket.socket, turns: int) -> int:
+    """How many acp.log came before the last acp.result of so many turns; raises when a `seq` is missing."""
     updates, last = 0, None
     for frame in frames(peer):
         if frame.seq is not None and frame.action != "events.subscribe":
@@ -85,5 +85,7 @@ def updates_until_result(peer: socket.socket) -> int:
         if frame.action == "acp.log":
             updates += 1
         elif frame.action == "acp.result":
-            return updates
+            turns -= 1
+            if not turns:
+                return updates
     raise ConnectionError("The host closed the connection")

@@ -23,16 +23,20 @@ def request(number: int) -> str:
     return REQUEST.replace("{}", str(number), 1)
 
 
-async def round_trip_p50_us(server: Server) -> float:
-    """Microseconds, one request at a time."""
+async def round_trips_us(server: Server) -> list[float]:
+    """One request at a time."""
     times = []
     async with connected(server) as socket:
         for number in range(ROUND_TRIPS):
             start = time.perf_counter()
             await socket.send_str(request(number))
             await socket.receive_str()
-            times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e6
+            times.append((time.perf_counter() - start) * 1e6)
+    return times
+
+
+async def round_trip_p50_us(server: Server) -> float:
+    return statistics.median(await round_trips_us(server))
 
 
 async def messages_per_s(server: Server) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from kandev_host.events import open_memory_bus
+from kandev_host.bus import open_memory_bus
 from kandev_host.hookspecs import hookimpl
 from kandev_host.interfaces import Action, Authenticator, Bus, Environment, Provider
 

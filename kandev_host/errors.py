@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+# What may have passed when the same is asked again.
+PASSING = frozenset({"BUSY", "RATE_LIMITED", "STORAGE_FULL", "TIMEOUT", "UNAVAILABLE"})
+
 
 class KandevError(Exception):
     """Base of all errors that may reach a client. `details` must be JSON-ready and hold no secret."""
@@ -66,7 +69,7 @@ class NotFound(KandevError):
     code = "NOT_FOUND"
 
     def __init__(self, kind: str, id: str, **details: Any) -> None:
-        super().__init__(f"No {kind} {id!r}", kind=kind, id=id, **details)
+        super().__init__(f"No {kind.replace('_', ' ')} {id!r}", kind=kind, id=id, **details)
 
 
 class Conflict(KandevError):

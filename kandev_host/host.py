@@ -42,10 +42,15 @@ class Host:
     Leaving it refuses sockets, stops agents, drains the journal and closes the store, in that order.
     """
 
-    def __init__(self, settings: Settings, data_dir: Path, *, queue: bool = True) -> None:
-        """Without `queue` nothing is started that nobody asks for: for a host that only answers a question."""
+    def __init__(self, settings: Settings, data_dir: Path, *, queue: bool = True, answers: bool = False) -> None:
+        """Without `queue` nothing is started that nobody asks for.
+
+        One that only `answers` a question of its own process is nobody else's host, and starts nothing at all: what a
+        host that died left is for the next one that does.
+        """
         self.settings = settings
         self._queue = queue
+        self._answers = answers
         self.data_dir = data_dir
         self.token_path = data_dir / "token"
         self.recovered: dict[str, Any] = {}
@@ -115,7 +120,8 @@ class Host:
             plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
         )
         await stack.enter_async_context(services)
-        self.recovered = await services.recovery.reconcile()
+        if not self._answers:
+            self.recovered = (await stack.enter_async_context(services.recovery)).first
         for plugin, lifespan in plugins.lifespans(services):
             await self._live_with(plugin, lifespan)
         self._gateway = Gateway(
@@ -133,7 +139,8 @@ class Host:
         # Last, so that no agent is started for a host that cannot serve.
         if self._queue:
             await stack.enter_async_context(services.dispatcher)
-        stack.enter_context(announced(self.data_dir, self.url))
+        if not self._answers:
+            stack.enter_context(announced(self.data_dir, self.url))
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""

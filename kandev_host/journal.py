@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 GROUP_COMMITS = 512
 GROUP_BYTES = 2 << 20
 CHANGE_BYTES = 256  # what a change costs beyond its texts
+BOARDS_COUNTED = 4096
+_HOLDERS = frozenset({dict, list, tuple})
 _size_of = msgspec.json.Encoder().encode
 
 Outcome = Sequence[int] | KandevError | Exception
@@ -52,9 +54,9 @@ class _Entry:
         self.attachment: Attachment | None = None
         self.size_bytes = sum(map(_weight, commit.changes))
 
-    def attach(self, attachment: Attachment) -> None:
+    def attach(self, attachment: Attachment, reply: Any) -> None:
         self.attachment = attachment
-        attachment.taken = True
+        attachment.take(reply)
         if attachment.row is not None:
             put = Put(attachment.row)
             self.commit = Commit((*self.commit.changes, put), self.commit.preconditions)
@@ -64,14 +66,20 @@ class _Entry:
 class Attachment:
     """A row that goes with the first commit of a task, in its transaction; see `Journal.attaching`.
 
-    `taken` tells whether the task has committed anything, which is all there is to it without a row.
+    `taken` tells whether the task has committed anything, which is all there is to it without a row; `row` is then as
+    it was written.
     """
 
-    __slots__ = ("row", "taken")
+    __slots__ = ("_bare", "_with_reply", "row", "taken")
 
-    def __init__(self, row: Row | None) -> None:
-        self.row = row
+    def __init__(self, row: Row | None, with_reply: Callable[[Any], Row] | None) -> None:
+        self.row = self._bare = row
+        self._with_reply = with_reply
         self.taken = False
+
+    def take(self, reply: Any) -> None:
+        self.row = self._bare if reply is None or self._with_reply is None else self._with_reply(reply)
+        self.taken = True
 
 
 class Journal:
@@ -114,6 +122,8 @@ class Journal:
         self._trimming = anyio.CancelScope()
         self._attachments: dict[asyncio.Task[Any], Attachment] = {}
         self._post_errors: WeakKeyDictionary[asyncio.Task[Any], Exception] = WeakKeyDictionary()
+        self._changes: dict[str, int] = {}
+        self._changes_total = 0
 
     async def __aenter__(self) -> Journal:
         state = await self._store.journal_state()
@@ -148,20 +158,28 @@ class Journal:
         """Where the journal stands: `head` is what the bus was given last."""
         return JournalState(self._journal_id, self.published_seq, self._oldest)
 
+    def changes_of(self, board_id: str) -> int:
+        """A number that grows whenever a commit that tells of this board is taken, and again when it is written.
+
+        What was read when it was the same stands. Events of agents do not count, since they change no board.
+        """
+        return self._changes.get(board_id, self._changes_total)
+
     @property
     def waiting(self) -> int:
         """How many commits wait to be written."""
         return len(self._queue)
 
-    async def record(self, *changes: Change, expect: Sequence[Expect] = ()) -> tuple[int, ...]:
+    async def record(self, *changes: Change, expect: Sequence[Expect] = (), reply: Any = None) -> tuple[int, ...]:
         """Write these changes, all or none; returns the `seq` of its events after they are on the disk and the bus.
 
+        `reply` is what the caller answers once they are: a receipt that is attached keeps it, in the same transaction.
         Raises the error of a failed precondition, what the store says of the changes (`Conflict`, `NotFound`,
         `ValidationFailed`, `StorageFull`, `Busy`), or `Unavailable` once the journal is closing. When cancelled after
         the changes were taken, they are written all the same.
         """
         waiter: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        await self._enqueue(_Entry(Commit(changes, expect), waiter, None))
+        await self._enqueue(_Entry(Commit(changes, expect), waiter, None), reply)
         return await waiter
 
     async def post(self, *changes: Change) -> None:
@@ -176,15 +194,16 @@ class Journal:
         await self._enqueue(_Entry(Commit(changes), None, poster))
 
     @contextmanager
-    def attaching(self, row: Row | None) -> Iterator[Attachment]:
+    def attaching(self, row: Row | None, with_reply: Callable[[Any], Row] | None = None) -> Iterator[Attachment]:
         """Within this, `row` is written together with the first commit of the current task that does not fail.
 
-        Only what this very task commits: tasks that it starts do other work, and may outlive it.
+        Only what this very task commits: tasks that it starts do other work, and may outlive it. `with_reply` makes
+        the row of the reply that the commit names (see `record`).
         """
         task = asyncio.current_task()
         if task is None or task in self._attachments:
             raise RuntimeError("A row is attached to one task, once at a time")
-        attachment = self._attachments[task] = Attachment(row)
+        attachment = self._attachments[task] = Attachment(row, with_reply)
         try:
             yield attachment
         finally:
@@ -194,7 +213,7 @@ class Journal:
         """Give the bus an event that is not kept and has no `seq`."""
         self._publish([event])
 
-    async def _enqueue(self, entry: _Entry) -> None:
+    async def _enqueue(self, entry: _Entry, reply: Any = None) -> None:
         if any(isinstance(change, Event) and change.seq is not None for change in entry.commit.changes):
             raise ValueError("This event has been recorded before")
         if self._room or not self._fits(entry):
@@ -204,10 +223,19 @@ class Journal:
         if self._attachments:
             attachment = self._attachments.get(asyncio.current_task())  # type: ignore[arg-type]
             if attachment is not None and not attachment.taken:
-                entry.attach(attachment)
+                entry.attach(attachment, reply)
+        self._count(entry)
         self._queue.append(entry)
         self._waiting_bytes += entry.size_bytes
         self._wake.set()
+
+    def _count(self, entry: _Entry) -> None:
+        for change in entry.commit.changes:
+            if isinstance(change, Event) and change.agent_id is None and change.board_id is not None:
+                self._changes[change.board_id] = self._changes.pop(change.board_id, self._changes_total) + 1
+                self._changes_total += 1
+                if len(self._changes) > BOARDS_COUNTED:  # the one longest quiet counts on from the total, which is more
+                    del self._changes[next(iter(self._changes))]
 
     def _fits(self, entry: _Entry) -> bool:
         room = len(self._queue) < self._limit_commits and self._waiting_bytes + entry.size_bytes <= self._limit_bytes
@@ -254,17 +282,23 @@ class Journal:
 
     def _take(self) -> list[_Entry]:
         """All that waits, within the bounds of a group."""
-        queue, group = self._queue, [self._queue.popleft()]
-        size_bytes = group[0].size_bytes
-        while queue and len(group) < GROUP_COMMITS and size_bytes + queue[0].size_bytes <= GROUP_BYTES:
-            group.append(queue.popleft())
-            size_bytes += group[-1].size_bytes
-        self._waiting_bytes -= size_bytes
+        count = size_bytes = 0
+        for entry in self._queue:
+            size_bytes += entry.size_bytes
+            if count == GROUP_COMMITS or (count and size_bytes > GROUP_BYTES):
+                break
+            count += 1
+        return self._pop(count)
+
+    def _pop(self, count: int) -> list[_Entry]:
+        popped = [self._queue.popleft() for _ in range(count)]
+        self._waiting_bytes -= sum(entry.size_bytes for entry in popped)
         self._call_waiting()
-        return group
+        return popped
 
     async def _write_group(self, group: list[_Entry]) -> None:
         outcomes: Sequence[Outcome]
+        left = len(self._queue)
         try:
             outcomes = await self._store.commit([entry.commit for entry in group])
             if len(outcomes) != len(group):
@@ -276,6 +310,8 @@ class Journal:
         except Exception as error:
             if not isinstance(error, KandevError):
                 logger.exception("The store failed in a way it should not")
+            if isinstance(error, Busy):  # what did not fit into the group has waited as long for the lock as the group
+                group += self._pop(left)
             outcomes = [error] * len(group)
         # At once, but after the next group was handed to the store: it writes while we publish.
         asyncio.get_running_loop().call_soon(self._settle, group, outcomes)
@@ -289,6 +325,7 @@ class Journal:
         """Publish what was written, then answer everybody."""
         written: list[Event] = []
         for entry, outcome in zip(group, outcomes, strict=True):
+            self._count(entry)
             if not isinstance(outcome, Exception):
                 events = [change for change in entry.commit.changes if isinstance(change, Event)]
                 for event, seq in zip(events, outcome, strict=True):
@@ -337,8 +374,9 @@ def _weight(change: Change) -> int:
 def _row_weight(row: Row) -> int:
     size_bytes = 0
     for value in msgspec.structs.astuple(row):
-        if isinstance(value, str):
+        kind = type(value)
+        if kind is str:
             size_bytes += len(value)
-        elif isinstance(value, dict | list | tuple) and value:
+        elif value and kind in _HOLDERS:
             size_bytes += len(_size_of(value))
     return size_bytes

@@ -130,7 +130,7 @@ class TaskEvent(Row, frozen=True, kw_only=True):
 class AgentInstance(Row, frozen=True, kw_only=True):
     """One run of an agent for a task. `orchestrated` runs end with their turn; others wait for the next prompt.
 
-    `attempt` counts the orchestrated runs for one entry of the queue; `failure` says of what kind its end was, and
+    `attempt` says which attempt at its task it is, of an orchestrated run; `failure` of what kind its end was, and
     `stalled_at` since when it has said nothing (None while it talks).
     `process_ref` is what the runtime needs to find the process again (opaque); `container_id` and
     `container_name` are the plan's, and set by container runtimes only.
@@ -272,8 +272,10 @@ class QueueEntry(Row, frozen=True, kw_only=True):
     """A task that the orchestrator runs, waiting or running; `id` is the task's id, `created_at` when it came in.
 
     A run holds a lease on its entry: `host_id` (this start of the host), `agent_id` and `fence`, which grows with
-    every claim. Whoever claims or ends an entry expects the fence it saw, so that a task never runs twice.
-    `attempt` is how many runs were begun, `not_before` the earliest next one, `reason` why the last one failed.
+    every claim, and from one entry of a task to the next. Whoever claims or ends an entry expects the fence it saw, so
+    that a task never runs twice.
+    `attempt` is how many runs were begun, without those of which the host died or was shut down; `host_deaths` how
+    many it died of since then. `not_before` is the earliest next one, `reason` why the last one failed.
     The earliest `rank` is next: the time it came in, moved back for its priority. A `pinned` agent type was named
     when it was queued or started, and stays whatever the task says.
     """
@@ -287,6 +289,7 @@ class QueueEntry(Row, frozen=True, kw_only=True):
     preset: str | None = None
     state: QueueState = "waiting"
     attempt: int = 0
+    host_deaths: int = 0
     fence: int = 0
     host_id: str | None = None
     agent_id: str | None = None

@@ -74,6 +74,11 @@ def running(data_dir: Path) -> HostState | None:
     return state if alive else None
 
 
+def died(data_dir: Path) -> bool:
+    """Did the last host on this data folder end without a word? The next one says what it left."""
+    return (data_dir / STATE).exists() and running(data_dir) is None
+
+
 def _started(pid: int) -> int | None:
     try:
         # The command's name, in parentheses, may hold blanks and parentheses itself; starttime is field 22.

@@ -1,18 +1,59 @@
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+INSTALL_TIMEOUT_S = 600
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def npm_folder() -> Callable[..., Path]:
+    """Of a name, files (package.json among them) and npm's arguments: the folder where npm has installed them.
+
+    Once for each content of the files, outside of the checkout; a second time nothing is fetched.
+    """
+
+    def installed(name: str, files: Sequence[Path], *arguments: str) -> Path:
+        wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+        cache = Path(os.environ.get("KANDEV_TEST_AGENTS") or Path.home() / ".cache/kandev-host-tests")
+        home = cache / f"{name}-{wanted}"
+        if not home.is_dir():
+            _npm(arguments, files, home)
+        return home
+
+    return installed
+
+
+def _npm(arguments: Sequence[str], files: Sequence[Path], home: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is missing: apt-get install npm")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=home.parent, prefix="installing-"))
+    try:
+        for file in files:
+            shutil.copy(file, folder)
+        command = [npm, *arguments, "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(command, cwd=folder, check=True, timeout=INSTALL_TIMEOUT_S)
+        folder.rename(home)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "printable"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
-    ("journal", "retention", "settings"),
+    ("bus", "journal", "retention", "settings"),
     ("sessions",),
     ("services",),
     ("gateway",),

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def open_client(loaded: Loaded) -> AsyncIterator[tuple[Client, str]]:
+async def open_client(loaded: Loaded, *, runs: bool = False) -> AsyncIterator[tuple[Client, str]]:
     """A logged-in client, and the host's address. Raises `StartupError`, or what starting a host raises.
 
-    A host of our own for the time leaves the queue alone: it does what it is asked, once.
+    A host of our own for the time leaves the queue alone: it does what it is asked, once. Unless it `runs` agents, it
+    only answers, and leaves everything as it finds it.
     """
     from kandev_host.client import connect
 
@@ -38,7 +39,7 @@ async def open_client(loaded: Loaded) -> AsyncIterator[tuple[Client, str]]:
         orchestrator=msgspec.structs.replace(loaded.settings.orchestrator, attempts=1),
     )
     async with (
-        Host(settings, loaded.data_dir, queue=False) as host,
+        Host(settings, loaded.data_dir, queue=False, answers=not runs) as host,
         connect(host.url, host.token_path.read_text().strip()) as client,
     ):
         yield client, host.url

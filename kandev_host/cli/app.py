@@ -108,9 +108,10 @@ def _is_an_answer(error: BaseException) -> TypeGuard[ClientError]:
 
 
 def _with_the_way_out(message: str, details: Mapping[str, Any]) -> str:
-    """The message, the known names if one was unknown, and the fix, where the error brings them."""
-    known, fix = details.get("known"), details.get("fix")
+    """The message, the known names if one was unknown, and the fix or what force does, where the error brings them."""
+    known, fix, force = details.get("known"), details.get("fix"), details.get("force")
     more = f" (known: {', '.join(map(str, known))})" if isinstance(known, (list, tuple)) and known else ""
+    more += f"; --force {force}" if force else ""
     return message + more + (f"{'' if message.endswith('.') and not more else '.'} Fix: {fix}" if fix else "")
 
 

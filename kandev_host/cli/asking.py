@@ -111,9 +111,14 @@ def paged(command: F) -> F:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on the terminal, unless the answer is known. Raises `Abort`, or `UsageError` where nobody can be asked."""
+    """Ask on the terminal, unless the answer is known.
+
+    Raises `Exit` with status 1 for a no, and `UsageError` where nobody can be asked.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{printable(question)} Nobody can be asked here: add --yes.")
-    click.confirm(printable(question), abort=True, err=True)
+    if not click.confirm(printable(question), err=True):
+        click.echo("Nothing was deleted.", err=True)
+        raise click.exceptions.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from kandev_host.cli.asking import Remote, asking, confirm, given, paged, version_option, yes_option
 from kandev_host.cli.ids import find, find_given, only_board
 from kandev_host.cli.options import example, states
-from kandev_host.cli.output import counted, done, removed
+from kandev_host.cli.output import counted, done
 from kandev_host.cli.shown import column_table
 
 COUNT_PAGE = 500
@@ -92,7 +93,9 @@ async def move(remote: Remote, column: str, position: int, board: str | None, ex
 @command.command(epilog=example("kandev-host column delete Review\nkandev-host column delete Review --force --yes"))
 @click.argument("column")
 @_of_board
-@click.option("--force", is_flag=True, help="Also with tasks in it: they move to the column for new tasks, or to none.")
+@click.option(
+    "--force", is_flag=True, help="Also with tasks in it: each moves to a column that fits its state, or to none."
+)
 @yes_option
 @version_option
 @asking
@@ -110,7 +113,15 @@ async def delete(
         confirm(f"Delete column {column}, which holds {holds}?", yes=yes)
     asked = {"column_id": column_id, **({"force": True} if force else {})}
     reply = await remote.call("column.delete", asked, expected_version=expected_version)
-    remote.show(reply, lambda: done("Deleted column", column_id, removed(reply)))
+    remote.show(reply, lambda: done("Deleted column", column_id, _moved(reply["removed"])))
+
+
+def _moved(removed: Mapping[str, Any]) -> str:
+    """Where its tasks went."""
+    return ", ".join(
+        f"{counted(part['tasks'], 'task')} moved to {'no column' if part['name'] is None else part['name']}"
+        for part in removed["moved_to"]
+    )
 
 
 async def _column(remote: Remote, column: str, board: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
-from kandev_host.cli.output import emit, table
+from kandev_host.cli.output import emit, hints, table
 from kandev_host.errors import StartupError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
     if as_json:
         emit({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
-        table(["CHECK", "STATE", "FOUND", "FIX"], ([c.name, c.state, c.found, c.fix or ""] for c in checks))
+        table(["CHECK", "STATE", "FOUND"], ([check.name, check.state, check.found] for check in checks))
+        hints((f"Fix for {check.name}", check.fix) for check in checks if check.fix)
     return 0 if ok else 1
 
 
@@ -75,21 +76,32 @@ def _machine(loaded: Loaded) -> Iterator[Check]:
 
 
 async def _host(loaded: Loaded) -> list[Check]:
-    """What the running host, or one started for the time, finds."""
-    from kandev_host.cli.access import open_client
+    """What the running host finds, or one that answers nobody else and changes nothing."""
+    from kandev_host.cli.access import open_client, remote
 
     try:
-        async with open_client(loaded) as (client, url):
+        url, _ = remote(loaded)
+        async with open_client(loaded) as (client, _):
             info = await client.call("host.info")
     except StartupError as error:
         return [Check("host", "failed", str(error))]
-    checks = [Check("host", "ok", f"{info['version']} answers at {url}")]
+    checks = [_running(loaded, url, info["version"])]
     checks += [_plugin(plugin) for plugin in info["plugins"] if plugin["state"] != "active"]
     checks += [_runtime(runtime, loaded.settings.use.runtime) for runtime in info["runtimes"]]
     ready = [kind["name"] for kind in info["agent_types"] if kind["availability"]["ok"]]
-    fix = None if len(ready) == len(info["agent_types"]) else "see: kandev-host agent types"
+    fix = None if len(ready) == len(info["agent_types"]) else "kandev-host agent types says what the others need"
     checks.append(Check("agents", "ok" if ready else "warning", f"ready: {', '.join(ready) or 'none'}", fix))
     return checks
+
+
+def _running(loaded: Loaded, url: str | None, version: str) -> Check:
+    from kandev_host.presence import died
+
+    if url is not None:
+        return Check("host", "ok", f"{version} answers at {url}")
+    if died(loaded.data_dir):
+        return Check("host", "warning", "none runs; the last one died", "kandev-host up ends what it left, and says so")
+    return Check("host", "ok", f"none runs; {version} can be started: kandev-host up")
 
 
 def _plugin(plugin: dict[str, Any]) -> Check:

@@ -84,15 +84,30 @@ async def _follow(loaded: Loaded, topics: tuple[str, ...], after_seq: int | None
         wanted = await _topics(client, topics)
     where, token = moving_host(loaded)
     patient = Backoff(give_up_s=float("inf"))
-    client_: ReconnectingClient = ReconnectingClient(where, token, backoff=patient, on_lost=_lost)
+    outage = _Outage()
+    client_: ReconnectingClient = ReconnectingClient(
+        where, token, backoff=patient, on_lost=outage.begins, on_back=outage.ends
+    )
     async with client_:
         await client_.subscribe(*wanted, after_seq=after_seq)
         async for notification in client_.notifications():
             show(notification)
 
 
-def _lost(error: ClientError) -> None:
-    click.echo(f"{printable(error.message)}; trying again.", err=True)
+class _Outage:
+    """Tells once that the host is away, and once that it is back, however long it takes."""
+
+    def __init__(self) -> None:
+        self._lasts = False
+
+    def begins(self, error: ClientError) -> None:
+        if not self._lasts:
+            click.echo(f"{printable(error.message.rstrip('.'))}. Waiting for the host to come back.", err=True)
+        self._lasts = True
+
+    def ends(self) -> None:
+        click.echo("Connected again.", err=True)
+        self._lasts = False
 
 
 async def _topics(client: Client, topics: tuple[str, ...]) -> list[str]:

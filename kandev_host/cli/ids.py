@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,18 @@ def short(id: str | None) -> str:
     return id[-SHOWN_CHARS:] if id else "-"
 
 
+def is_id(text: str) -> bool:
+    """Is this a whole id?"""
+    return _WHOLE.fullmatch(text) is not None
+
+
 async def find(remote: Remote, kind: str, text: str, *, board_id: str | None = None) -> str:
     """The id of the one `kind` that `text` stands for. Raises `UsageError` for none, or for several.
 
     A whole id is not looked up. Columns are looked for in one board, or in all.
     """
     wanted = text.strip()
-    if _WHOLE.fullmatch(wanted.lower()):
+    if is_id(wanted.lower()):
         return wanted.lower()
     ending = wanted.lower() if _ENDING.fullmatch(wanted.lower()) else None
     if ending is None and kind not in _NAMED:
@@ -65,12 +71,22 @@ async def only_board(remote: Remote, text: str | None) -> str:
     """The board that is meant; without a word, the only one there is. Raises `UsageError` when there are others."""
     if text is not None:
         return await find(remote, "board", text)
-    boards = [row async for row in _rows(remote, "board", None)]
+    boards = await board_names(remote)
     if len(boards) == 1:
-        return str(boards[0]["id"])
+        return next(iter(boards))
     if not boards:
         raise click.UsageError("There is no board yet: kandev-host board create NAME makes one.")
-    raise click.UsageError(f"Which board? --board, one of: {', '.join(board['name'] for board in boards[:10])}")
+    raise click.UsageError(f"Which board? --board, one of: {', '.join(list(boards.values())[:10])}")
+
+
+async def board_names(remote: Remote) -> dict[str, str]:
+    """The name of each board; of those that share one, the id as well."""
+    boards = [row async for row in _rows(remote, "board", None)]
+    count = Counter(board["name"] for board in boards)
+    return {
+        board["id"]: board["name"] if count[board["name"]] == 1 else f"{board['name']} ({short(board['id'])})"
+        for board in boards
+    }
 
 
 async def _rows(remote: Remote, kind: str, board_id: str | None) -> AsyncIterator[dict[str, Any]]:

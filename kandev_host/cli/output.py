@@ -75,6 +75,12 @@ def removed(reply: Mapping[str, Any]) -> str:
     return ", ".join(name if value is True else f"{name} {value}" for name, value in told)
 
 
+def hints(pairs: Iterable[tuple[str, str]]) -> None:
+    """What to do about something, each in one line that no table folds: what is a command can be copied whole."""
+    for name, hint in pairs:
+        click.echo(printable(f"{name}: {hint}"))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A plain table; it folds instead of cutting, and is not narrowed when piped."""
     from rich.table import Table

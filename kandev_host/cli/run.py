@@ -93,7 +93,7 @@ def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
         click.echo("Unattended: every request of the agent is allowed. The jail alone confines it.", err=True)
 
     async def converse() -> int:
-        async with open_client(loaded) as (client, url):
+        async with open_client(loaded, runs=True) as (client, url):
             outcome = await Conversation(client, order, view, asker, url).run()
         view.finished(outcome)
         return outcome.exit_status

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kandev_host.cli.ids import short
+from kandev_host.cli.ids import is_id, short
 from kandev_host.cli.output import fields, table
 
 Row = Mapping[str, Any]
@@ -32,15 +33,49 @@ def column_table(columns: Iterable[Row]) -> None:
     )
 
 
-def task_table(tasks: Iterable[Row]) -> None:
-    """Tasks, one a line."""
+def task_table(tasks: Iterable[Row], boards: Mapping[str, str]) -> None:
+    """Tasks, one a line; with their boards where these are named."""
     table(
-        ["ID", "STATE", "PRIORITY", "AGENT", "TITLE"],
+        ["ID", *(["BOARD"] if boards else []), "STATE", "PRIORITY", "AGENT", "TITLE"],
         (
-            [short(row["id"]), row["state"], text(row["priority"]), text(row["agent_type"]), row["title"]]
+            [
+                short(row["id"]),
+                *([boards.get(row["board_id"], "-")] if boards else []),
+                row["state"],
+                text(row["priority"]),
+                text(row["agent_type"]),
+                row["title"],
+            ]
             for row in tasks
         ),
     )
+
+
+def states_told(old: Any, new: Any) -> str:
+    """A change of state; `-` is none."""
+    return text(new) if old is None else f"{old} → {text(new)}"
+
+
+def changes_told(metadata: Row) -> Iterator[str]:
+    """What a line of a task's history says besides its state, as in "priority: 0 → 9"."""
+    for name, value in metadata.items():
+        if name == "changed" and isinstance(value, dict):
+            yield from changes_told(value)
+        elif value == {}:  # too long to be kept twice
+            yield f"{name}: changed"
+        elif isinstance(value, dict) and value.keys() == {"old", "new"}:
+            if value["old"] != value["new"]:
+                yield f"{name}: {_field(value['old'])} → {_field(value['new'])}"
+        else:
+            yield f"{name}: {_field(value)}"
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_field, value)) or "none"
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return short(value) if isinstance(value, str) and is_id(value) else text(value)
 
 
 def task_in_full(task: Row) -> None:

@@ -19,13 +19,12 @@ from kandev_host.client.errors import ClientError, ConnectionLost
 from kandev_host.client.following import TOPICS_PER_REQUEST, Subscribed, batches, followed, gone
 from kandev_host.client.position import Position
 from kandev_host.client.requests import DEADLINE_S, Requests, decoded
+from kandev_host.errors import PASSING
 from kandev_host.models import new_id
 
 TOLD_LIMIT = 100
 _RESYNC = {"resync_required": True}
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-# Of what goes wrong in connecting, these may pass; a refused token, name or address will not.
-_PASSING = {"UNAVAILABLE", "TIMEOUT", "BUSY", "RATE_LIMITED", "STORAGE_FULL"}
 
 
 class ReconnectingClient(Requests):
@@ -51,14 +50,16 @@ class ReconnectingClient(Requests):
         buffer: int = BUFFER,
         backoff: Backoff | None = None,
         on_lost: Callable[[ClientError], object] | None = None,
+        on_back: Callable[[], object] | None = None,
     ) -> None:
-        """`on_lost` is told of each connection that ended, and of each attempt that failed."""
+        """`on_lost` is told of each connection that ended and each attempt that failed, `on_back` of the next one."""
         self._url = url
         self._token = token
         self._timeout_s = timeout_s
         self._buffer = buffer
         self._backoff = backoff or Backoff()
         self._on_lost = on_lost
+        self._on_back = on_back or (lambda: None)
         self._connection: Connection | None = None
         self._turned = anyio.Event()
         self._position = Position()
@@ -259,13 +260,13 @@ class ReconnectingClient(Requests):
         """One connection after the other, until none can be had."""
         error = await self._hold(task_status.started)
         waits, give_up_at = self._backoff.waits(), _clock() + self._backoff.give_up_s
-        while error.code in _PASSING and self._error is None and _clock() < give_up_at:
+        while error.code in PASSING and self._error is None and _clock() < give_up_at:
             if self._on_lost is not None:
                 self._on_lost(error)
             await anyio.sleep(min(next(waits), max(give_up_at - _clock(), 0)))
             opened, began = self.connections, _clock()
             try:
-                error = await self._hold(lambda: None)
+                error = await self._hold(self._on_back)
             except ClientError as failure:
                 error = failure
             if self.connections > opened:
@@ -301,7 +302,7 @@ class ReconnectingClient(Requests):
             try:
                 await self._replay(connection, topics, seq, self.journal_id, everything=True)
             except ClientError as error:
-                if error.code in _PASSING:
+                if error.code in PASSING:
                     raise
                 self._position.connected()
                 self._lose(error)

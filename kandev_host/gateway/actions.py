@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kandev_host.errors import NotFound, StartupError, Unavailable
 from kandev_host.gateway.dispatch import Followed, SocketCall
 from kandev_host.gateway.subscriptions import Subscriptions
 from kandev_host.interfaces import Action, Call, Principal, Store
+from kandev_host.interfaces.actions import nothing
 from kandev_host.models import Task
 from kandev_host.protocol.actions import ACTIONS
 from kandev_host.protocol.actions.tasks import (
@@ -45,7 +46,7 @@ def core_actions(services: Services) -> list[Action[Any]]:
         "column.move": _plain(columns.move),
         "column.delete": _plain(columns.delete),
         "task.list": _plain(tasks.list),
-        "task.create": _creating(tasks.create),
+        "task.create": _plain(tasks.create),
         "task.get": _plain(tasks.get),
         "task.update": _plain(tasks.update),
         "task.delete": _plain(tasks.delete),
@@ -79,7 +80,14 @@ def core_actions(services: Services) -> list[Action[Any]]:
     }
     if handlers.keys() != ACTIONS.keys():
         raise StartupError(f"Actions without a handler or a shape: {sorted(handlers.keys() ^ ACTIONS.keys())}")
-    return [_action(name, handler) for name, handler in handlers.items()]
+    # Whoever makes a task follows it.
+    return [
+        _action(name, handler, _task_of if name == "task.create" else nothing) for name, handler in handlers.items()
+    ]
+
+
+def _task_of(reply: TaskReply) -> tuple[str, ...]:
+    return (f"task:{reply.task.id}",)
 
 
 def subscription_actions(store: Store) -> list[Action[Any]]:
@@ -87,24 +95,13 @@ def subscription_actions(store: Store) -> list[Action[Any]]:
     return [_action(name, handler) for name, handler in _subscriptions(store).items()]
 
 
-def _action(name: str, handler: Handler) -> Action[Any]:
+def _action(name: str, handler: Handler, follows: Callable[[Any], tuple[str, ...]] = nothing) -> Action[Any]:
     shape = ACTIONS[name]
-    return Action(name, shape.request, handler, shape.scope, shape.summary)
+    return Action(name, shape.request, handler, shape.scope, shape.summary, follows=follows)
 
 
 def _plain(method: Method) -> Handler:
     return lambda call, request: method(call.principal, request)
-
-
-def _creating(method: Callable[[Principal, Any], Awaitable[TaskReply]]) -> Handler:
-    """Whoever makes a task follows it."""
-
-    async def handle(call: Call, request: Any) -> TaskReply:
-        reply = await method(call.principal, request)
-        call.subscribe(f"task:{reply.task.id}")
-        return reply
-
-    return handle
 
 
 def _starting(method: Method) -> Handler:

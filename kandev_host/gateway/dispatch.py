@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -20,6 +19,7 @@ from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownActi
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
 from kandev_host.interfaces import Action, Call, Principal
 from kandev_host.models import new_id
+from kandev_host.protocol.complaints import complaint
 from kandev_host.protocol.envelope import (
     BadEnvelope,
     Request,
@@ -37,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
-
-_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.S)
-_NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.+)`$", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +183,10 @@ class Dispatcher:
             subscriptions.follow(topic)
 
         then: Callable[[], Awaitable[None]] | None = None
+        follows = entry.action.follows
+
+        def answer_to(reply: Any) -> Answer:
+            return response(reply, (*followed, *follows(reply)))
 
         async def work() -> Answer:
             nonlocal then
@@ -196,12 +197,17 @@ class Dispatcher:
                     payload = await payload
                 if isinstance(payload, Followed):
                     payload, then = payload.payload, payload.then
-                return response(payload, tuple(followed))
+                answer = answer_to(payload)
+                for topic in follows(payload):
+                    subscribe(topic)
+                return answer
             except Exception as error:
                 return refusal(_known(error, request))
 
         try:
-            answer = await self._receipts.perform(claim, work, secret=entry.action.keeps == "effect")
+            answer = await self._receipts.perform(
+                claim, work, secret=entry.action.keeps == "effect", answer_to=answer_to
+            )
         except Exception as error:
             answer = refusal(_known(error, request))
         if not followed:
@@ -233,25 +239,11 @@ def _decoded(entry: _Entry, payload: msgspec.Raw) -> Any:
     try:
         return entry.decode(payload)
     except msgspec.ValidationError as error:
-        raise _validation_failed(str(error)) from None
+        raise complaint(entry.action.request, str(error)) from None
     except UnicodeDecodeError:
         raise ValidationFailed("payload", "The payload holds a string that is not UTF-8") from None
     except RecursionError:
         raise ValidationFailed("payload", "The payload is nested too deeply") from None
-
-
-def _validation_failed(text: str) -> ValidationFailed:
-    """From msgspec's words to a field's path: ``Expected `str`, got `int` - at `$.blocked_by[0]` ``."""
-    place = _PATH.search(text)
-    path = place.group(1) if place else ""
-    said = text[: place.start()] if place else text
-    named = _NAMED.match(said)
-    if named:
-        path = f"{path}.{named.group(1)}" if path else named.group(1)
-        said = "is missing" if said.startswith("Object missing") else "is not a field of this action"
-        return ValidationFailed(path, f"{path} {said}")
-    field = path or "payload"
-    return ValidationFailed(field, f"{field}: {said[:1].lower()}{said[1:]}")
 
 
 def _known(error: Exception, request: Request) -> KandevError:

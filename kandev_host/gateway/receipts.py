@@ -1,9 +1,13 @@
 """A request that changes something has one effect, however often it is sent with the same id (protocol.md: Envelope).
 
 A request whose id is a UUID has a receipt in the store, written in the transaction of its first effect; its answer
-follows before it is sent. So a host that was killed in between knows that there was an effect, and says that its
-outcome is unknown. Any other id counts within its connection, in memory. What commits nothing and fails leaves no
-receipt: it may be tried again.
+is in it where the work names it then, and else follows before it is sent. So a host that was killed in between knows
+that there was an effect, and says that its outcome is unknown. Any other id counts within its connection, in memory.
+What commits nothing and fails leaves no receipt: it may be tried again.
+
+What fails after its first effect is not tried again under its id, else it would have that effect twice. An error that
+stays, as a Conflict, is its answer for good. One that passes (`errors.PASSING`) is told once, with `outcome_unknown`,
+and never kept: the request is as a crash would have left it, begun and without an answer.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from kandev_host.errors import Conflict, KandevError
+from kandev_host.errors import PASSING, Conflict, KandevError
 from kandev_host.interfaces import Change, Put
 from kandev_host.models import Receipt, Row
 from kandev_host.protocol.envelope import Request, error_payload
@@ -48,6 +52,7 @@ class Answer(NamedTuple):
     payload: bytes
     is_error: bool
     topics: tuple[str, ...] = ()
+    passing: bool = False
 
 
 class Claim:
@@ -107,7 +112,9 @@ class Recorder(Protocol):
 
     async def record(self, *changes: Change) -> tuple[int, ...]: ...
 
-    def attaching(self, row: Row | None) -> AbstractContextManager[Attachment]: ...
+    def attaching(
+        self, row: Row | None, with_reply: Callable[[Any], Row] | None = None
+    ) -> AbstractContextManager[Attachment]: ...
 
 
 class Receipts:
@@ -139,14 +146,22 @@ class Receipts:
         # Bounded by whoever performs it. Shielded: one who gives up must not take the answer from the others.
         return await asyncio.shield(claim.settled) if claim.answer is None else claim.answer
 
-    async def perform(self, claim: Claim, work: Callable[[], Awaitable[Answer]], *, secret: bool = False) -> Answer:
+    async def perform(
+        self,
+        claim: Claim,
+        work: Callable[[], Awaitable[Answer]],
+        *,
+        secret: bool = False,
+        answer_to: Callable[[Any], Answer] | None = None,
+    ) -> Answer:
         """Do the `work`, unless the store knows its answer, and keep the answer before returning it.
 
-        `work` raises nothing but cancellation. Of a `secret` answer only the fact is kept.
+        `work` raises nothing but cancellation. Of a `secret` answer only the fact is kept. `answer_to` tells the answer
+        of a reply that the work names beforehand (`Journal.record`): it is kept with the effect.
         """
         answer, kept = _UNKNOWN, None
         try:
-            answer, kept = await self._performed(claim, work, secret)
+            answer, kept = await self._performed(claim, work, secret, answer_to)
         except KandevError as error:
             answer = refusal(error)
         finally:
@@ -154,7 +169,11 @@ class Receipts:
         return answer
 
     async def _performed(
-        self, claim: Claim, work: Callable[[], Awaitable[Answer]], secret: bool
+        self,
+        claim: Claim,
+        work: Callable[[], Awaitable[Answer]],
+        secret: bool,
+        answer_to: Callable[[Any], Answer] | None,
     ) -> tuple[Answer, Answer | None]:
         durable = claim.memory is self._shared
         if durable and (found := await self._store.get(Receipt, claim.key)) is not None:
@@ -166,22 +185,31 @@ class Receipts:
                 return refusal(error), earlier
             return earlier, earlier
         receipt = Receipt(id=claim.key, action=claim.action, digest=claim.digest)
-        with self._journal.attaching(receipt if durable else None) as attached:
+        foreseen = None if secret or answer_to is None else lambda reply: _answered(receipt, answer_to(reply))
+        with self._journal.attaching(receipt if durable else None, foreseen if durable else None) as attached:
             answer = await work()
         if answer.is_error and not attached.taken:
             return answer, None
-        kept = _NOT_KEPT if secret and not answer.is_error else answer
-        if durable:
-            await self._keep(receipt, kept)
+        row, kept = receipt, _UNKNOWN
+        if answer.passing:
+            answer = _half_done(answer)
+        else:
+            kept = _NOT_KEPT if secret and not answer.is_error else answer
+            row = _answered(receipt, kept)
+        if durable and row != (attached.row if attached.taken else None):
+            await self._keep(row)
         return answer, kept
 
-    async def _keep(self, receipt: Receipt, answer: Answer) -> None:
-        row = replace(receipt, reply=answer.payload.decode(), is_error=answer.is_error, topics=answer.topics)
+    async def _keep(self, row: Receipt) -> None:
         try:
             await self._journal.record(Put(row))
         except KandevError as error:
             # The effect stands, so this answer is the truth. After a restart its outcome is unknown.
-            logger.warning("The answer of %s could not be stored: %s", receipt.action, error)
+            logger.warning("The answer of %s could not be stored: %s", row.action, error)
+
+
+def _answered(receipt: Receipt, answer: Answer) -> Receipt:
+    return replace(receipt, reply=answer.payload.decode(), is_error=answer.is_error, topics=answer.topics)
 
 
 def digest_of(payload: msgspec.Raw) -> str:
@@ -194,7 +222,15 @@ def digest_of(payload: msgspec.Raw) -> str:
 
 
 def refusal(error: KandevError) -> Answer:
-    return Answer(_encode(error_payload(error)), is_error=True)
+    return Answer(_encode(error_payload(error)), is_error=True, passing=error.code in PASSING)
+
+
+def _half_done(answer: Answer) -> Answer:
+    """A refusal that must not pass for one after which nothing was done."""
+    said = msgspec.json.decode(answer.payload)
+    said["message"] += "; something of this request was done before"
+    said["details"]["outcome_unknown"] = True
+    return answer._replace(payload=_encode(said))
 
 
 def response(payload: Any, topics: tuple[str, ...] = ()) -> Answer:
@@ -204,7 +240,7 @@ def response(payload: Any, topics: tuple[str, ...] = ()) -> Answer:
 
 _UNKNOWN = refusal(
     Conflict(
-        "The host ended before the outcome of this request was known; look at what it was about, then use a new id",
+        "This request was begun, and how far it came is unknown; look at what it was about, then use a new id",
         outcome_unknown=True,
     )
 )

@@ -49,13 +49,19 @@ class Call:
     subscribe: Callable[[str], None]
 
 
+def nothing(_response: Any) -> tuple[str, ...]:
+    """No topics."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Action(Generic[Q]):
     """One WebSocket action. A plain function as handler is answered at once; a coroutine gets a task of its own.
 
     A scope that ends in `:read` says that the action changes nothing; an empty one, that everybody may. `keeps` is
     what is remembered of one that changes something, so that it has one effect when it is sent again with the same id:
-    its response; for a response that holds a secret (a new key), only the `effect`; or `nothing` (a log-in).
+    its response; for a response that holds a secret (a new key), only the `effect`; or `nothing` (a log-in). The
+    caller's socket follows the topics that `follows` finds in a response of such an action.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Action(Generic[Q]):
     scope: str
     summary: str = ""
     keeps: Literal["response", "effect", "nothing"] = "response"
+    follows: Callable[[Any], tuple[str, ...]] = nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from kandev_host.errors import BadRequest, KandevError
+from kandev_host.protocol.complaints import complaint
 
 if TYPE_CHECKING:
     from kandev_host.events import Event
@@ -24,6 +25,13 @@ EMPTY = Raw(b"{}")
 
 _RUNS = re.compile(rb"\[+|\]+")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# High and not before a low one, or low and not behind a high one.
+_HALF_PAIR = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|[c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}.{6}))",
+    re.S,
+)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
@@ -74,10 +82,15 @@ def decode_request(frame: bytes, depth_limit: int = 64) -> Request:
         return _requests.decode(frame)
     except msgspec.ValidationError as error:
         id, action = address(frame)
-        raise BadEnvelope(f"Not a request: {error}", id, action) from None
+        wrong = complaint(Request, str(error), "the message")
+        raise BadEnvelope(f"Not a request: {wrong.message}", id, action) from None
     except (ValueError, RecursionError) as error:
         # A msgspec DecodeError is a ValueError, and so is the UnicodeDecodeError of a string that is not UTF-8.
-        raise BadEnvelope(f"Not JSON: {error}") from None
+        id, action = address(frame)
+        torn = id is not None and _SURROGATE.search(frame) is not None
+        raise BadEnvelope(
+            "A string holds half a surrogate pair" if torn else f"Not JSON: {error}", id, action
+        ) from None
 
 
 def deeper_than(frame: bytes, limit: int) -> bool:
@@ -100,16 +113,34 @@ def deeper_than(frame: bytes, limit: int) -> bool:
 
 
 def address(frame: bytes) -> tuple[str | None, str | None]:
-    """The `id` and `action` that a frame claims, as far as they are usable; quicker than decoding it as a request."""
-    try:
-        found = _addresses.decode(frame)
-    except (ValueError, RecursionError):
+    """The `id` and `action` that a frame claims, as far as they are usable; quicker than decoding it as a request.
+
+    JSON's grammar has escapes of half a surrogate pair, which no text holds: elsewhere in the frame they hide neither.
+    """
+    found, torn = _addressed(frame), False
+    if found is None and _SURROGATE.search(frame) is not None:
+        found, torn = _addressed(_whole(frame)), True
+    if found is None:
         return None, None
-    id, action = found.id, found.action
-    return (
-        id if isinstance(id, str) and 0 < len(id) <= ID_LIMIT_CHARS else None,
-        action if isinstance(action, str) and 0 < len(action) <= ACTION_LIMIT_CHARS else None,
-    )
+    return _usable(found.id, ID_LIMIT_CHARS, torn=torn), _usable(found.action, ACTION_LIMIT_CHARS, torn=torn)
+
+
+def _addressed(frame: bytes) -> _Addressed | None:
+    try:
+        return _addresses.decode(frame)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole(frame: bytes) -> bytes:
+    """With U+FFFD for each half of a surrogate pair; what an escaped backslash begins is none."""
+    unescaped = frame.replace(rb"\\", b"\0")
+    return _HALF_PAIR.sub("\ufffd".encode(), unescaped).replace(b"\0", rb"\\")
+
+
+def _usable(said: Any, limit_chars: int, *, torn: bool) -> str | None:
+    usable = isinstance(said, str) and 0 < len(said) <= limit_chars and not (torn and "\ufffd" in said)
+    return said if usable else None
 
 
 def encode_response(id: str, action: str, payload: Any, seq: int | UnsetType = UNSET) -> bytes:

@@ -18,6 +18,7 @@ class ErrorCode:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+_HALF_DONE = {"outcome_unknown": "something of the request was done before, and it will not be carried out again"}
 _ERRORS = (
     ErrorCode("BAD_REQUEST", "Not JSON, or not an envelope"),
     ErrorCode("VALIDATION_ERROR", "A field is missing, unknown, wrong or out of bounds", {"field": "its path"}),
@@ -34,11 +35,12 @@ _ERRORS = (
         "The present state does not allow it; nothing was changed",
         {
             "state": "what stands in the way",
+            "force": "of a deletion: what it does with force instead",
             "resync_required": "of a subscription: load everything anew, then subscribe without after_seq",
-            "outcome_unknown": "of a repeated request: a crash left it unfinished, look whether it happened",
+            "outcome_unknown": "of a repeated request: it was begun and not finished, look how far it came",
         },
     ),
-    ErrorCode("RATE_LIMITED", "Too many requests", {"retry_after_s": "when to come back"}),
+    ErrorCode("RATE_LIMITED", "Too many requests", {"retry_after_s": "when to come back", **_HALF_DONE}),
     ErrorCode(
         "PAYLOAD_TOO_LARGE",
         "A field is too large; a frame over the limit closes the socket with 1009",
@@ -47,11 +49,15 @@ _ERRORS = (
     ErrorCode(
         "UNAVAILABLE",
         "A runtime, an agent or the store cannot be used",
-        {"reason": "why", "fix": "what a person can do about it"},
+        {"reason": "why", "fix": "what a person can do about it", **_HALF_DONE},
     ),
-    ErrorCode("TIMEOUT", "A deadline passed"),
-    ErrorCode("STORAGE_FULL", "The disk is full: reads go on, nothing was written"),
-    ErrorCode("BUSY", "The database stayed locked by another process, or a queue stayed full; nothing was written"),
+    ErrorCode("TIMEOUT", "A deadline passed", _HALF_DONE),
+    ErrorCode("STORAGE_FULL", "The disk is full: reads go on, nothing was written", _HALF_DONE),
+    ErrorCode(
+        "BUSY",
+        "The database stayed locked by another process, or a queue stayed full; nothing was written",
+        _HALF_DONE,
+    ),
     ErrorCode(
         "INTERNAL_ERROR", "Anything unforeseen", {"correlation_id": "under which the host's log has the whole story"}
     ),

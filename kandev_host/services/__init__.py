@@ -28,6 +28,7 @@ from kandev_host.services.orchestration.dispatcher import Dispatcher
 from kandev_host.services.orchestration.lease import Leases
 from kandev_host.services.orchestration.service import OrchestratorService
 from kandev_host.services.permissions import PermissionService
+from kandev_host.services.reach import Reach
 from kandev_host.services.recovery import Recovery
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.search import SearchService
@@ -103,12 +104,15 @@ def build_services(
     default_runtime = settings.use.runtime
     locks = Locks()
     runs = LiveRuns(store)
+    reach = Reach()
     users = UserService(store, journal)
     usage = UsageService(store)
     workspaces = WorkspaceService(store, journal, runtimes, settings.workspace)
-    tasks = TaskService(store, journal, locks, runs, workspaces)
-    launcher = Launcher(store, journal, supervisor, workspaces=workspaces, prepare_launch=prepare_launch)
-    types = AgentTypeService(store, journal, locks, agent_types, runtimes=runtimes, default_runtime=default_runtime)
+    types = AgentTypeService(
+        store, journal, locks, agent_types, runtimes=runtimes, default_runtime=default_runtime, reach=reach
+    )
+    tasks = TaskService(store, journal, locks, runs, workspaces, types)
+    launcher = Launcher(journal, supervisor, workspaces=workspaces, prepare_launch=prepare_launch)
     agents = AgentService(
         store,
         supervisor,
@@ -120,6 +124,7 @@ def build_services(
         launcher=launcher,
         usage=usage,
         leases=Leases(new_id(), settings.orchestrator.ageing_s),
+        reach=reach,
     )
     orchestration = build_orchestration(
         settings.orchestrator,
@@ -134,6 +139,7 @@ def build_services(
         agents=agents,
         launcher=launcher,
         supervisor=supervisor,
+        reach=reach,
         given=given or Chance(),
     )
     types.on_change = orchestration.dispatcher.mark  # what waited for an agent to be enabled

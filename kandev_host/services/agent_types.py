@@ -24,6 +24,7 @@ from kandev_host.protocol.actions.agents import (
 from kandev_host.services.availability import agent_availability
 from kandev_host.services.launches import merge_limits
 from kandev_host.services.locks import Locks
+from kandev_host.services.reach import Reach, unheard
 from kandev_host.services.rows import every
 
 PROBE_KEPT_S = 60.0
@@ -44,12 +45,14 @@ class AgentTypeService:
         *,
         runtimes: Mapping[str, Runtime],
         default_runtime: str,
+        reach: Reach,
     ) -> None:
         self._store = store
         self._journal = journal
         self._locks = locks
         self._given = agent_types
         self._runtimes = runtimes
+        self._reach = reach
         self._rows: dict[str, AgentTypeRow] = {}
         self._probed: dict[str, tuple[float, Availability]] = {}
         self.default_runtime = default_runtime
@@ -91,6 +94,8 @@ class AgentTypeService:
             reason = f"The agent {agent_type.name!r} is disabled"
             return Availability(False, reason, f"kandev-host agent enable {agent_type.name}")
         name = runtime_name or agent_type.runtime or self.default_runtime
+        if name in self._reach.silent:
+            return Availability(False, unheard(name), "Look at the log of the host; it is asked again every minute")
         runtime = self._runtimes.get(name)
         kept = self._probed.get(name)
         if runtime is None:

@@ -7,9 +7,19 @@ from typing import Any
 
 import anyio
 
-from kandev_host.errors import Conflict, KandevError, Unavailable, ValidationFailed
+from kandev_host.errors import Busy, Conflict, KandevError, Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType, Op, Principal, Put, Stats, Store
-from kandev_host.models import AgentInstance, AgentLog, AgentStatus, LogLevel, QueueEntry, Session, Task, TaskState
+from kandev_host.models import (
+    LIVE_STATUSES,
+    AgentInstance,
+    AgentLog,
+    AgentStatus,
+    LogLevel,
+    QueueEntry,
+    Session,
+    Task,
+    TaskState,
+)
 from kandev_host.protocol.actions.agents import (
     AgentCancel,
     AgentLaunch,
@@ -34,6 +44,7 @@ from kandev_host.services.launches import merge_limits
 from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.lease import Claim, Leases, taken
 from kandev_host.services.prompts import task_prompt, to_blocks
+from kandev_host.services.reach import Reach
 from kandev_host.services.rows import need
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.supervision import Supervisor
@@ -60,6 +71,7 @@ class AgentService:
         launcher: Launcher,
         usage: UsageService,
         leases: Leases,
+        reach: Reach,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
@@ -70,6 +82,7 @@ class AgentService:
         self._launcher = launcher
         self._usage = usage
         self._leases = leases
+        self._reach = reach
         self.types = types
         self.ended_by: dict[str, str] = {}  # agent → who ended it, until that is judged, even if they went away
         runs.stop = self.end
@@ -170,8 +183,14 @@ class AgentService:
         return task
 
     def alive(self, agent_id: str) -> bool:
-        """Is it on its way up, live, or is its end still being judged? Whatever its row says."""
-        return agent_id in self._launcher.starting or self._supervisor.live(agent_id) is not None
+        """Is it on its way up, live, or is its end still being recorded? Or may it live, for all that is known?"""
+        supervisor = self._supervisor
+        return (
+            agent_id in self._launcher.starting
+            or supervisor.live(agent_id) is not None
+            or supervisor.unrecorded(agent_id)
+            or agent_id in self._reach.agents
+        )
 
     def _agent_type(self, wanted: str | None, task: Task) -> AgentType:
         name = wanted or task.agent_type
@@ -292,6 +311,7 @@ class AgentService:
 
     async def _living(self, agent_id: str) -> AgentInstance:
         agent = await need(self._store, AgentInstance, agent_id)
+        self._reach.check(agent.id)
         await self._launcher.settled(agent.id, START_WAIT_S)
         live = self._supervisor.live(agent.id)
         if live is None:
@@ -316,15 +336,23 @@ class AgentService:
         force: bool = False,
         status: AgentStatus = "STOPPED",
     ) -> AgentInstance:
-        """End an agent on the behalf of a person (`actor`), on its way up or live, and wait until that is recorded."""
+        """End an agent on the behalf of a person (`actor`), on its way up or live, and wait until that is recorded.
+
+        Raises `Conflict` if it had ended already, `Busy` if it is gone but the store does not take that yet, and
+        `Unavailable` if its runtime cannot be reached.
+        """
         agent = await need(self._store, AgentInstance, agent_id)
+        self._reach.check(agent.id)
         if not self.alive(agent.id):
             raise Conflict("The agent does not run any more", state=agent.status)
         self.ended_by[agent.id] = actor
         try:
-            if not await self._launcher.stop(agent.id, reason):
+            if not await self._launcher.stop(agent.id, reason) and not self._supervisor.unrecorded(agent.id):
                 await self._supervisor.stop(agent.id, force=force, reason=reason, status=status)
         except Conflict:
             self.ended_by.pop(agent.id, None)
             raise
-        return await need(self._store, AgentInstance, agent.id)
+        agent = await need(self._store, AgentInstance, agent.id)
+        if agent.status in LIVE_STATUSES:
+            raise Busy("The agent is gone; the store is locked or full, and takes its end as soon as it can")
+        return agent

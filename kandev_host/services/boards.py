@@ -12,7 +12,7 @@ from kandev_host.errors import NotFound
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Expect, Principal, Put, Remove, Store
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, Board, Column, Task, TaskState, now
+from kandev_host.models import AgentInstance, Board, Column, QueueEntry, Task, TaskState, now
 from kandev_host.protocol.actions.boards import (
     BoardCreate,
     BoardDelete,
@@ -26,6 +26,7 @@ from kandev_host.protocol.actions.boards import (
     BoardWithColumns,
 )
 from kandev_host.services.locks import Locks
+from kandev_host.services.orchestration.entries import queue_event
 from kandev_host.services.rows import PAGE, columns_of, every, need
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.tasks import task_event
@@ -124,11 +125,14 @@ class BoardService:
                 stopped=stopped,
             )
             # Also of each task: who follows one of them does not hear of its board.
-            gone = [task_event("task.deleted", task, principal.id) for task in tasks]
+            queued = [entry.id async for entry in every(self._store, QueueEntry, [("board_id", "=", board.id)])]
+            gone = [queue_event(task_id, board.id, None) for task_id in queued]
+            gone += [task_event("task.deleted", task, principal.id) for task in tasks]
             await self._journal.record(Remove(Board, board.id), *gone, board_event("board.deleted", board, principal))
-            for task in tasks:
-                await self._workspaces.discard(task.id)
-        return BoardDeleted(board_id=board.id, removed=removed)
+            # Behind the commit: a store that fails deletes nothing. What is left of a folder, the next start removes.
+            left = [await self._workspaces.discard(task.id) for task in tasks]
+            kept = sum(one.left is not None for one in left)
+        return BoardDeleted(board_id=board.id, removed=replace(removed, workspaces_left=kept))
 
     async def _agents_of(self, tasks: Sequence[str]) -> int:
         parts = [tasks[start : start + PAGE] for start in range(0, len(tasks), PAGE)]

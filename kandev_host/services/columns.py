@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import UNSET
@@ -22,10 +23,11 @@ from kandev_host.protocol.actions.boards import (
     ColumnReply,
     ColumnsReply,
     ColumnUpdate,
+    MovedTasks,
 )
 from kandev_host.services import placement
 from kandev_host.services.locks import Locks
-from kandev_host.services.rows import column_for, columns_of, every, initial_column, need
+from kandev_host.services.rows import column_for, columns_of, every, fitting_column, need
 from kandev_host.services.task_changes import moved_line
 from kandev_host.services.tasks import task_event
 from kandev_host.services.transitions import check_version
@@ -108,37 +110,52 @@ class ColumnService:
             return ColumnsReply(columns=columns)
 
     async def delete(self, principal: Principal, request: ColumnDelete) -> ColumnDeleted:
-        """Raises `Conflict` while tasks are in it, unless `force` moves them to the column for new tasks or to none."""
+        """Raises `Conflict` while tasks are in it, unless `force` moves them.
+
+        Each goes to the column that fits its state, which it keeps; none fits, to none.
+        """
         column = await need(self._store, Column, request.column_id)
         async with self._locks.hold(f"board:{column.board_id}"):
             column = await need(self._store, Column, request.column_id)
             check_version("column", column, request.expected_version)
             held = [task async for task in every(self._store, Task, [("column_id", "=", column.id)], BY_POSITION)]
             if held and not request.force:
-                raise Conflict(f"The column still holds {len(held)} tasks", state="not empty", tasks=len(held))
+                holds = f"The column still holds {len(held)} {'task' if len(held) == 1 else 'tasks'}"
+                raise Conflict(holds, state="not empty", tasks=len(held), force="moves them elsewhere")
             order = [other for other in await columns_of(self._store, column.board_id) if other.id != column.id]
             _, changes = _renumber(order, principal)
-            target = initial_column(order)
-            moved = await self._moved(held, target.id if target is not None else None, principal)
+            targets = [fitting_column(order, task.state) for task in held]
+            moved = await self._moved(held, [_id(target) for target in targets], principal)
             told = column_event("column.deleted", column, principal)
             await self._journal.record(*moved, Remove(Column, column.id), told, *changes)
-        removed = ColumnRemoved(tasks_moved=len(held), moved_to=target.id if held and target is not None else None)
-        return ColumnDeleted(column_id=column.id, removed=removed)
+        where = [
+            MovedTasks(column_id=_id(target), name=None if target is None else target.name, tasks=number)
+            for target, number in Counter(targets).items()
+        ]
+        return ColumnDeleted(column_id=column.id, removed=ColumnRemoved(tasks_moved=len(held), moved_to=where))
 
-    async def _moved(self, tasks: Sequence[Task], column_id: str | None, principal: Principal) -> Sequence[Change]:
-        """These tasks at the end of another column, each with its line of history and its event."""
+    async def _moved(
+        self, tasks: Sequence[Task], targets: Sequence[str | None], principal: Principal
+    ) -> Sequence[Change]:
+        """Each task at the end of its target, in their order, with its line of history and its event."""
         changes: list[Change] = []
-        if not tasks:
-            return changes
-        end = await placement.size(self._store, (tasks[0].board_id, column_id))
-        for position, task in enumerate(tasks, end):
-            new = replace(task, column_id=column_id, position=position, version=task.version + 1, updated_at=now())
+        ends: dict[str | None, int] = {}
+        for task, column_id in zip(tasks, targets, strict=True):
+            if column_id not in ends:
+                ends[column_id] = await placement.size(self._store, (task.board_id, column_id))
+            at = ends[column_id]
+            ends[column_id] += 1
+            new = replace(task, column_id=column_id, position=at, version=task.version + 1, updated_at=now())
             changes += [
                 Put(new),
                 Put(moved_line(task, new, principal.id)),
                 task_event("task.updated", new, principal.id),
             ]
         return changes
+
+
+def _id(column: Column | None) -> str | None:
+    return None if column is None else column.id
 
 
 def _check_state(columns: Sequence[Column], state: TaskState | None) -> None:

@@ -14,14 +14,15 @@ from msgspec.structs import replace
 
 from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
-from kandev_host.interfaces import AgentType, Change, Put, Store
+from kandev_host.interfaces import AgentType, Put
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, AgentStatus, Failure, Task, new_id, now
+from kandev_host.models import AgentInstance, Failure, Task, new_id, now
 from kandev_host.protocol.notifications import ErrorPayload
 from kandev_host.services.git import GitFailed
 from kandev_host.services.launches import PrepareLaunch, process_spec
 from kandev_host.services.supervision import OnEnd, OnExit, Supervisor
 from kandev_host.services.workspaces import WorkspaceService
+from kandev_host.sessions.conclusion import Conclusion
 from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.presets import Preset
 
@@ -44,7 +45,11 @@ def agent_event(agent: AgentInstance, board_id: str, actor: str = "host") -> Eve
 
 @dataclass(slots=True, kw_only=True)
 class Launch:
-    """One agent on its way up. `stopped` says that somebody stopped it meanwhile, `reason` why."""
+    """One agent on its way up. `stopped` says that somebody stopped it meanwhile, `reason` why.
+
+    `handed_over`: the supervisor answers for it; else `conclusion` is its end. `done`: waiting for it ends, but its
+    end may not be recorded yet.
+    """
 
     agent: AgentInstance
     task: Task
@@ -54,6 +59,8 @@ class Launch:
     preset: Preset | None
     stopped: bool = False
     reason: str | None = None
+    handed_over: bool = False
+    conclusion: Conclusion | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     done: anyio.Event = field(default_factory=anyio.Event)
 
@@ -63,14 +70,12 @@ class Launcher:
 
     def __init__(
         self,
-        store: Store,
         journal: Journal,
         supervisor: Supervisor,
         *,
         workspaces: WorkspaceService,
         prepare_launch: Sequence[PrepareLaunch] = (),
     ) -> None:
-        self._store = store
         self._journal = journal
         self._supervisor = supervisor
         self._workspaces = workspaces
@@ -130,25 +135,30 @@ class Launcher:
 
     async def _run(self, launch: Launch) -> None:
         try:
-            with launch.scope:
-                await self._bring_up(launch)
-        except KandevError as error:
-            await self._give_up(launch, "FAILED", error.message, failure_of(error))
+            ending = await self._begun(launch)
+            if ending is not None:
+                await self._conclude(launch, ending)
         except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(RECORD_S, shield=True):
-                await self._give_up(launch, "STOPPED" if launch.agent.orchestrated else "FAILED", CLOSED)
+            if not launch.handed_over:
+                with anyio.move_on_after(RECORD_S, shield=True):
+                    await self._conclude(launch, Ending("STOPPED", CLOSED, "host_died"))
             raise
-        except Exception:
-            correlation_id = new_id()
-            log.exception("launch of agent %s broke (%s)", launch.agent.id, correlation_id)
-            reason = f"The host failed to start the agent ({correlation_id})"
-            await self._give_up(launch, "FAILED", reason, "unavailable")
-        else:
-            if launch.stopped and self._supervisor.live(launch.agent.id) is None:
-                await self._give_up(launch, "STOPPED", launch.reason)
         finally:
             self._starting.pop(launch.agent.id, None)
             launch.done.set()
+
+    async def _begun(self, launch: Launch) -> Ending | None:
+        """Bring it up; the end of one that has no process, None when the supervisor has it."""
+        try:
+            with launch.scope:
+                await self._bring_up(launch)
+        except KandevError as error:
+            return Ending("FAILED", error.message, failure_of(error))
+        except Exception:
+            correlation_id = new_id()
+            log.exception("launch of agent %s broke (%s)", launch.agent.id, correlation_id)
+            return Ending("FAILED", f"The host failed to start the agent ({correlation_id})", "unavailable")
+        return None if launch.handed_over else Ending("STOPPED", launch.reason)
 
     async def _bring_up(self, launch: Launch) -> None:
         agent, task, agent_type = launch.agent, launch.task, launch.agent_type
@@ -170,39 +180,32 @@ class Launcher:
                 created_by=launch.created_by,
                 preset=launch.preset,
             )
+            launch.handed_over = True
 
-    async def _give_up(
-        self, launch: Launch, status: AgentStatus, reason: str | None, failure: Failure | None = None
-    ) -> None:
-        """Record the end of an agent that never started, and let it be judged."""
-        agent = await self._store.get(AgentInstance, launch.agent.id)
-        if agent is None or agent.status != "PENDING":
-            return
+    async def _conclude(self, launch: Launch, ending: Ending) -> None:
+        """Record the end of an agent that never started, and let it be judged, however long the store refuses."""
+        conclusion = launch.conclusion = launch.conclusion or self._conclusion(launch, ending)
+        await conclusion.record()
+        launch.done.set()
+        await conclusion.catch_up()
+
+    def _conclusion(self, launch: Launch, ending: Ending) -> Conclusion:
         agent = replace(
-            agent,
-            status=status,
+            launch.agent,
+            status=ending.status,
             activity=None,
-            error_message=reason,
-            failure=failure,
+            error_message=ending.reason,
+            failure=ending.failure,
             stopped_at=now(),
             updated_at=now(),
         )
         told = [agent_event(agent, launch.task.board_id)]
-        if status == "FAILED":
+        if ending.status == "FAILED":
             ids: dict[str, Any] = {"task_id": agent.task_id, "agent_id": agent.id}
-            payload = ErrorPayload(**ids, code="LAUNCH_FAILED", message=reason or "The agent could not be started")
+            message = ending.reason or "The agent could not be started"
+            payload = ErrorPayload(**ids, code="LAUNCH_FAILED", message=message)
             told.append(event("acp.error", payload, board_id=launch.task.board_id, **ids))
-        try:
-            await self._record(agent, Ending(status, reason, failure), (Put(agent), *told))
-        except KandevError as error:
-            log.error("the end of agent %s was not recorded: %s", agent.id, error.message)
-
-    async def _record(self, agent: AgentInstance, ending: Ending, changes: Sequence[Change]) -> None:
-        """As of a run that had begun: in one commit with what it means, if it means anything."""
-        if self.on_end is None or not await self.on_end(agent, ending, changes):
-            await self._journal.record(*changes)
-        if self.on_exit is not None:
-            await self.on_exit(agent, ending.reason)
+        return Conclusion(self._journal, agent, ending, (Put(agent), *told), self.on_end, self.on_exit)
 
 
 def failure_of(error: KandevError) -> Failure:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from types import TracebackType
 
-import anyio
+
+class _Lock(asyncio.Lock):
+    """asyncio's own: taking a free one of anyio's costs a task switch, and every change of a task takes one."""
+
+    users = 0
 
 
 class Locks:
@@ -16,25 +20,56 @@ class Locks:
     """
 
     def __init__(self) -> None:
-        self._locks: dict[str, anyio.Lock] = {}
-        self._users: dict[str, int] = {}
+        self._locks: dict[str, _Lock] = {}
 
-    @asynccontextmanager
-    async def hold(self, *names: str) -> AsyncIterator[None]:
-        """All of them, taken in the order given."""
-        async with AsyncExitStack() as held:
-            for name in names:
-                await held.enter_async_context(self._hold(name))
-            yield
+    def hold(self, *names: str) -> Held:
+        """All of them, taken in the order given, for an `async with`."""
+        return Held(self._locks, names)
 
-    @asynccontextmanager
-    async def _hold(self, name: str) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(name, anyio.Lock())
-        self._users[name] = self._users.get(name, 0) + 1
+
+class Held:
+    """Some locks, while within it."""
+
+    __slots__ = ("_held", "_locks", "_names")
+
+    def __init__(self, locks: dict[str, _Lock], names: tuple[str, ...]) -> None:
+        self._locks = locks
+        self._names = names
+        self._held: list[str] = []
+
+    async def __aenter__(self) -> None:
         try:
-            async with lock:
-                yield
-        finally:
-            self._users[name] -= 1
-            if not self._users[name]:
-                del self._users[name], self._locks[name]
+            for name in self._names:
+                await self._take(name)
+        except BaseException:
+            self._release()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    async def _take(self, name: str) -> None:
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = _Lock()
+        lock.users += 1
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._leave(name, lock)
+            raise
+        self._held.append(name)
+
+    def _release(self) -> None:
+        while self._held:
+            name = self._held.pop()
+            lock = self._locks[name]
+            lock.release()
+            self._leave(name, lock)
+
+    def _leave(self, name: str, lock: _Lock) -> None:
+        lock.users -= 1
+        if not lock.users:
+            del self._locks[name]

@@ -8,6 +8,9 @@ column of 5,000 tasks to its front takes about 50 ms, from one place to the next
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from dataclasses import replace as replace_end
+
 from msgspec.structs import replace
 
 from kandev_host.errors import Conflict
@@ -18,13 +21,40 @@ Place = tuple[str, str | None]
 """A board's id and a column's id; None is the board's place for tasks without a column."""
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where the next new task goes that asks for the column `wanted`, or for none.
+
+    It stands while `Journal.changes_of` the board is `changes`.
+    """
+
+    wanted: str | None
+    changes: int
+    column: Column | None
+    size: int
+
+    @property
+    def column_id(self) -> str | None:
+        return None if self.column is None else self.column.id
+
+    def taken(self) -> End:
+        """The end after one task more, whose commit tells of the board once."""
+        return replace_end(self, changes=self.changes + 2, size=self.size + 1)
+
+
 async def size(store: Store, place: Place) -> int:
     return await store.count(Task, _in(place))
 
 
 async def check_room(store: Store, column: Column) -> None:
     """Raise `Conflict` when the column is full; it binds people who place tasks, not what agents do."""
-    if column.wip_limit is not None and await size(store, (column.board_id, column.id)) >= column.wip_limit:
+    if column.wip_limit is not None:
+        check_limit(column, await size(store, (column.board_id, column.id)))
+
+
+def check_limit(column: Column, held: int) -> None:
+    """`check_room` for one that knows how many tasks the column holds."""
+    if column.wip_limit is not None and held >= column.wip_limit:
         raise Conflict(
             f"The column {column.name!r} holds no more than {column.wip_limit} tasks",
             state="full",

@@ -2,14 +2,16 @@
 
 Level-triggered: it looks at what is there, not at how it came about, so that running it twice does nothing new
 (reliability: P9). Deletes only on a positive signal (reliability: cleanup disasters). Bounded: what could not be
-looked at in time is named in the report, and looked at at the next start.
+looked at in time is named in the report, and looked at later. A runtime that does not answer may still run its agents:
+until it does, they count as live, so that nothing runs twice.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -31,6 +33,7 @@ from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.conclusions import Conclusions
 from kandev_host.services.orchestration.dead import Closed, DeadRuns
 from kandev_host.services.orchestration.settling import Settler
+from kandev_host.services.reach import Reach
 from kandev_host.services.rows import every
 from kandev_host.services.workspaces import WorkspaceService
 
@@ -39,12 +42,19 @@ log = logging.getLogger(__name__)
 REASON = "The host died while the agent was running"
 REAP_S = 4.0
 CLEANUP_S = 4.0
+RETRY_S = 5.0
+RETRY_LIMIT_S = 60.0
 COUNTED = ("processes_killed", "turns_closed", "permissions_cancelled")
 LISTED = ("agents_failed", "tasks_failed", "tasks_requeued", "queue_settled", "workspaces_removed", "not_reached")
 
 
 class Recovery:
-    """`report` says what the last `reconcile` found and did, when, and how long it took; empty before the first."""
+    """Use as an async context manager, before anything is started: entering it reconciles, and what could not be
+    reached then is asked again until it is left.
+
+    `report` says what the last look found and did, when, and how long it took; empty before the `first`. `reach` is
+    told which runtimes did not answer.
+    """
 
     def __init__(
         self,
@@ -56,7 +66,9 @@ class Recovery:
         dead: DeadRuns,
         conclusions: Conclusions,
         settler: Settler,
+        reach: Reach,
     ) -> None:
+        self._reach = reach
         self._store = store
         self._runtimes = runtimes
         self._locks = locks
@@ -65,24 +77,77 @@ class Recovery:
         self._conclusions = conclusions
         self._settler = settler
         self.report: dict[str, Any] = {}
+        self.first: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Recovery:
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        try:
+            self.first = await self.reconcile()
+        except BaseException:
+            self._group.cancel_scope.cancel()
+            await self._group.__aexit__(None, None, None)
+            raise
+        self._group.start_soon(self._follow_up, name="recovery")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(None, None, None)
 
     async def reconcile(self) -> dict[str, Any]:
         """Kill what still runs; fail its runs, and put those of the queue back into it; close what waited.
 
-        Call it before anything is started. Says what it found and did.
+        Says what it found and did. Before anything is started only: all that it finds counts as dead.
         """
-        began = time.monotonic()
-        report: dict[str, Any] = dict.fromkeys(COUNTED, 0) | {name: [] for name in LISTED}
-        await self._reap(report)
-        for agent in [row async for row in every(self._store, AgentInstance, [("status", "in", LIVE_STATUSES)])]:
-            await self._fail(agent, report)
+        began, report = time.monotonic(), _empty()
+        await self._reap(self._runtimes, report)
+        dead: list[AgentInstance] = []
+        async for agent in every(self._store, AgentInstance, [("status", "in", LIVE_STATUSES)]):
+            if agent.runtime in self._reach.silent:
+                self._reach.agents[agent.id] = agent.runtime
+            else:
+                dead.append(agent)
+        await self._bury(dead, report)
         await self._close_stray(report)
-        await self._conclude(report)
         await self._settle(report)
         with anyio.move_on_after(CLEANUP_S) as cleanup:
+            await self._remove_half_made(dead)
             await self._remove_orphans(report)
         if cleanup.cancelled_caught:
             report["not_reached"].append("workspaces of deleted tasks")
+        return self._say(report, began)
+
+    async def _follow_up(self) -> None:
+        """Ask the runtimes that did not answer again, until each has; then what ran there is reconciled too."""
+        delay_s = RETRY_S
+        while self._reach.silent:
+            await anyio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_LIMIT_S)
+            try:
+                await self._ask_again()
+            except KandevError as error:
+                log.error("What a host that died left is looked at again later: %s", error.message)
+
+    async def _ask_again(self) -> None:
+        reach, began, report = self._reach, time.monotonic(), _empty()
+        await self._reap({name: self._runtimes[name] for name in reach.silent}, report)
+        heard = [agent_id for agent_id, runtime in reach.agents.items() if runtime not in reach.silent]
+        rows = [await self._store.get(AgentInstance, agent_id) for agent_id in heard]
+        await self._bury([row for row in rows if row is not None and row.status in LIVE_STATUSES], report)
+        for agent_id in heard:
+            reach.agents.pop(agent_id, None)
+        self._say(report, began)
+
+    async def _bury(self, dead: Sequence[AgentInstance], report: dict[str, Any]) -> None:
+        """Record these runs as over, and what that means for their tasks."""
+        for agent in dead:
+            await self._fail(agent, report)
+        await self._conclude(report)
+
+    def _say(self, report: dict[str, Any], began: float) -> dict[str, Any]:
         found = {name: value for name, value in report.items() if value}
         took_s = round(time.monotonic() - began, 3)
         self.report = {**report, "at": now(), "took_s": took_s}
@@ -90,31 +155,43 @@ class Recovery:
             log.warning("Reconciled what a host that died had left, in %.3f s: %s", took_s, told(found))
         return report
 
-    async def _reap(self, report: dict[str, Any]) -> None:
-        for name, runtime in self._runtimes.items():
-            with anyio.move_on_after(REAP_S) as limit:
-                try:
-                    for owned in await runtime.list_owned():
-                        report["processes_killed"] += await runtime.reap(owned.ref)
-                except KandevError as error:
-                    log.error("Cannot look for processes of a dead host in the runtime %s: %s", name, error.message)
-                    report["not_reached"].append(name)
-            if limit.cancelled_caught:
-                log.error("The runtime %s did not answer within %g s", name, REAP_S)
-                report["not_reached"].append(name)
+    async def _reap(self, runtimes: Mapping[str, Runtime], report: dict[str, Any]) -> None:
+        """All at once, so that one that is silent costs the others no time."""
+        async with anyio.create_task_group() as tasks:
+            for name, runtime in runtimes.items():
+                tasks.start_soon(self._reap_one, name, runtime, report)
+
+    async def _reap_one(self, name: str, runtime: Runtime, report: dict[str, Any]) -> None:
+        reached = False
+        with anyio.move_on_after(REAP_S):
+            try:
+                for owned in await runtime.list_owned():
+                    report["processes_killed"] += await runtime.reap(owned.ref)
+                reached = True
+            except KandevError as error:
+                log.error("Cannot look for processes of a dead host in the runtime %s: %s", name, error.message)
+        if reached:
+            self._reach.silent.discard(name)
+        else:
+            log.error("What the runtime %s still runs is not known; it is asked again", name)
+            self._reach.silent.add(name)
+            report["not_reached"].append(name)
 
     async def _fail(self, agent: AgentInstance, report: dict[str, Any]) -> None:
-        closed = await self._dead.fail(agent, REASON, "host_died", "HOST_DIED")
+        try:
+            closed = await self._dead.fail(agent, REASON, "host_died", "HOST_DIED")
+        except KandevError as error:
+            log.error("The end of agent %s is not recorded; the sweep of the queue tries again: %s", agent.id, error)
+            report["not_reached"].append(f"agent {agent.id}")
+            return
         report["agents_failed"].append(agent.id)
         _add(closed, report)
-        if await self._store.get(Workspace, agent.task_id) is None:
-            await self._remove_half_made(agent)
 
     async def _close_stray(self, report: dict[str, Any]) -> None:
         """What waits for an agent that is not live: a crash between two commits can leave it."""
         agents = {row.agent_id async for row in every(self._store, Turn, [("state", "in", ("queued", "running"))])}
         agents |= {row.agent_id async for row in every(self._store, PermissionRequest, [("state", "=", "pending")])}
-        for agent_id in sorted(agents):
+        for agent_id in sorted(agents - self._reach.agents.keys()):
             _add(await self._dead.close(agent_id, REASON), report)
 
     async def _conclude(self, report: dict[str, Any]) -> None:
@@ -134,6 +211,8 @@ class Recovery:
     async def _settle(self, report: dict[str, Any]) -> None:
         """Leases whose task went another way meanwhile."""
         async for entry in every(self._store, QueueEntry, [("state", "=", "running")]):
+            if entry.agent_id in self._reach.agents:
+                continue
             try:
                 await self._settler.settle(entry.id)
             except Conflict as error:
@@ -141,13 +220,13 @@ class Recovery:
             else:
                 report["queue_settled"].append(entry.id)
 
-    async def _remove_half_made(self, agent: AgentInstance) -> None:
-        runtime = self._runtimes.get(agent.runtime)
-        if runtime is None:
-            return
-        with anyio.move_on_after(CLEANUP_S):
+    async def _remove_half_made(self, agents: Sequence[AgentInstance]) -> None:
+        for agent in agents:
+            if await self._store.get(Workspace, agent.task_id) is not None:
+                continue
             try:
-                await runtime.remove(agent.task_id)
+                if (runtime := self._runtimes.get(agent.runtime)) is not None:
+                    await runtime.remove(agent.task_id)
             except KandevError as error:
                 log.warning("The half-made workspace of task %s stays: %s", agent.task_id, error.message)
 
@@ -155,8 +234,14 @@ class Recovery:
         """Workspaces whose task was deleted."""
         workspaces = [row async for row in every(self._store, Workspace, [])]
         for workspace in workspaces:
-            if await self._store.get(Task, workspace.id) is None and await self._workspaces.discard(workspace.id):
+            if await self._store.get(Task, workspace.id) is not None:
+                continue
+            if (await self._workspaces.discard(workspace.id)).removed:
                 report["workspaces_removed"].append(workspace.id)
+
+
+def _empty() -> dict[str, Any]:
+    return dict.fromkeys(COUNTED, 0) | {name: [] for name in LISTED}
 
 
 def _since(task: Task, agent: AgentInstance) -> bool:

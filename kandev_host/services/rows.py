@@ -49,6 +49,13 @@ def column_for(columns: Sequence[Column], state: TaskState) -> Column | None:
     return next((column for column in columns if column.state == state), None)
 
 
-def initial_column(columns: Sequence[Column]) -> Column | None:
-    """Where a task goes that names no column: the one for TODO, else the first that stands for no state."""
-    return column_for(columns, "TODO") or next((column for column in columns if column.state is None), None)
+def fitting_column(columns: Sequence[Column], state: TaskState = "TODO") -> Column | None:
+    """Where a task goes that names no column: the one for its state, else the first that stands for no state."""
+    return column_for(columns, state) or next((column for column in columns if column.state is None), None)
+
+
+async def find_fitting_column(store: Store, board_id: str, state: TaskState = "TODO") -> Column | None:
+    """`fitting_column` of this board, by one read of one row."""
+    where: list[tuple[str, Op, Any]] = [("board_id", "=", board_id), ("state", "in", (state, None))]
+    page = await store.find(Column, where, order=("-state", "position", "id"), limit=1)
+    return page.rows[0] if page.rows else None

@@ -55,7 +55,8 @@ class LiveRuns:
     async def end(self, agents: Sequence[AgentInstance], what: str, *, force: bool) -> None:
         """Stop all of them if `force`; else raise `Conflict` if there are any."""
         if agents and not force:
-            raise Conflict(f"The {what} has running agents", state="running", agents=[agent.id for agent in agents])
+            running = [agent.id for agent in agents]
+            raise Conflict(f"The {what} has running agents", state="running", agents=running, force="stops them first")
         for agent in agents:
             if self.stop is None:
                 continue

@@ -90,7 +90,11 @@ class Supervisor(Protocol):
     async def stop(
         self, agent_id: str, *, force: bool = False, reason: str | None = None, status: AgentStatus = "STOPPED"
     ) -> AgentInstance:
-        """Returns its row when its end is recorded. Raises `Conflict` when the agent does not live."""
+        """Its row when it is gone, and recorded unless `unrecorded`. Raises `Conflict` when it does not live."""
+        ...
+
+    def unrecorded(self, agent_id: str) -> bool:
+        """Is it gone, and its end not recorded yet?"""
         ...
 
     def live(self, agent_id: str) -> LiveAgent | None: ...

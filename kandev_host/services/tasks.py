@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from kandev_host.errors import NotFound, PayloadTooLarge, ValidationFailed
+from kandev_host.errors import NotFound, PayloadTooLarge, Unavailable, ValidationFailed
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Expect, Op, Principal, Put, Remove, Store
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, Board, Column, Task, TaskEvent, TaskState, now
+from kandev_host.models import AgentInstance, Board, Column, QueueEntry, Task, TaskEvent, TaskState, now
 from kandev_host.protocol.actions.tasks import (
     TaskCreate,
     TaskDelete,
@@ -29,10 +29,13 @@ from kandev_host.protocol.actions.tasks import (
     TaskUpdate,
 )
 from kandev_host.services import placement
+from kandev_host.services.agent_types import AgentTypeService
+from kandev_host.services.clones import find_source
 from kandev_host.services.dependencies import check_dependencies
 from kandev_host.services.locks import Locks
+from kandev_host.services.orchestration.entries import queue_event
 from kandev_host.services.repositories import check_branch, parse_repository
-from kandev_host.services.rows import column_for, columns_of, initial_column, need
+from kandev_host.services.rows import column_for, columns_of, find_fitting_column, need
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.task_changes import changed_fields, describe, line, moved_line, placed
 from kandev_host.services.transitions import check_transition, check_version, with_state
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from kandev_host.services.workspaces import WorkspaceService
 
 METADATA_LIMIT_BYTES = 64 << 10
+ENDS_KEPT = 1024  # of boards
 Where = list[tuple[str, Op, object]]
 
 
@@ -50,13 +54,21 @@ def task_event(action: str, task: Task, actor: str, **more: object) -> Event:
 
 class TaskService:
     def __init__(
-        self, store: Store, journal: Journal, locks: Locks, runs: LiveRuns, workspaces: WorkspaceService
+        self,
+        store: Store,
+        journal: Journal,
+        locks: Locks,
+        runs: LiveRuns,
+        workspaces: WorkspaceService,
+        types: AgentTypeService,
     ) -> None:
         self._store = store
         self._journal = journal
         self._locks = locks
         self._runs = runs
         self._workspaces = workspaces
+        self._types = types
+        self._ends: dict[str, placement.End] = {}
 
     async def list(self, principal: Principal, request: TaskList) -> TasksReply:
         """Tasks that meet every filter, oldest first; those of one column by position."""
@@ -79,7 +91,7 @@ class TaskService:
     async def create(self, principal: Principal, request: TaskCreate) -> TaskReply:
         """A task at the end of its column, in the state that the column stands for.
 
-        Raises `NotFound` (board, column, blocked_by), `ValidationFailed`, `Conflict` when the column is full.
+        Raises `NotFound` (board, column, blocked_by, agent type), `ValidationFailed`, `Conflict` if the column is full.
         """
         _check_fields(request.repository_url, request.branch, request.metadata)
         draft = Task(
@@ -93,29 +105,58 @@ class TaskService:
             metadata=request.metadata,
             created_by=principal.id,
         )
+        await self._check_there(draft)
         # No lock on the dependencies: nothing waits yet for a task that is not there, so it can close no ring.
         async with self._locks.hold(f"board:{request.board_id}"):
-            await need(self._store, Board, request.board_id)
+            end = await self._end(request)
             blocked_by = await check_dependencies(self._store, draft.id, request.blocked_by)
-            column = await self._column_for_new(request)
-            state: TaskState = (column.state if column is not None else None) or "TODO"
-            column_id = column.id if column is not None else None
-            position = await placement.size(self._store, (request.board_id, column_id))
-            task = replace(draft, blocked_by=blocked_by, column_id=column_id, position=position)
+            state: TaskState = (end.column.state if end.column is not None else None) or "TODO"
+            task = replace(draft, blocked_by=blocked_by, column_id=end.column_id, position=end.size)
             if state != "TODO":
                 task = with_state(task, state, None, task.created_at)
             audit = line(task, "created", principal.id, new_state=task.state)
-            await self._journal.record(Put(task), Put(audit), task_event("task.created", task, principal.id))
-        return TaskReply(task=task)
+            told, reply = task_event("task.created", task, principal.id), TaskReply(task=task)
+            await self._journal.record(Put(task), Put(audit), told, reply=reply)
+            self._remember(request.board_id, end.taken())
+        return reply
+
+    async def _end(self, request: TaskCreate) -> placement.End:
+        """Read only if something else than a new task has changed the board since it was used last."""
+        changes = self._journal.changes_of(request.board_id)
+        end = self._ends.get(request.board_id)
+        if end is None or (end.wanted, end.changes) != (request.column_id, changes):
+            column = await self._column_for_new(request)
+            held = await placement.size(self._store, (request.board_id, None if column is None else column.id))
+            end = placement.End(request.column_id, changes, column, held)
+        if end.column is not None:
+            placement.check_limit(end.column, end.size)
+        return end
+
+    def _remember(self, board_id: str, end: placement.End) -> None:
+        self._ends.pop(board_id, None)
+        self._ends[board_id] = end
+        if len(self._ends) > ENDS_KEPT:
+            del self._ends[next(iter(self._ends))]
+
+    async def _check_there(self, new: Task, old: Task | None = None) -> None:
+        """Raise what a launch would for an agent type, or a local repository, that is not there.
+
+        What a task has already is not asked about again: a plugin or a folder may have gone since.
+        """
+        if new.agent_type is not None and (old is None or new.agent_type != old.agent_type):
+            self._types.need(new.agent_type)
+        if old is None or new.repository_url != old.repository_url:
+            await find_source(new)
 
     async def _column_for_new(self, request: TaskCreate) -> Column | None:
-        columns = await columns_of(self._store, request.board_id)
-        if request.column_id is None:
-            column = initial_column(columns)
+        if request.column_id is not None:
+            await need(self._store, Board, request.board_id)
+            columns = await columns_of(self._store, request.board_id)
+            column: Column | None = await self._column(columns, request.column_id)
         else:
-            column = await self._column(columns, request.column_id)
-        if column is not None:
-            await placement.check_room(self._store, column)
+            column = await find_fitting_column(self._store, request.board_id)
+            if column is None:  # else its board is there, too
+                await need(self._store, Board, request.board_id)
         return column
 
     async def _column(self, columns: Sequence[Column], column_id: str) -> Column:
@@ -133,6 +174,7 @@ class TaskService:
         changes = changed_fields(request)
         _check_fields(changes.get("repository_url"), changes.get("branch"), changes.get("metadata"))
         task = await need(self._store, Task, request.task_id)
+        await self._check_there(replace(task, **changes), task)
         # Two tasks that come to wait for each other at once would close a ring.
         ring = ["dependencies"] if "blocked_by" in changes else []
         async with self._locks.hold(*ring, f"board:{task.board_id}"):
@@ -155,7 +197,7 @@ class TaskService:
     async def delete(self, principal: Principal, request: TaskDelete) -> TaskDeleted:
         """With its workspace. Raises `Conflict` with a live agent, unless `force` stops it first.
 
-        A workspace that cannot be removed keeps its task, too; with `force` it stays behind, and is said to.
+        A workspace whose runtime is not there keeps its task, too (`Unavailable`); with `force` it stays behind.
         """
         task = await need(self._store, Task, request.task_id)
         check_version("task", task, request.expected_version)
@@ -168,19 +210,29 @@ class TaskService:
     async def _delete(
         self, principal: Principal, request: TaskDelete, task: Task, live: Sequence[AgentInstance]
     ) -> TaskDeleted:
-        async with self._locks.hold(f"board:{task.board_id}"):
+        async with self._locks.hold(f"task:{task.id}", f"board:{task.board_id}"):
             task = await need(self._store, Task, request.task_id)
             # The end of an agent has changed its task.
             check_version("task", task, None if live else request.expected_version)
             await self._runs.end(await self._runs.of_task(task.id), "task", force=False)
             agents = await self._store.count(AgentInstance, [("task_id", "=", task.id)])
-            workspace = not request.force and await self._workspaces.remove(task.id)
-            told = task_event("task.deleted", task, principal.id)
-            await self._journal.record(Remove(Task, task.id), placement.removal(task), told)
-            if request.force:  # also what cannot be removed now: the next start tries again
-                workspace = await self._workspaces.discard(task.id)
-            removed = TaskRemoved(agents=agents, stopped=len(live), workspace=workspace)
+            if not request.force:
+                await self._check_workspace(task)
+            told = [task_event("task.deleted", task, principal.id)]
+            if await self._store.get(QueueEntry, task.id) is not None:
+                told.insert(0, queue_event(task.id, task.board_id, None))
+            await self._journal.record(Remove(Task, task.id), placement.removal(task), *told)
+            # Behind the commit: a store that fails deletes nothing. What is left of a folder, the next start removes.
+            gone, left = await self._workspaces.discard(task.id)
+            removed = TaskRemoved(agents=agents, stopped=len(live), workspace=gone, workspace_left=left)
         return TaskDeleted(task_id=task.id, removed=removed)
+
+    async def _check_workspace(self, task: Task) -> None:
+        try:
+            await self._workspaces.check_removable(task.id)
+        except Unavailable as error:
+            error.details["force"] = "leaves its workspace behind"
+            raise
 
     async def events(self, principal: Principal, request: TaskEvents) -> TaskEventsReply:
         """Who changed what and when, oldest first."""
@@ -306,7 +358,7 @@ class TaskService:
 
 
 def _check_fields(repository_url: str | None, branch: str | None, metadata: dict[str, object] | None) -> None:
-    """What can be said without looking at disk or network; the rest is said at launch."""
+    """What can be said without looking at disk or network."""
     if repository_url is not None:
         parse_repository(repository_url)
     if branch is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import anyio
 
@@ -21,6 +22,13 @@ from kandev_host.settings import WorkspaceSettings
 
 log = logging.getLogger(__name__)
 CLEANUP_S = 60.0
+
+
+class Discarded(NamedTuple):
+    """Was there a workspace, and is it gone? `left` says why it is still there, and what to do."""
+
+    removed: bool
+    left: str | None
 
 
 class WorkspaceService:
@@ -110,6 +118,12 @@ class WorkspaceService:
         if await self._store.get(Workspace, task_id) is not None:
             raise Conflict("The workspace of this task is already made", state="workspace")
 
+    async def check_removable(self, task_id: str) -> None:
+        """Raise `Unavailable` if the runtime that holds the folders is not there."""
+        workspace = await self._store.get(Workspace, task_id)
+        if workspace is not None:
+            self.runtime(workspace.runtime)
+
     async def remove(self, task_id: str) -> bool:
         """Delete the folders and the row. False if there is none; raises when the runtime cannot."""
         async with self._locks.hold(task_id):
@@ -120,10 +134,11 @@ class WorkspaceService:
             await self._journal.record(Remove(Workspace, task_id))
             return True
 
-    async def discard(self, task_id: str) -> bool:
-        """`remove`, for clean-up that must not fail the caller. False if there was none, or it could not."""
+    async def discard(self, task_id: str) -> Discarded:
+        """`remove`, for clean-up behind the commit that deleted the task: it must not fail the caller."""
         try:
-            return await self.remove(task_id)
+            return Discarded(await self.remove(task_id), None)
         except KandevError as error:
+            fix = error.details.get("fix")
             log.warning("The workspace of task %s stays: %s", task_id, error.message)
-            return False
+            return Discarded(False, f"{error.message}; {fix}" if fix else error.message)

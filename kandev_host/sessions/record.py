@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +22,6 @@ from kandev_host.sessions.updates import Voice
 
 logger = logging.getLogger(__name__)
 
-RECORD_S = 10.0
 RETRY_S = 0.25
 
 
@@ -31,11 +29,13 @@ class RunRecord:
     """The row of a live agent as last recorded; nobody else writes it while the agent lives.
 
     `turn` is the one that runs and `acp_session_id` the agent's own name of its session, for the events' payloads.
+    `ending` says whether the run is told to end.
     """
 
-    def __init__(self, journal: Journal, agent: AgentInstance, task: Task) -> None:
+    def __init__(self, journal: Journal, agent: AgentInstance, task: Task, ending: Callable[[], bool]) -> None:
         self._journal = journal
         self._task = task
+        self._ending = ending
         self._voice = Voice(agent)
         self.agent = agent
         self.turn: Turn | None = None
@@ -57,25 +57,33 @@ class RunRecord:
         except KandevError as error:
             logger.warning("the silence of agent %s was not recorded: %s", self.agent.id, error)
 
-    async def end_turn(self, ended: Turn, outcome: TurnOutcome, *changes: Change, activity: Activity) -> None:
-        """Record the end of the turn, for up to RECORD_S again while the store is busy or full. Raises `KandevError`.
+    async def begin_turn(self, turn: Turn) -> None:
+        """Record that the turn begins. Raises `KandevError` as `_insist`."""
+        self.turn = turn
+        await self._insist(Put(turn), *self._changed(activity="prompting"))
 
-        What could not be written is written with the end of the run.
-        """
+    async def end_turn(self, ended: Turn, outcome: TurnOutcome, *changes: Change, activity: Activity) -> None:
+        """Record the end of the turn. Raises `KandevError` as `_insist`; then it is written with the end of the run."""
         self._owed = [*changes, Put(ended), self.result(ended, outcome)]
-        all_changes = [*self._owed, *self._changed(activity=activity, stalled_at=None)]
-        deadline = time.monotonic() + RECORD_S
         with anyio.CancelScope(shield=True):  # a turn's end is written once, or not at all
-            while True:
-                try:
-                    await self._journal.record(*all_changes)
-                    break
-                except (Busy, StorageFull):
-                    if time.monotonic() > deadline:
-                        raise
-                await anyio.sleep(RETRY_S)
+            await self._insist(*self._owed, *self._changed(activity=activity, stalled_at=None))
         self._owed = ()
         self.turn = None
+
+    async def _insist(self, *changes: Change) -> None:
+        """Again and again while the store is busy or full: that is no fault of the agent, and costs it nothing.
+
+        Raises what the store said once the run is told to end.
+        """
+        while True:
+            try:
+                await self._journal.record(*changes)
+                return
+            except (Busy, StorageFull) as error:
+                if self._ending():
+                    raise
+                logger.warning("a turn of agent %s waits for the store: %s", self.agent.id, error)
+            await anyio.sleep(RETRY_S)
 
     def end(
         self, ending: Ending, queue: Sequence[Turn], session: Session | None, exit_code: int | None

@@ -41,7 +41,7 @@ class AgentRun:
         agent, task = launch.agent, launch.task
         self._crew = crew
         self._launch = launch
-        self._record = RunRecord(crew.journal, agent, task)
+        self._record = RunRecord(crew.journal, agent, task, lambda: self._ending is not None)
         self._queue: deque[Turn] = deque()
         self._wake = anyio.Event()
         self._process: Process | None = None
@@ -204,7 +204,7 @@ class AgentRun:
             try:
                 ending = await self._work(process, peer)
             except KandevError as error:
-                ending = _failed(error)
+                ending = self._ending or _failed(error)
             finally:
                 await self._finish(process, peer)
                 tasks.cancel_scope.cancel()
@@ -258,14 +258,13 @@ class AgentRun:
         turn = msgspec.structs.replace(
             turn, state="running", started_at=now(), session_id=row.id if row is not None else None
         )
-        self._record.turn = turn
         denied = self._denied(turn)
         if denied is not None:
             await self._end_turn(turn, TurnOutcome(result="failed", error=denied, failure="turn"))
             return
         beginning = self._beginning = anyio.Event()
         try:
-            await self._record.write(Put(turn), activity="prompting")
+            await self._record.begin_turn(turn)
         finally:
             self._beginning = None
         if beginning.is_set():
@@ -373,10 +372,11 @@ class AgentRun:
             logger.warning("the agent's activity was not recorded: %s", error)
 
     async def _record_end(self, ending: Ending) -> None:
-        exit_code = self._peer.exit_code if self._peer is not None else None
+        crew, exit_code = self._crew, self._peer.exit_code if self._peer is not None else None
         changes = self._record.end(ending, tuple(self._queue), self.session, exit_code)
         self._queue.clear()
-        self._conclusion = Conclusion(self._crew, self.agent, ending, changes)
+        told = (crew.on_end, crew.on_exit)
+        self._conclusion = Conclusion(crew.journal, self.agent, ending, changes, *told)
         await self._conclusion.record()
 
     async def _with_stderr(self, message: str, peer: Peer) -> str:

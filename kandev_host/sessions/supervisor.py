@@ -50,7 +50,7 @@ class AgentSupervisor:
         stalls = stalls or OrchestratorSettings()
         self._crew = Crew(journal, broker, settings, turn_policies, on_turn_end, on_exit, on_end, stalls)
         self._runs: dict[str, AgentRun] = {}
-        self._catching_up: set[anyio.CancelScope] = set()
+        self._unrecorded: dict[str, anyio.CancelScope] = {}  # runs that are over, whose end the store refuses
         self._closing = False
 
     @property
@@ -152,7 +152,8 @@ class AgentSupervisor:
     ) -> AgentInstance:
         """End an agent: its turn is cancelled, its input closed, then SIGTERM, then SIGKILL; `force` kills at once.
 
-        Returns its row when it is gone (from within its own callbacks: at once). Raises `Conflict` if it does not run.
+        Returns its row when it is gone (from within its own callbacks: at once), recorded unless `unrecorded`. Raises
+        `Conflict` if it does not run.
         """
         run = self._live(agent_id)
         run.end(Ending(status, reason, gently=True, force=force))
@@ -163,6 +164,10 @@ class AgentSupervisor:
     def live(self, agent_id: str) -> AgentRun | None:
         """The live agent: its row, activity, session, queue and resource use. None once it has ended."""
         return self._runs.get(agent_id)
+
+    def unrecorded(self, agent_id: str) -> bool:
+        """Is its run over, and its end not recorded yet? Then its row says that it lives, until the store takes it."""
+        return agent_id in self._unrecorded
 
     @property
     def runs(self) -> tuple[AgentRun, ...]:
@@ -185,7 +190,7 @@ class AgentSupervisor:
                 for run in runs:
                     await run.ended.wait()
             self._tasks.cancel_scope.cancel()
-        for scope in tuple(self._catching_up):  # what the store still refuses, the next host closes
+        for scope in tuple(self._unrecorded.values()):  # what the store still refuses, the next host closes
             scope.cancel()
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -198,11 +203,11 @@ class AgentSupervisor:
         if self._closing:
             return
         with anyio.CancelScope() as scope:
-            self._catching_up.add(scope)
+            self._unrecorded[run.agent.id] = scope
             try:
                 await run.catch_up()
             finally:
-                self._catching_up.discard(scope)
+                del self._unrecorded[run.agent.id]
 
     def _live(self, agent_id: str) -> AgentRun:
         run = self._runs.get(agent_id)

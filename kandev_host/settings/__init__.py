@@ -116,7 +116,9 @@ class OrchestratorSettings(Table, frozen=True, kw_only=True):
     ageing_s: Annotated[
         Seconds, Meta(description="Waiting this long is worth one step of priority, so that nothing starves.")
     ] = 600.0
-    attempts: Annotated[Count, Meta(description="Runs of one task before a failure is final.")] = 5
+    attempts: Annotated[
+        Count, Meta(description="Runs of one task before a failure is final; deaths of the host count apart.")
+    ] = 5
     backoff_s: Annotated[Seconds, Meta(description="Longest wait before the second attempt; doubles each time.")] = 1.0
     backoff_limit_s: Annotated[Seconds, Meta(description="Longest wait before any attempt.")] = 60.0
     healthy_s: Annotated[Seconds, Meta(description="A run that lived this long starts the count of attempts anew.")] = (

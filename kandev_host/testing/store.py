@@ -8,7 +8,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from kandev_host.errors import Conflict, NotFound, ValidationFailed
+from kandev_host.errors import Conflict, KandevError, NotFound, ValidationFailed
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Commit, Expect, Put, Remove, Shift, Store
 from kandev_host.models import (
@@ -57,6 +57,47 @@ class StoreContract(RetentionContract):
         await write(store, Remove(Task, TASK.id))
         assert await store.count(Usage) == 1
         assert await store.count(Workspace) == 1
+
+    async def test_commits_of_one_group_see_what_the_ones_before_them_put(self, store: Store) -> None:
+        """Also when the rows are of kinds that refer to each other, in any order."""
+        await write(store, Put(USER))
+        boards = [replace(BOARD, id=f"b{n}") for n in range(3)]
+        tasks = [replace(a_task(str(n)), board_id=boards[n].id) for n in range(3)]
+        gone = Conflict("gone")
+        outcomes = await store.commit(
+            [
+                Commit([Put(boards[0]), Put(tasks[0])]),
+                Commit([Put(boards[1])], [Expect(Task, tasks[0].id, gone)]),
+                Commit([Put(tasks[1]), Remove(Task, tasks[0].id)]),
+                Commit([Put(boards[2])], [Expect(Task, tasks[0].id, gone)]),
+                Commit([Put(replace(tasks[1], title="new")), Put(boards[2]), Put(tasks[2])]),
+            ]
+        )
+        assert [outcome is gone for outcome in outcomes] == [False, False, False, True, False]
+        found = (await store.find(Task)).rows
+        assert {(task.title, task.board_id) for task in found} == {("new", "b1"), ("2", "b2")}
+
+    async def test_many_commits_of_one_group_answer_each_for_itself(self, store: Store) -> None:
+        await write(store, Put(USER), Put(BOARD))
+        tasks = [a_task(str(n)) for n in range(77)]
+        refused = {7, 40}
+        outcomes = await store.commit(
+            [
+                Commit(
+                    [
+                        Put(replace(task, board_id="nowhere") if number in refused else task),
+                        event("task.created", {"n": number}, task_id=task.id),
+                    ]
+                )
+                for number, task in enumerate(tasks)
+            ]
+        )
+        assert {number for number, outcome in enumerate(outcomes) if isinstance(outcome, NotFound)} == refused
+        seqs = [outcome[0] for outcome in outcomes if not isinstance(outcome, KandevError)]
+        assert seqs == list(range(1, len(tasks) - len(refused) + 1))
+        for number, task in enumerate(tasks):
+            told = await store.events(0, topics=[f"task:{task.id}"])
+            assert [bytes(one.payload) for one in told] == ([] if number in refused else [b'{"n":%d}' % number])
 
     async def test_a_shift_changes_one_number_of_the_rows_it_names(self, store: Store) -> None:
         tasks = [replace(a_task(str(n)), position=n) for n in range(4)]

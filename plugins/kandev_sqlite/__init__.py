@@ -18,8 +18,9 @@ EXTRA = "kandev-host[sqlite]"
 class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The table `[store.sqlite]`.
 
-    `path` is the database file, by default `kandev.db` in the data folder; `busy_timeout_s` is how long a write waits
-    for another process that holds the database before it answers BUSY; `read_timeout_s` bounds one query;
+    `path` is the database file, by default `kandev.db` in the data folder; `busy_timeout_s` is how long a group of
+    writes waits for another process that holds the database before it answers BUSY (a write that comes meanwhile waits
+    for that group first, so twice as long at most); `read_timeout_s` bounds one query;
     `reader_threads` is how many queries run at once; `wal_limit_pages` is how many pages of 4 KiB the write-ahead
     log takes before they are copied into the database file.
     """

@@ -117,10 +117,13 @@ class Mapper(Generic[R]):
         self.columns = ", ".join(f'"{name}"' for name in self.names)
         changed = ", ".join(f'"{name}" = excluded."{name}"' for name in self.names if name != "id")
         # An upsert, never INSERT OR REPLACE: that deletes the old row, and its children with it.
-        self.upsert = (
-            f'INSERT INTO "{self.table}" ({self.columns}) VALUES ({", ".join("?" * len(self.names))}) '  # noqa: S608
-            f"ON CONFLICT(id) DO UPDATE SET {changed}"
-        )
+        self._insert = f'INSERT INTO "{self.table}" ({self.columns}) VALUES '  # noqa: S608
+        self._marks = f"({','.join('?' * len(self.names))})"
+        self._update = f" ON CONFLICT(id) DO UPDATE SET {changed}"
+
+    def upsert(self, rows: int) -> str:
+        """The statement that puts so many rows; of two with the same id the later one stays."""
+        return self._insert + ",".join([self._marks] * rows) + self._update
 
     def encode(self, row: models.Row) -> list[Value]:
         values: list[Any] = list(msgspec.structs.astuple(row))

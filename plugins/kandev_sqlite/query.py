@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from kandev_sqlite.mapper import SEARCHED, Field, Mapper, Value
 from kandev_sqlite.text import fts_query
 
 INT64 = 1 << 63
+_STORABLE = (int, float, str, NoneType)
 COMPARISONS = frozenset({"<", "<=", ">", ">="})
 Where = Sequence[tuple[str, str, Any]]
 Sql = tuple[str, list[Value]]
@@ -37,9 +39,7 @@ def stored(field: Field, value: Any) -> Value:
             encoded.encode()
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise errors.ValidationFailed(field.name, f"No {field.name} is {value!r}") from error
-    if not isinstance(encoded, int | float | str | None) or (
-        isinstance(encoded, int) and not -INT64 <= encoded < INT64
-    ):
+    if not isinstance(encoded, _STORABLE) or (isinstance(encoded, int) and not -INT64 <= encoded < INT64):
         raise errors.ValidationFailed(field.name, f"No {field.name} is {value!r}")
     return encoded
 

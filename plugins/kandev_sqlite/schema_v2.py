@@ -54,6 +54,7 @@ CREATE TABLE queue_entries (
     preset TEXT,
     state TEXT NOT NULL CONSTRAINT state CHECK (state IN ('waiting', 'running')),
     attempt INTEGER NOT NULL,
+    host_deaths INTEGER NOT NULL,
     fence INTEGER NOT NULL,
     host_id TEXT,
     agent_id TEXT,

@@ -15,6 +15,7 @@ from kandev_sqlite import replay
 from kandev_sqlite.failures import failure, startup_failure
 from kandev_sqlite.ladder import migrate, pragma, private_file
 from kandev_sqlite.mapper import from_time, mapper
+from kandev_sqlite.pending import STATEMENTS_KEPT
 from kandev_sqlite.query import Where, conditions, cursor_at, key_of, select
 from kandev_sqlite.text import search
 from kandev_sqlite.worker import Workers
@@ -146,7 +147,7 @@ class SqliteStore:
 
 
 def _connect(path: Path, settings: SqliteSettings, pragmas: str) -> apsw.Connection:
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS_KEPT)
     configure(connection, settings, pragmas)
     return connection
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,6 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-INSTALL_TIMEOUT_S = 600
 CLOSE_TIMEOUT_S = 20
 
 
@@ -46,26 +42,9 @@ def models(fake_models: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def programs() -> Path:
-    """The folder of the agents' commands; installed once per set of versions, outside of the checkout."""
-    wanted = (HERE / "package.json").read_bytes()
-    cache = Path(os.environ.get("KANDEV_TEST_AGENTS") or Path.home() / ".cache/kandev-host-tests")
-    home = cache / f"agents-{hashlib.sha256(wanted).hexdigest()[:12]}"
-    if not home.is_dir():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("npm is missing: apt-get install npm")
-        cache.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=cache, prefix="installing-"))
-        try:
-            (folder / "package.json").write_bytes(wanted)
-            command = [npm, "install", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=folder, check=True, timeout=INSTALL_TIMEOUT_S)
-            folder.rename(home)
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-    return home / "node_modules/.bin"
+def programs(npm_folder: Callable[..., Path]) -> Path:
+    """The folder of the agents' commands."""
+    return npm_folder("agents", [HERE / "package.json"], "install") / "node_modules/.bin"
 
 
 @dataclass(frozen=True)

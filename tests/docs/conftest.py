@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +19,6 @@ from kandev_host.protocol.notifications import NOTIFICATIONS
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-INSTALL_TIMEOUT_S = 300
 REPLAY_S = 30
 
 
@@ -112,26 +106,7 @@ def telling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telling]:
 
 
 @pytest.fixture(scope="session")
-def asyncapi() -> Path:
-    """The folder of the official parser; installed once per set of versions, outside of the checkout."""
-    source = HERE / "asyncapi"
-    names = ("package.json", "package-lock.json", "check.mjs")
-    wanted = hashlib.sha256(b"".join((source / name).read_bytes() for name in names)).hexdigest()[:12]
-    cache = Path(os.environ.get("KANDEV_TEST_AGENTS") or Path.home() / ".cache/kandev-host-tests")
-    home = cache / f"asyncapi-{wanted}"
-    if not home.is_dir():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("npm is missing: apt-get install npm")
-        cache.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=cache, prefix="installing-"))
-        try:
-            for name in names:
-                shutil.copy(source / name, folder)
-            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=folder, check=True, timeout=INSTALL_TIMEOUT_S)
-            folder.rename(home)
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-    return home
+def asyncapi(npm_folder: Callable[..., Path]) -> Path:
+    """The folder of the official parser."""
+    files = [HERE / "asyncapi" / name for name in ("package.json", "package-lock.json", "check.mjs")]
+    return npm_folder("asyncapi", files, "ci", "--ignore-scripts")

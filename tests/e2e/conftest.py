@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,12 @@ AUTHOR = {
     "GIT_COMMITTER_NAME": "Test",
     "GIT_COMMITTER_EMAIL": "test@example.org",
 }
+
+
+@cache
+def bytecode() -> tempfile.TemporaryDirectory[str]:
+    """Where all hosts of these tests keep theirs."""
+    return tempfile.TemporaryDirectory(prefix="kandev-test-pyc-")
 
 
 @dataclass
@@ -37,6 +46,9 @@ class HostProcess:
         # Most tests start agents by hand; those of the queue say so.
         by_hand = {"KANDEV_ORCHESTRATOR__AUTO_START": "false"}
         around = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_TEST_")}
+        # An installed host has its bytecode; one of a checkout may have none, and would be compiled at each start.
+        around.pop("PYTHONDONTWRITEBYTECODE", None)
+        around["PYTHONPYCACHEPREFIX"] = bytecode().name
         env = {**around, "KANDEV_HOME": str(self.home), **by_hand, **self.env}
         log = (self.home.parent / "host.log").open("a")
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -72,6 +84,44 @@ class HostProcess:
         status = self.process.wait(timeout_s)
         self.process.stdout.close()
         return status
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A file system of 16 MiB."""
+
+    folder: Path
+
+    @property
+    def _filler(self) -> Path:
+        return self.folder / "filler"
+
+    def fill(self) -> None:
+        """To its last byte."""
+        descriptor = os.open(self._filler, os.O_WRONLY | os.O_CREAT)
+        try:
+            while True:
+                os.write(descriptor, b"x" * 4096)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017
+        finally:
+            os.close(descriptor)
+
+    def make_room(self) -> None:
+        self._filler.unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    if os.geteuid() != 0:
+        pytest.skip("a small file system needs root to be mounted")
+    disk = SmallDisk(tmp_path / "disk")
+    disk.folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(disk.folder)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk.folder)], check=True)
 
 
 @pytest.fixture

@@ -175,23 +175,40 @@ async def test_a_repository_that_cannot_be_one_is_refused_with_the_task(
     assert places(one_host) == before
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        not_existing, not_git, a_file, a_loop, git_is_a_loop, git_is_a_fifo,
-        git_file(b"gitdir: /nowhere"), git_file(b"gitdir: a\0b"), git_file(b"gitdir: \xff"), git_file(b"no"),
-        git_file(b"x" * 1_000_000), git_file(b"gitdir: /proc/self/fd/0"),
-        lambda folder: skeleton(folder, "commondir", b"a\0b"),
-        lambda folder: skeleton(folder, "commondir", b"\xff\xfe"),
-        lambda folder: skeleton(folder, "objects/info/alternates", b"a\0b\n"),
-        lambda folder: skeleton(folder, "HEAD", b"\0\xff"),
-    ],
-)  # fmt: skip
-async def test_a_folder_that_is_no_repository_is_refused_at_launch(
+NO_REPOSITORIES = [
+    not_existing, not_git, a_file, a_loop, git_is_a_loop, git_is_a_fifo,
+    git_file(b"gitdir: /nowhere"), git_file(b"gitdir: a\0b"), git_file(b"gitdir: \xff"), git_file(b"no"),
+    git_file(b"x" * 1_000_000), git_file(b"gitdir: /proc/self/fd/0"),
+    lambda folder: skeleton(folder, "commondir", b"a\0b"),
+    lambda folder: skeleton(folder, "commondir", b"\xff\xfe"),
+    lambda folder: skeleton(folder, "objects/info/alternates", b"a\0b\n"),
+    lambda folder: skeleton(folder, "HEAD", b"\0\xff"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", NO_REPOSITORIES)
+async def test_a_folder_that_is_no_repository_is_refused_with_the_task(
     one_host: Any, client: Client, tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
     before = places(one_host)
-    task_id = await new_task(client, make(tmp_path))
+    with pytest.raises(ClientError) as caught:
+        await new_task(client, make(tmp_path))
+    assert (caught.value.code, caught.value.details["field"]) == ("VALIDATION_ERROR", "repository_url")
+    assert places(one_host) == before
+
+
+@pytest.mark.parametrize("make", NO_REPOSITORIES)
+async def test_a_folder_that_is_no_repository_any_more_is_refused_at_launch(
+    one_host: Any, client: Client, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    before = places(one_host)
+    (tmp_path / "then").mkdir()
+    (tmp_path / "now").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(str(skeleton(tmp_path / "then", "config", b"")))
+    task_id = await new_task(client, link)
+    link.unlink()
+    link.symlink_to(str(make(tmp_path / "now")))
     with pytest.raises(ClientError) as caught:
         await client.call("agent.launch", {"task_id": task_id})
     assert (caught.value.code, caught.value.details["field"]) == ("VALIDATION_ERROR", "repository_url")

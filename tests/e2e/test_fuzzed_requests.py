@@ -29,13 +29,14 @@ HOST_ENV = {
     "KANDEV_ORCHESTRATOR__AUTO_START": "false",
 }
 DEADLINE_S = 30
-# JSON as it is sent. The host cannot read the first ones, so it cannot know their ids either.
-UNREADABLE = (r'"\ud800"', r'"a\udfffb"', "NaN", "01", '"' + "\\", "[" * 70 + "]" * 70, '{"a":' * 70 + "1" + "}" * 70)
+# JSON as it is sent. What the first ones are in is no JSON, or too deep, so the host cannot know its id either.
+UNREADABLE = ("NaN", "01", '"' + "\\", "[" * 70 + "]" * 70, '{"a":' * 70 + "1" + "}" * 70)
 READABLE = (
     "1e400", "-1e400", "-0", "1.5", "9" * 400, "-9223372036854775809", "18446744073709551616", "true", "null", "{}",
     "[]", r'"\u0000"', r'"a\u0000b"', '"\u2028\u2029"', '"\ufeff\u202e"', r'"\ud83d\ude00"', '"😀é\u0301"', '""',
     "[" * 50 + "]" * 50, '{"a":' * 50 + "1" + "}" * 50, "[" + "1," * 20_000 + "1]", '["x","x"]', '{"a":1,"a":2}',
     '"' + "x" * 300_000 + '"', '[{"type":"text","text":7}]', '[{"type":"image"}]', '{"":0}', '"../../etc/passwd"',
+    r'"\ud800"', r'"a\udfffb"',
 )  # fmt: skip
 Spoilt = tuple[str, int, str]
 """How, at which field, and by which JSON."""

@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 import kandev_agents.demo
-from kandev_host.client import Client, ClientError
+from kandev_host.client import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -225,21 +225,24 @@ async def test_deleting_a_task_follows_no_link(jail_host: Any, client: Client, o
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-async def test_what_is_mounted_in_a_workspace_is_not_deleted(jail_host: Any, client: Client, outside: Path) -> None:
-    task_id = await new_task(client)
-    await run(client, task_id, "mkdir mounted")
-    place = workspace(jail_host, task_id) / "mounted"
-    subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
-    try:
-        (place / "precious").write_text("precious")
-        with pytest.raises(ClientError) as caught:
-            await client.call("task.delete", {"task_id": task_id})
-        assert caught.value.code == "UNAVAILABLE"
-        assert str(place.parent.parent) in caught.value.details["fix"]
-        assert (place / "precious").read_text() == "precious"
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-    await client.call("task.delete", {"task_id": task_id})
+async def test_what_is_mounted_in_a_workspace_is_not_deleted(jail_host: Any) -> None:
+    """The task is gone, the folder is there until what was mounted is not."""
+    async with Client.connect(jail_host.url, jail_host.token) as client:
+        task_id = await new_task(client)
+        await run(client, task_id, "mkdir mounted")
+        place = workspace(jail_host, task_id) / "mounted"
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+        try:
+            (place / "precious").write_text("precious")
+            removed = (await client.call("task.delete", {"task_id": task_id}))["removed"]
+            assert not removed["workspace"]
+            assert str(place.parent.parent) in removed["workspace_left"]
+            assert (place / "precious").read_text() == "precious"
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+    await anyio.to_thread.run_sync(jail_host.stop)
+    await anyio.to_thread.run_sync(jail_host.start)
+    assert jail_host.recovered["workspaces_removed"] == [task_id]
     assert not place.parent.exists()
 
 

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -97,32 +91,8 @@ async def test_p2_what_is_sent_again_after_kill_9_has_one_effect(make_host: Any,
     assert found == sorted(f"Task {number}" for number in range(TASKS)), "each task exists, and exists once"
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """To the last byte of its file system."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
-    try:
-        while True:
-            os.write(descriptor, b"x" * 4096)
-    except OSError as error:
-        assert error.errno == errno.ENOSPC  # noqa: PT017
-    finally:
-        os.close(descriptor)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root to be mounted")
 async def test_p11_a_full_disk_answers_storage_full_and_what_was_refused_can_be_sent_again(
-    make_host: Any, tmp_path: Path
+    make_host: Any, small_disk: Any
 ) -> None:
     """Reads work meanwhile; with room again the same ids have one effect each, also after kill -9."""
     ids = [new_id() for _ in range(60)]
@@ -135,29 +105,28 @@ async def test_p11_a_full_disk_answers_storage_full_and_what_was_refused_can_be_
             return error.code
         return str(reply["task"]["id"])
 
-    with small_disk(tmp_path / "disk") as disk:
-        host = make_host("[store.sqlite]\nwal_limit_pages = 200\n")
-        assert host.stop() == 0
-        host.home = disk / "data"
-        host.start()
-        async with Client.connect(host.url, host.token) as client:
-            board_id = await new_board(client)
-            fill(disk / "filler")
-            first = [await ask(client, board_id, number) for number in range(len(ids))]
-            assert "STORAGE_FULL" in first
-            assert set(first[first.index("STORAGE_FULL") :]) == {"STORAGE_FULL"}
-            assert len(await titles(client, board_id)) == first.index("STORAGE_FULL")
-            (disk / "filler").unlink()
-            again = [await ask(client, board_id, number) for number in range(len(ids))]
-            assert [new for old, new in zip(first, again, strict=True) if old != "STORAGE_FULL"] == [
-                old for old in first if old != "STORAGE_FULL"
-            ]
-            host.kill()
-        host.start()
-        async with Client.connect(host.url, host.token) as client:
-            assert [await ask(client, board_id, number) for number in range(len(ids))] == again
-            assert await titles(client, board_id) == sorted(f"Task {number}" for number in range(len(ids)))
-        assert host.stop() == 0
+    host = make_host("[store.sqlite]\nwal_limit_pages = 200\n")
+    assert host.stop() == 0
+    host.home = small_disk.folder / "data"
+    host.start()
+    async with Client.connect(host.url, host.token) as client:
+        board_id = await new_board(client)
+        small_disk.fill()
+        first = [await ask(client, board_id, number) for number in range(len(ids))]
+        assert "STORAGE_FULL" in first
+        assert set(first[first.index("STORAGE_FULL") :]) == {"STORAGE_FULL"}
+        assert len(await titles(client, board_id)) == first.index("STORAGE_FULL")
+        small_disk.make_room()
+        again = [await ask(client, board_id, number) for number in range(len(ids))]
+        assert [new for old, new in zip(first, again, strict=True) if old != "STORAGE_FULL"] == [
+            old for old in first if old != "STORAGE_FULL"
+        ]
+        host.kill()
+    host.start()
+    async with Client.connect(host.url, host.token) as client:
+        assert [await ask(client, board_id, number) for number in range(len(ids))] == again
+        assert await titles(client, board_id) == sorted(f"Task {number}" for number in range(len(ids)))
+    assert host.stop() == 0
 
 
 async def test_p12_a_locked_database_is_busy_after_a_bounded_wait_and_the_host_goes_on(make_host: Any) -> None:

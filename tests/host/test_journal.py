@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from kandev_host import Commit, Environment, Expect, JournalState, Put, Store
+from kandev_host.bus import MemoryBus
 from kandev_host.errors import Busy, Conflict, KandevError, NotFound, StorageFull, Unavailable
-from kandev_host.events import Event, MemoryBus, event
-from kandev_host.journal import Journal
+from kandev_host.events import Event, event
+from kandev_host.journal import GROUP_COMMITS, Journal
 from kandev_host.models import Task
 from kandev_host.testing.world import BOARD, TASK, USER, a_task, a_world
 from kandev_sqlite import SqliteSettings, open_store
@@ -215,6 +216,37 @@ async def test_when_the_store_fails_everybody_of_the_group_is_told_and_the_next_
 
 
 @pytest.mark.anyio
+async def test_p12_what_waited_behind_a_group_for_the_same_lock_is_busy_with_it_and_what_came_since_is_tried() -> None:
+    """Else a thousand writers would wait for one lock group by group, each for as long as the first."""
+    store = HeldStore()
+    store.failure = Busy("locked")
+    told: list[str] = []
+    async with opened(store) as journal, anyio.create_task_group() as group:
+
+        async def record(name: str) -> None:
+            try:
+                await journal.record(event(name, {}))
+            except Busy:
+                told.append("busy")
+            else:
+                told.append(name)
+
+        for _ in range(3 * GROUP_COMMITS):
+            group.start_soon(record, "early")
+        with anyio.fail_after(DEADLINE_S):
+            await store.begun.wait()
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(record, "late")
+            await anyio.wait_all_tasks_blocked()
+            assert journal.waiting > 2 * GROUP_COMMITS
+            store.begun = anyio.Event()
+            store.gate.set()
+            await store.begun.wait()
+        store.failure = None
+    assert told == ["busy"] * 3 * GROUP_COMMITS + ["late"]
+
+
+@pytest.mark.anyio
 async def test_an_unforeseen_failure_of_the_store_does_not_end_the_journal(caplog: pytest.LogCaptureFixture) -> None:
     store = HeldStore().open()
     store.failure = RuntimeError("a bug")
@@ -404,6 +436,51 @@ async def test_an_attached_row_goes_with_a_post_too() -> None:
             await journal.post(event("1", {}))
             await journal.record(event("2", {}))
     assert attached_to(store) == [["1", "row"], ["2"]]
+
+
+@pytest.mark.anyio
+async def test_an_attached_row_is_made_of_the_reply_that_its_commit_names(store: Store, journal: Journal) -> None:
+    row = a_task()
+    with journal.attaching(row, lambda reply: replace(row, title=reply)) as attached:
+        gone = Expect(Task, "nobody", NotFound("task", "nobody"))
+        with pytest.raises(NotFound):
+            await journal.record(event("1", {}), expect=[gone], reply="first")
+        await journal.record(event("2", {}), reply="second")
+        await journal.record(event("3", {}), reply="third")
+    assert attached.row == await store.get(Task, row.id) == replace(row, title="second")
+
+
+@pytest.mark.anyio
+async def test_changes_of_a_board_are_counted_when_they_are_taken_and_when_they_are_written() -> None:
+    store = HeldStore()
+    async with opened(store) as journal, anyio.create_task_group() as tasks:
+        before = journal.changes_of("b")
+        tasks.start_soon(journal.record, event("task.created", {}, board_id="b"))
+        await store.begun.wait()
+        assert journal.changes_of("b") == before + 1
+        store.open()
+        await journal.record()
+        assert journal.changes_of("b") == before + 2
+
+
+@pytest.mark.anyio
+async def test_a_board_that_was_quiet_for_long_never_comes_back_to_an_old_count(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kandev_host.journal.BOARDS_COUNTED", 2)
+    seen: list[int] = []
+    for board in "abcabc":
+        await journal.record(event("task.created", {}, board_id=board))
+        seen.append(journal.changes_of("a"))
+    assert seen == sorted(seen)
+    assert seen[3] > seen[0]
+
+
+@pytest.mark.anyio
+async def test_events_of_agents_change_no_board(journal: Journal) -> None:
+    before = journal.changes_of("b")
+    await journal.record(event("acp.log", {}, board_id="b", agent_id="a"))
+    assert journal.changes_of("b") == before
 
 
 @pytest.mark.anyio

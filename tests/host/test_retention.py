@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from kandev_host import Environment, Put, Store, Trimmed
+from kandev_host.bus import MemoryBus
 from kandev_host.errors import StorageFull
-from kandev_host.events import MemoryBus, event
+from kandev_host.events import event
 from kandev_host.journal import Journal
 from kandev_host.models import Receipt, now
 from kandev_host.retention import BATCH, Retention, Trimmer

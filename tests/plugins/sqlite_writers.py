@@ -7,7 +7,7 @@ import sys
 import anyio
 
 from kandev_host import Environment, Put, event
-from kandev_host.events import MemoryBus
+from kandev_host.bus import MemoryBus
 from kandev_host.journal import Journal
 from kandev_host.models import Board, Task, User
 from kandev_sqlite import SqliteSettings, open_store

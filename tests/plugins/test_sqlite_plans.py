@@ -119,7 +119,7 @@ def entry(n: int) -> QueueEntry:
 def put(connection: apsw.Connection, rows: Sequence[Row]) -> None:
     table = mapper(type(rows[0]))
     with connection:
-        connection.executemany(table.upsert, map(table.encode, rows))
+        connection.executemany(table.upsert(1), map(table.encode, rows))
 
 
 def plan(db: apsw.Connection, sql: str, values: Sequence[Any]) -> list[str]:

@@ -11,7 +11,7 @@ from kandev_host.cli.asking import Remote, asking
 from kandev_host.cli.inputs import resource_options, resources_of
 from kandev_host.cli.options import as_json as json_option
 from kandev_host.cli.options import example, load_settings, settings_options
-from kandev_host.cli.output import emit, table
+from kandev_host.cli.output import emit, hints, table
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
@@ -38,18 +38,20 @@ def types(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
         emit(found)
         return
     table(
-        ["NAME", "STATE", "RUNTIME", "COMMAND", "WHAT IT NEEDS"],
+        ["NAME", "STATE", "RUNTIME", "COMMAND", "WHY NOT"],
         (
             [
                 kind["name"],
                 "ok" if kind["availability"]["ok"] else "missing" if kind["enabled"] else "disabled",
                 kind["runtime"],
                 " ".join(kind["command"]),
-                "" if kind["availability"]["ok"] else _needs(kind["availability"]),
+                kind["availability"]["reason"] or "",
             ]
             for kind in found["agent_types"]
         ),
     )
+    fixes = ((kind["name"], kind["availability"].get("fix")) for kind in found["agent_types"])
+    hints((f"To use {name}", fix) for name, fix in fixes if fix)
 
 
 @click.command(epilog=example("kandev-host agent enable opencode"))
@@ -90,8 +92,3 @@ async def _agent_types(loaded: Loaded) -> Any:
 
     async with open_client(loaded) as (client, _url):
         return await client.call("agent.types")
-
-
-def _needs(availability: dict[str, Any]) -> str:
-    fix = availability.get("fix")
-    return f"{availability['reason'].rstrip('.')}." + (f" Fix: {fix}" if fix else "")

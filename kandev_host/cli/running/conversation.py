@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from anyio.abc import TaskGroup
 from kandev_host.cli.running.ask import Asker, rejecting
 from kandev_host.cli.running.outcome import Outcome, result_of
 from kandev_host.cli.running.view import View
-from kandev_host.client import Client, ClientError
+from kandev_host.client import Client, ClientError, ConnectionLost
 
 LIVE = ("PENDING", "STARTING", "RUNNING")
 STOP_TIMEOUT_S = 15.0
@@ -51,13 +52,14 @@ class Conversation:
 
     async def run(self) -> Outcome:
         """Follow the task to its end, or to the time limit, or until Ctrl-C."""
+        attempts = (await self._client.call("orchestrator.status"))["attempts"]
         task = await self._create()
         self._outcome.task_id = task["id"]
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen_for_signals, tasks)
-            reply = await self._client.call("orchestrator.start", self._start_payload(task))
+            reply = await self._start(task)
             self._outcome.agent_id = reply["agent"]["id"]
-            self._view.started(reply["task"], reply["agent"], self._url)
+            self._view.started(reply["task"], reply["agent"], self._url, attempts)
             with anyio.move_on_after(self._order.timeout_s) as limit:
                 await self._follow(tasks)
             if limit.cancelled_caught:
@@ -71,9 +73,18 @@ class Conversation:
         await self._gather()
         return self._outcome
 
-    def _start_payload(self, task: Mapping[str, Any]) -> dict[str, Any]:
+    async def _start(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """The host's answer. A task whose agent cannot be started is not left behind. Raises `ClientError`."""
         payload = {"task_id": task["id"], "agent_type": self._order.agent}
-        return payload | {"preset": self._order.preset} if self._order.preset else payload
+        preset = {"preset": self._order.preset} if self._order.preset else {}
+        try:
+            return dict(await self._client.call("orchestrator.start", payload | preset))
+        except ConnectionLost:
+            raise
+        except ClientError:
+            with contextlib.suppress(ClientError):  # why it did not start is what is to be told
+                await self._client.call("task.delete", {"task_id": task["id"]})
+            raise
 
     async def _create(self) -> dict[str, Any]:
         boards = (await self._client.call("board.list"))["boards"]
@@ -96,7 +107,7 @@ class Conversation:
                 case "permission.requested":
                     tasks.start_soon(self._answer, payload.get("permission") or {})
                 case "permission.resolved":
-                    self._settled((payload.get("permission") or {}).get("id"))
+                    self._settled(payload.get("permission") or {})
                 case "acp.result":
                     self._outcome.stop_reason = payload.get("stop_reason")
                     if self._interrupts:
@@ -120,6 +131,7 @@ class Conversation:
         task = (await self._client.call("task.get", {"task_id": self._outcome.task_id}))["task"]
         self._outcome.agent_id = task["assigned_agent_id"] or self._outcome.agent_id  # after a failure, the next one
         agent = (await self._client.call("agent.status", {"agent_id": self._outcome.agent_id}))["agent"]
+        self._outcome.attempts = agent["attempt"]
         result = result_of(task["state"])
         if result == "blocked" and agent["activity"] == "idle":
             # It waits for a person, and this one has gone: what it said and did is kept.
@@ -166,8 +178,9 @@ class Conversation:
                 for message in held:
                     self._view.notification(message)
 
-    def _settled(self, permission_id: Any) -> None:
-        scope = self._asking.get(permission_id)
+    def _settled(self, permission: Mapping[str, Any]) -> None:
+        self._outcome.settled(permission)
+        scope = self._asking.get(str(permission.get("id")))
         if scope is not None:
             scope.cancel()
 

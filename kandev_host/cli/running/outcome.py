@@ -36,6 +36,9 @@ class Outcome:
     deletions: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
     workspace_hint: str | None = None
+    attempts: int = 1
+    permissions: dict[str, int] = field(default_factory=dict)
+    withheld_because: list[str] = field(default_factory=list)
 
     @property
     def exit_status(self) -> int:
@@ -44,6 +47,27 @@ class Outcome:
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
         return {**asdict(self), "exit_status": self.exit_status}
+
+    def settled(self, permission: Mapping[str, Any]) -> None:
+        """A request of the agent was answered, by whomever, or came to nothing."""
+        state, reason = str(permission.get("state")), permission.get("reason")
+        self.permissions[state] = self.permissions.get(state, 0) + 1
+        if state != "allowed" and reason and reason not in self.withheld_because:
+            self.withheld_because.append(reason)
+
+    def withheld(self) -> str | None:
+        """What the agent had to do without; None if it was given all that it asked for.
+
+        Not an error by itself: an agent may find another way, and says with its turn's end how that went.
+        """
+        counts = [f"{count} {state}" for state, count in self.permissions.items() if state != "allowed"]
+        why = f" ({'; '.join(self.withheld_because)})" if self.withheld_because else ""
+        return f"permissions not given: {', '.join(counts)}{why}" if counts else None
+
+    def verdict(self) -> str:
+        """The result and why, in one line."""
+        tried = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        return self.result + tried + (f": {self.reason}" if self.reason else "")
 
     def usage_line(self) -> str:
         """Tokens by kind and cost by currency, as far as the agent reported them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kandev_host.printable import printable
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
 
 _MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "in_progress": ("…", "cyan"), "pending": ("·", "dim")}
 _PLAN = {"completed": "✓", "in_progress": "▸", "pending": "○"}
+_SHOWN = ("acp.log", "acp.progress", "permission.resolved")
 _OUTCOMES = {"completed": "green", "failed": "red", "blocked": "yellow", "cancelled": "yellow"}
 
 
 class View(Protocol):
     """Where a run is shown: to a person, or as JSON lines."""
 
-    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str) -> None: ...
+    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str, attempts: int) -> None: ...
 
     def notification(self, message: Mapping[str, Any]) -> None: ...
 
@@ -30,7 +32,10 @@ class View(Protocol):
 
 
 class TerminalView:
-    """Thoughts dim, messages plain, tool calls and plans as lines. Nothing is drawn over, so it can be piped."""
+    """Thoughts dim, messages plain, tool calls and plans as lines. Nothing is drawn over, so it can be piped.
+
+    An error waits for the line that says what follows from it, which tells it too: it is shown once.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -38,8 +43,12 @@ class TerminalView:
         self._at_line_start = True
         self._plan: object = None
         self._tools: dict[str, tuple[str, str]] = {}
+        self._error: Mapping[str, Any] = {}
+        self._attempts = 1
+        self._failed: object = None
 
-    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str) -> None:
+    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str, attempts: int) -> None:
+        self._attempts = attempts
         where = f"{agent.get('agent_type')} in {agent.get('runtime')}"
         self._line(f"▶ {task.get('title')}  ({where}; task {task.get('id')} at {url})", "bold")
 
@@ -49,34 +58,64 @@ class TerminalView:
     def notification(self, message: Mapping[str, Any]) -> None:
         payload = message.get("payload") or {}
         action = message.get("action")
+        if action in _SHOWN:
+            self._tell_failure()
         update = payload.get("update") or {}
         if action == "acp.log" and isinstance(update, dict):
             self._update(update, payload)
         elif action == "acp.progress":
             self._show_plan(update.get("entries") if isinstance(update, dict) else None, payload)
         elif action == "acp.error":
-            self._line(f"✗ {payload.get('code')}: {payload.get('message')}", "red")
+            self._failure(payload)
+        elif action == "orchestrator.updated":
+            self._attempt(payload.get("entry") or {}, str(message.get("timestamp")))
         elif action == "permission.resolved":
             permission = payload.get("permission") or {}
             call = permission.get("tool_call") or {}
-            self._line(
-                f"  permission {permission.get('state')}: {call.get('title') or call.get('toolCallId')}", "yellow"
-            )
+            why = permission.get("reason") if permission.get("state") != "allowed" else None
+            told = f"  permission {permission.get('state')}: {call.get('title') or call.get('toolCallId')}"
+            self._line(told + (f" ({why})" if why else ""), "yellow")
 
     def end(self) -> None:
         """What is printed next begins a line of its own."""
         self._break()
+        self._tell_failure()
 
     def finished(self, outcome: Outcome) -> None:
         self._break()
+        self._tell_failure(unless=outcome.reason)
         if outcome.diff:
             self._show_diff(outcome)
         style = _OUTCOMES.get(outcome.result, "")
-        reason = f": {outcome.reason}" if outcome.reason else ""
-        self._line(f"{outcome.result}{reason}", f"bold {style}")
+        self._line(outcome.verdict(), f"bold {style}")
+        if withheld := outcome.withheld():
+            self._line(withheld, "yellow")
         self._line(outcome.usage_line(), "dim")
         if outcome.workspace_hint:
             self._line(outcome.workspace_hint, "dim")
+
+    def _failure(self, payload: Mapping[str, Any]) -> None:
+        self._tell_failure(unless=payload.get("message"))
+        self._error = payload
+
+    def _tell_failure(self, unless: Any = None) -> None:
+        error, self._error = self._error, {}
+        if error and error.get("message") != unless:
+            self._line(f"✗ {error.get('code')}: {error.get('message')}", "red")
+
+    def _attempt(self, entry: Mapping[str, Any], at: str) -> None:
+        """What a failed attempt means: `entry` of the queue, as it was `at` this time of the host."""
+        if entry.get("state") != "waiting" or entry.get("failure") is None:
+            return
+        reason, not_before = entry.get("reason"), entry.get("not_before")
+        if self._failed == (entry.get("attempt"), not_before):
+            return  # something else of the entry was changed
+        self._failed = (entry.get("attempt"), not_before)
+        self._tell_failure(unless=reason)
+        wait = datetime.fromisoformat(not_before) - datetime.fromisoformat(at) if not_before else timedelta()
+        counted = f"attempt {entry.get('attempt')} of {self._attempts} failed: "
+        told = f"✗ {'' if entry.get('failure') == 'host_died' else counted}{reason}"
+        self._line(f"{told}. Trying again in {max(wait.total_seconds(), 0):.1f} s.", "red")
 
     def _update(self, update: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         kind = update.get("sessionUpdate")
@@ -155,8 +194,8 @@ class JsonView:
 
         self._emit = emit
 
-    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str) -> None:
-        self._emit({"type": "started", "task": task, "agent": agent, "url": url})
+    def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str, attempts: int) -> None:
+        self._emit({"type": "started", "task": task, "agent": agent, "url": url, "attempts": attempts})
 
     def notification(self, message: Mapping[str, Any]) -> None:
         self._emit(message)

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from kandev_host.cli.asking import Remote, asking, paged
-from kandev_host.cli.ids import find, find_given
+from kandev_host.cli.ids import board_names, find, find_given, short
 from kandev_host.cli.options import example, states
 from kandev_host.cli.output import console, table
-from kandev_host.cli.shown import moment, task_in_full, task_table, text
+from kandev_host.cli.shown import changes_told, moment, states_told, task_in_full, task_table
 from kandev_host.printable import printable
 
 
@@ -34,7 +34,12 @@ async def list_tasks(remote: Remote, board: str | None, column: str | None, **op
     board_id = await find_given(remote, "board", board)
     column_id = await find_given(remote, "column", column, board_id=board_id)
     paging = {name: options.pop(name) for name in ("limit", "cursor", "every")}
-    await remote.pages("task.list", "tasks", task_table, paging, board_id=board_id, column_id=column_id, **options)
+    boards = {} if remote.as_json or board_id or column_id else await board_names(remote)
+
+    def plain(tasks: list[dict[str, Any]]) -> None:
+        task_table(tasks, boards)
+
+    await remote.pages("task.list", "tasks", plain, paging, board_id=board_id, column_id=column_id, **options)
 
 
 @click.command(epilog=example("kandev-host task show 0c9e6a41\nkandev-host task show 0c9e6a41 --json | jq .task.state"))
@@ -55,15 +60,14 @@ async def events(remote: Remote, task: str, **paging: Any) -> None:
 
     def plain(rows: list[dict[str, Any]]) -> None:
         table(
-            ["WHEN", "WHAT", "FROM", "TO", "BY", "MORE"],
+            ["WHEN", "WHAT", "STATE", "BY", "CHANGED"],
             (
                 [
                     moment(row["created_at"]),
                     row["event_type"],
-                    text(row["old_state"]),
-                    text(row["new_state"]),
-                    row["created_by"],
-                    ", ".join(f"{name}: {text(value)}" for name, value in row["metadata"].items()),
+                    states_told(row["old_state"], row["new_state"]),
+                    short(row["created_by"]),
+                    "; ".join(changes_told(row["metadata"])),
                 ]
                 for row in rows
             ),

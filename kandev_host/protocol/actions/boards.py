@@ -82,9 +82,10 @@ class ColumnMove(Request, frozen=True, kw_only=True):
 
 
 class ColumnDelete(Request, frozen=True, kw_only=True):
-    """With tasks in it, it is refused unless `force`, which moves them to the board's column for new tasks, or to none.
+    """With tasks in it, it is refused unless `force`, which moves each to a column that fits its state.
 
-    No task is deleted, and none changes its state.
+    That is the one for its state, else the first for no state, else none (`column_id` null). No task is deleted, and
+    none changes its state.
     """
 
     column_id: Id
@@ -107,12 +108,16 @@ class BoardsReply(Response, frozen=True, kw_only=True):
 
 
 class BoardRemoved(Response, frozen=True, kw_only=True):
-    """What went with a board: `agents` are those that ran for its tasks at any time, `stopped` those still running."""
+    """What went with a board: `agents` are those that ran for its tasks at any time, `stopped` those still running.
+
+    `workspaces_left` could not be removed (the log says why); the next start of the host tries again.
+    """
 
     columns: int
     tasks: int
     agents: int
     stopped: int
+    workspaces_left: int = 0
 
 
 class BoardDeleted(Response, frozen=True, kw_only=True):
@@ -130,11 +135,19 @@ class ColumnsReply(Response, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+class MovedTasks(Response, frozen=True, kw_only=True):
+    """`tasks` of them are at the end of this column now; null for those that are in none."""
+
+    column_id: str | None
+    name: str | None
+    tasks: int
+
+
 class ColumnRemoved(Response, frozen=True, kw_only=True):
-    """`tasks_moved` tasks are in the column `moved_to` now, or in none."""
+    """`tasks_moved` tasks went to the columns `moved_to`."""
 
     tasks_moved: int
-    moved_to: str | None
+    moved_to: list[MovedTasks]
 
 
 class ColumnDeleted(Response, frozen=True, kw_only=True):

@@ -18,11 +18,16 @@ __all__ = [
 PROMPT_LIMIT_CHARS = 512 << 10
 DESCRIPTION_LIMIT_CHARS = 256 << 10
 
+_NOT_BLANK = r"\S"
+_TOPIC = r"^(\*|(task|board|agent|shell):[^\s]{1,128})$"
+FORMS = {_NOT_BLANK: "and not blank", _TOPIC: "either * or one of task:ID, board:ID, agent:ID, shell:ID"}
+"""What a pattern asks for, in words: nobody should have to read it in an error."""
+
 Unset = msgspec.UnsetType
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\S")]
-Title = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\S")]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NOT_BLANK)]
+Title = Annotated[str, Meta(min_length=1, max_length=500, pattern=_NOT_BLANK)]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_LIMIT_CHARS)]
 AgentName = Annotated[str, Meta(min_length=1, max_length=100)]
 RepositoryUrl = Annotated[str, Meta(min_length=1, max_length=2000)]
@@ -36,7 +41,7 @@ Seq = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Limit = Annotated[int, Meta(ge=1, le=500)]
 Cursor = Annotated[str, Meta(min_length=1, max_length=2048)]
 Metadata = dict[Annotated[str, Meta(min_length=1, max_length=255)], Any]
-Topic = Annotated[str, Meta(pattern=r"^(\*|(task|board|agent|shell):[^\s]{1,128})$", max_length=160)]
+Topic = Annotated[str, Meta(pattern=_TOPIC, max_length=160)]
 Prompt = (
     Annotated[str, Meta(min_length=1, max_length=PROMPT_LIMIT_CHARS)]
     | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100)]

@@ -62,6 +62,7 @@ class Blocker(Response, frozen=True, kw_only=True):
     """An unfinished task that another one waits for; one that is FAILED or CANCELLED blocks until it is COMPLETED."""
 
     task_id: str
+    title: str
     state: TaskState
 
 
@@ -85,7 +86,8 @@ class WaitingFor(Response, frozen=True, kw_only=True):
 class QueueItem(Response, frozen=True, kw_only=True):
     """One entry. `position` counts from 0 and is null for a running one; `waiting_for` null means: about to start.
 
-    `attempt` is how many runs were begun; `reason` and `failure` say how the last one ended.
+    `attempt` is how many runs count so far, `host_deaths` how many since then ended because the host died, which count
+    apart; `reason` and `failure` say how the last one ended.
     """
 
     task_id: str
@@ -96,6 +98,7 @@ class QueueItem(Response, frozen=True, kw_only=True):
     position: int | None
     priority: int
     attempt: int
+    host_deaths: int
     not_before: datetime | None
     waiting_for: WaitingFor | None
     reason: str | None
@@ -130,6 +133,7 @@ class TypeCounts(Response, frozen=True, kw_only=True):
 class OrchestratorStatusReply(Response, frozen=True, kw_only=True):
     """`running` and `queued` count tasks of the queue, `retries` those that wait after a failed run.
 
+    A task is given `attempts` runs at most. `agent_types` are those that run, are waited for, or have a limit.
     `recovery` is what the host found and did when it started.
     """
 
@@ -140,6 +144,7 @@ class OrchestratorStatusReply(Response, frozen=True, kw_only=True):
     running: int
     queued: int
     retries: int
+    attempts: int
     capacity: CapacityInfo
     agent_types: list[TypeCounts]
     recovery: dict[str, Any]

@@ -43,7 +43,10 @@ class TaskList(PageRequest, frozen=True, kw_only=True):
 
 
 class TaskCreate(Request, frozen=True, kw_only=True):
-    """`repository_url` is a local path or a git URL; the agents work on a clone of their own."""
+    """`repository_url` is a local path or a git URL; the agents work on a clone of their own.
+
+    An agent type that is not there is NOT_FOUND, with the `known` ones; a local repository, VALIDATION_ERROR.
+    """
 
     board_id: Id
     title: Title
@@ -140,11 +143,16 @@ class TasksReply(Response, frozen=True, kw_only=True):
 
 
 class TaskRemoved(Response, frozen=True, kw_only=True):
-    """What went with a task: `agents` are those that ran for it at any time, `stopped` those still running."""
+    """What went with a task: `agents` are those that ran for it at any time, `stopped` those still running.
+
+    `workspace` says whether there was one and it is gone. What could not be removed is tried again by the next start
+    of the host; `workspace_left` says why it is still there, and what to do.
+    """
 
     agents: int
     stopped: int
     workspace: bool
+    workspace_left: str | None = None
 
 
 class TaskDeleted(Response, frozen=True, kw_only=True):

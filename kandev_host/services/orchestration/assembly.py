@@ -22,6 +22,7 @@ from kandev_host.services.orchestration.service import OrchestratorService
 from kandev_host.services.orchestration.settling import Settler
 from kandev_host.services.orchestration.sweep import Sweep
 from kandev_host.services.orchestration.views import QueueViews
+from kandev_host.services.reach import Reach
 from kandev_host.services.recovery import Recovery
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.supervision import Supervisor
@@ -59,6 +60,7 @@ def build_orchestration(
     agents: AgentService,
     launcher: Launcher,
     supervisor: Supervisor,
+    reach: Reach,
     given: Chance,
 ) -> Orchestration:
     """The orchestrator, told by launcher and supervisor how runs end."""
@@ -87,6 +89,7 @@ def build_orchestration(
         dead=dead,
         conclusions=conclusions,
         settler=settler,
+        reach=reach,
     )
     looks = Looks(store, runs, agents, Capacity(settings, agents.types.limit_of), backoffs, pause)
     sweep = Sweep(store, runs, agents, dead, locks=locks, settings=settings, backoffs=backoffs, clock=clock)

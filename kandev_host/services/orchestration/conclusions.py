@@ -14,7 +14,7 @@ from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.clock import Backoffs, Clock
 from kandev_host.services.orchestration.entries import queue_event, waiting_again
 from kandev_host.services.orchestration.lease import holding, release, taken, unchanged
-from kandev_host.services.orchestration.retry import Again, again
+from kandev_host.services.orchestration.retry import Again, again, uncounted
 from kandev_host.services.orchestration.verdict import REQUEUE, Verdict, of_run, of_turn
 from kandev_host.services.tasks import TaskService
 from kandev_host.sessions.ending import Ending
@@ -124,7 +124,7 @@ class Conclusions:
         if entry is not None and not by_person:
             more = self._again(agent, entry)
             if found == REQUEUE:  # its host went away in good order: no failed attempt, and the next need not wait
-                more = Again(0.0, max(entry.attempt - 1, 0))
+                more = Again(0.0, uncounted(entry.attempt), entry.host_deaths)
             if more is not None:
                 return await self._requeue(agent, entry, more, reason, changes)
         return isinstance(found, Verdict) and await self._conclude(agent, entry, found, changes)
@@ -151,6 +151,7 @@ class Conclusions:
             self._settings,
             agent.failure,
             attempt=entry.attempt,
+            host_deaths=entry.host_deaths,
             lived_s=lived_s(agent),
             resets_in_s=None if retry_at is None else (retry_at - self._clock.now()).total_seconds(),
             random=self._random,
@@ -162,7 +163,12 @@ class Conclusions:
         """The task waits for its next run: TODO, with the reason for people, there and in the queue."""
         not_before = self._clock.now() + timedelta(seconds=more.delay_s) if more.delay_s > 0 else None
         waiting = waiting_again(
-            entry, attempt=more.attempt, not_before=not_before, reason=reason, failure=agent.failure
+            entry,
+            attempt=more.attempt,
+            host_deaths=more.host_deaths,
+            not_before=not_before,
+            reason=reason,
+            failure=agent.failure,
         )
         if not_before is not None:
             self._backoffs.note(entry.id, not_before, more.delay_s)

@@ -33,7 +33,7 @@ RECHECK_S = 60.0
 PAGE = 200
 AT_ONCE = 32
 CHANGED_LIMIT = 10_000
-TASKS = frozenset({"task.created", "task.updated", "task.state_changed", "task.deleted", "board.deleted"})
+TASKS = frozenset({"task.updated", "task.state_changed", "task.deleted", "board.deleted"})
 
 
 class _Agent(msgspec.Struct):
@@ -45,7 +45,16 @@ class _AgentUpdated(msgspec.Struct):
     agent: _Agent
 
 
+class _Task(msgspec.Struct):
+    agent_type: str | None
+
+
+class _TaskCreated(msgspec.Struct):
+    task: _Task
+
+
 _updated = msgspec.json.Decoder(_AgentUpdated)
+_created = msgspec.json.Decoder(_TaskCreated)
 
 
 class Dispatcher:
@@ -107,6 +116,10 @@ class Dispatcher:
     def _hear(self, event: Event) -> None:
         if event.action in TASKS:
             self.mark(event.task_id)
+        elif event.action == "task.created":
+            # Without a type a new task has nothing to do with the queue, and boards may be filled by the thousand.
+            if _created.decode(event.payload).task.agent_type is not None:
+                self.mark(event.task_id)
         elif event.action == "agent.updated":
             agent = _updated.decode(event.payload).agent
             if agent.status not in LIVE_STATUSES or agent.activity == "idle":

@@ -35,6 +35,9 @@ def new_entry(
     """A task that comes in now, or that belongs into the queue `since` then and was not seen before.
 
     An `agent_type` that is given here stays, whatever the task says later.
+
+    Its fence begins at the task's version, which grows with every claim too, and whenever a task leaves TODO. So an
+    entry that comes after another has a higher fence, and who saw that one claims nothing of this.
     """
     at = now() if since is None else min(since, now())
     return QueueEntry(
@@ -47,6 +50,7 @@ def new_entry(
         pinned=agent_type is not None,
         runtime=runtime,
         preset=preset,
+        fence=task.version,
         created_by=created_by,
     )
 
@@ -63,6 +67,11 @@ def in_step(entry: QueueEntry, task: Task, ageing_s: float) -> QueueEntry:
 def waiting_again(entry: QueueEntry, **changes: object) -> QueueEntry:
     """The entry, held by nobody."""
     return replace(entry, state="waiting", host_id=None, agent_id=None, updated_at=now(), **changes)
+
+
+def waiting_anew(entry: QueueEntry) -> QueueEntry:
+    """The entry, held by nobody, as if it had never been tried."""
+    return waiting_again(entry, attempt=0, host_deaths=0, not_before=None, reason=None, failure=None)
 
 
 def queue_event(task_id: str, board_id: str, entry: QueueEntry | None) -> Event:

@@ -87,7 +87,8 @@ class Look:
         """A deleted blocker blocks nobody; one that is FAILED or CANCELLED does, until a person does something."""
         task = self._tasks.get(entry.id)
         found = [self._tasks[id] for id in (task.blocked_by if task is not None else ()) if id in self._tasks]
-        waits = [Blocker(task_id=item.id, state=item.state) for item in found if item.state != "COMPLETED"]
+        open = [item for item in found if item.state != "COMPLETED"]
+        waits = [Blocker(task_id=item.id, title=item.title, state=item.state) for item in open]
         if not waits:
             return None
         dead = [item for item in waits if item.state in {"FAILED", "CANCELLED"}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict, NotFound, ValidationFailed
 from kandev_host.interfaces import Change, Expect, Principal, Put, Store
@@ -30,7 +31,7 @@ from kandev_host.protocol.actions.orchestrator import (
 from kandev_host.services.agents import AgentService
 from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.dispatcher import Dispatcher
-from kandev_host.services.orchestration.entries import in_step, new_entry, queue_event, waiting_again
+from kandev_host.services.orchestration.entries import in_step, new_entry, queue_event, waiting_anew
 from kandev_host.services.orchestration.lease import release, taken, unchanged
 from kandev_host.services.orchestration.pause import Pause
 from kandev_host.services.orchestration.views import QueueViews
@@ -135,10 +136,9 @@ class OrchestratorService:
         )
         if seen is None:
             return entry
-        kept = waiting_again(seen, attempt=0, not_before=None, reason=None, failure=None)
         changes = {"agent_type": entry.agent_type, "pinned": True} if request.agent_type is not None else {}
         return in_step(
-            waiting_again(kept, preset=request.preset or seen.preset, created_by=principal.id, **changes),
+            replace(waiting_anew(seen), preset=request.preset or seen.preset, created_by=principal.id, **changes),
             task,
             self._settings.ageing_s,
         )

@@ -11,7 +11,7 @@ from kandev_host.models import LIVE_STATUSES, AgentInstance, QueueEntry, Task
 from kandev_host.services.agents import AgentService
 from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.conclusions import Conclusions
-from kandev_host.services.orchestration.entries import in_step, new_entry, queue_event, waiting_again
+from kandev_host.services.orchestration.entries import in_step, new_entry, queue_event, waiting_anew
 from kandev_host.services.orchestration.lease import release, taken, unchanged
 from kandev_host.settings import OrchestratorSettings
 
@@ -78,8 +78,7 @@ class Settler:
                 await self._conclusions.of_ended(agent)
             return False
         if task.state == "TODO" and self._settings.auto_start and task.agent_type is not None:
-            anew = waiting_again(entry, attempt=0, not_before=None, reason=None, failure=None)
-            await self._write(entry, in_step(anew, task, self._settings.ageing_s))
+            await self._write(entry, in_step(waiting_anew(entry), task, self._settings.ageing_s))
         else:
             await self._leave(entry)
         return False

@@ -59,15 +59,14 @@ def of_run(
 ) -> Verdict | Literal["requeue"] | None:
     """After a run; None to leave the task as it is, "requeue" for a run that its host's shutdown cut short.
 
-    An orchestrated run without its lease is one that a person went on with after its task was BLOCKED: it belongs to
-    that person, is not repeated, and a shutdown leaves it to them. A failure may still be tried again: `retry`.
+    What a person stopped is cancelled, however it ended in the end. A run without a lease is a person's: one of
+    `agent.launch`, or one that a person went on with after its task was BLOCKED. It is not repeated, and a shutdown
+    leaves it to them. A failure may still be tried again: `retry`.
     """
+    if by_person and agent.status != "COMPLETED":
+        return Verdict("CANCELLED", reason, UNFINISHED)
     if agent.status == "FAILED":
         return Verdict("FAILED", reason or DIED, UNFINISHED)
-    if not agent.orchestrated:
-        return None
     if agent.status == "COMPLETED":
         return done(auto_complete=auto_complete) if holds_lease else None
-    if by_person:
-        return Verdict("CANCELLED", reason, UNFINISHED)
     return REQUEUE if holds_lease else Verdict("BLOCKED", reason or SHUT_DOWN)

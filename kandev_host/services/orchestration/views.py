@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from kandev_host.interfaces import Op, Store
@@ -45,7 +45,9 @@ class QueueViews:
     async def status(self) -> OrchestratorStatusReply:
         look, paused = await self._looks.take(), await self._pause.since()
         limit, used = self._settings.max_agents, look.used.total
-        types = [await self._of_type(name, look) for name in self._type_names()]
+        queued = [name async for name in self._queued_types()]
+        names = sorted({*self._type_names(), *look.used.types, *queued} - {""})
+        types = [await self._of_type(name, look) for name in names]
         return OrchestratorStatusReply(
             auto_start=self._settings.auto_start,
             paused=paused is not None,
@@ -53,7 +55,8 @@ class QueueViews:
             paused_by=None if paused is None else paused.by,
             running=await self._store.count(QueueEntry, [("state", "=", "running")]),
             queued=await self._store.count(QueueEntry, [WAITING]),
-            retries=await self._store.count(QueueEntry, [WAITING, ("attempt", ">", 0)]),
+            retries=await self._retries(),
+            attempts=self._settings.attempts,
             capacity=CapacityInfo(
                 limit=limit,
                 used=used,
@@ -63,6 +66,22 @@ class QueueViews:
             agent_types=[item for item in types if item.running or item.queued or item.limit is not None],
             recovery=self._recovery(),
         )
+
+    async def _retries(self) -> int:
+        first: tuple[str, Op, Any] = ("attempt", "=", 0)
+        died = await self._store.count(QueueEntry, [WAITING, first, ("host_deaths", ">", 0)])
+        return died + await self._store.count(QueueEntry, [WAITING, ("attempt", ">", 0)])
+
+    async def _queued_types(self) -> AsyncIterator[str]:
+        """What tasks wait for, also agent types that are there no more; one look for each."""
+        last = ""
+        while True:
+            where: list[tuple[str, Op, Any]] = [WAITING, ("agent_type", ">", last)]
+            page = await self._store.find(QueueEntry, where, order=("agent_type", "id"), limit=1)
+            if not page.rows:
+                return
+            last = page.rows[0].agent_type or ""
+            yield last
 
     async def _of_type(self, name: str, look: Look) -> TypeCounts:
         return TypeCounts(
@@ -115,6 +134,7 @@ class QueueViews:
             position=position,
             priority=entry.priority,
             attempt=entry.attempt,
+            host_deaths=entry.host_deaths,
             not_before=entry.not_before,
             waiting_for=None if entry.state == "running" else await look.waiting_for(entry),
             reason=entry.reason,

@@ -137,16 +137,18 @@ def _column_move(world: World, payload: Row, got: Row) -> list[Told]:
 def _column_delete(world: World, payload: Row, got: Row) -> list[Told]:
     columns, column = _column_of(world, payload)
     columns.remove(column)
-    target = first_column(columns)
     moved = list(world.places.get((column["board_id"], column["id"]), []))
-    moved_to = target["id"] if moved and target is not None else None
+    went: dict[str | None, Row] = {}
     told = [_told("column", "deleted", column), *_numbered(columns)]
     for old in [dict(world.tasks[id]) for id in moved]:
         world.tasks[old["id"]] = task = _changed(old)
-        world.put(task, moved_to, None)
+        target = first_column(columns, task["state"]) or {"id": None, "name": None}
+        world.put(task, target["id"], None)
+        part = went.setdefault(target["id"], {"column_id": target["id"], "name": target["name"], "tasks": 0})
+        part["tasks"] += 1
         _note(world, task, "moved", _move_metadata(old, task))
     told += [_told("task", "updated", world.tasks[id]) for id in moved]
-    removed = {"tasks_moved": len(moved), "moved_to": moved_to}
+    removed = {"tasks_moved": len(moved), "moved_to": list(went.values())}
     same({"column_id": column["id"], "deleted": True, "removed": removed}, got, "column.delete")
     world.gone.append(column["id"])
     return told

@@ -100,7 +100,7 @@ def same(expected: object, actual: object, what: str) -> None:
         raise Difference(f"{what}:\n  the rules say {expected}\n  the host says {actual}")
 
 
-def first_column(columns: Sequence[Row]) -> Row | None:
-    """Where a task goes that names no column."""
-    by_state = [column for column in columns if column["state"] == "TODO"]
+def first_column(columns: Sequence[Row], state: str = "TODO") -> Row | None:
+    """Where a task of this state goes when no column is named."""
+    by_state = [column for column in columns if column["state"] == state]
     return next(iter([*by_state, *(column for column in columns if column["state"] is None)]), None)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,28 @@ def test_agents_tells_what_is_missing_and_how_to_get_it(kandev: Any) -> None:
     found = {kind["name"]: kind["availability"] for kind in done.json["agent_types"]}
     assert found["demo"]["ok"]
     assert "npm install" in found["opencode"]["fix"]
+
+
+def test_an_install_hint_is_one_line_at_a_narrow_terminal(tmp_path: Path) -> None:
+    """It can be copied whole."""
+    hint = "apt-get install " + " ".join(f"package-{number}" for number in range(20))
+    config = tmp_path / "config.toml"
+    config.write_text(f'[agents.absent]\ncommand = ["no-such-agent"]\ninstall_hint = "{hint}"\n')
+    command = [sys.executable, "-m", "kandev_host", "agent", "types", "--config", str(config)]
+    leader, follower = pty.openpty()
+    env = {**os.environ, "KANDEV_HOME": str(tmp_path / "data"), "COLUMNS": "80", "TERM": "xterm"}
+    with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=follower) as process:
+        os.close(follower)
+        shown = b""
+        try:
+            while read := os.read(leader, 65536):
+                shown += read
+        except OSError:  # Linux: the other side is closed
+            pass
+        finally:
+            os.close(leader)
+        assert process.wait(30) == 0
+    assert f"To use absent: {hint}\r\n" in shown.decode()
 
 
 def test_an_agent_is_added_by_a_table_of_the_settings(kandev: Any, tmp_path: Path) -> None:

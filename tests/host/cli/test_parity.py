@@ -18,7 +18,7 @@ from kandev_host.models import new_id
 from kandev_host.protocol.actions import ACTIONS
 
 # Every id is one that nothing has: the host is to understand the request, and to answer NOT_FOUND.
-# {repo} is a folder. Several command lines for an action send, together, all fields of its request.
+# {repo} is a repository. Several command lines for an action send, together, all fields of its request.
 WAYS: dict[str, list[str]] = {
     "health.check": ["host health"],
     "host.info": ["host info"],
@@ -104,7 +104,9 @@ def sent(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[st
 
 
 @pytest.fixture
-def known(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+def known(
+    home: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> dict[str, str]:
     """What command lines name: a task that there is, and ids that nothing has."""
     monkeypatch.setenv("KANDEV_HOME", str(home))
     if run(["task", "list", "--json"]) == 0 and not json.loads(capsys.readouterr().out)["tasks"]:
@@ -114,7 +116,7 @@ def known(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         capsys.readouterr()
     assert run(["task", "list", "--json"]) == 0
     task = json.loads(capsys.readouterr().out)["tasks"][0]["id"]
-    return {"task": task, "id": new_id(), "cursor": "c", "repo": str(home)}
+    return {"task": task, "id": new_id(), "cursor": "c", "repo": str(repository)}
 
 
 def test_every_action_has_a_way_on_the_command_line() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,10 +159,98 @@ def test_at_a_terminal_a_deletion_says_what_goes_with_it(ask: Ask, board: Any, n
     new_task()
     kept = ask("board", "delete", board["board"]["id"], stdin="n\n")
     assert "with its 4 columns and 2 tasks" in kept.err
-    assert kept.status == 130
+    assert "Nothing was deleted." in kept.err
+    assert kept.status == 1
     deleted = ask("board", "delete", board["board"]["id"], stdin="y\n")
     assert deleted.status == 0
     assert ask("board", "show", board["board"]["id"]).status == 1
+
+
+def test_a_deleted_column_says_where_its_tasks_went(ask: Ask, board: Any, new_task: Any) -> None:
+    of_board = ("--board", board["board"]["id"])
+    ask("column", "create", "Any", *of_board)
+    done, waiting = new_task("Done"), new_task("Waiting")
+    assert ask("task", "state", done["id"], "completed").status == 0
+    for task in (done, waiting):
+        assert ask("task", "move", task["id"], "Any").status == 0
+    deleted = ask("column", "delete", "Any", *of_board, "--force", "--yes")
+    assert deleted.out.partition(": ")[2] == "1 task moved to Done, 1 task moved to To Do\n"
+
+
+def test_an_agent_type_or_a_repository_that_is_not_there_makes_no_task(
+    ask: Ask, board: Any, new_task: Any, tmp_path: Path
+) -> None:
+    of_board = ("--board", board["board"]["id"])
+    unknown = ask("task", "create", "A task", *of_board, "--agent", "demmo")
+    assert (unknown.status, "No agent type 'demmo' (known: auggie-cli, claude" in unknown.err) == (1, True)
+    folder = ask("task", "create", "A task", *of_board, "--repo", str(tmp_path))
+    assert (folder.status, "Not a git repository" in folder.err) == (1, True)
+    assert ask("task", "list", *of_board, "--json").json["tasks"] == []
+    assert ask("task", "update", new_task()["id"], "--agent", "demmo").status == 1
+
+
+@pytest.mark.parametrize("more", [["--title", " "], ["--priority", "3", "--title", "x" * 501]])
+def test_what_the_host_refuses_is_said_without_types_and_patterns(ask: Ask, new_task: Any, more: list[str]) -> None:
+    done = ask("task", "update", new_task()["id"], *more)
+    assert done.err == "kandev-host: title must be text of 1 to 500 characters, and not blank\n"
+
+
+def test_what_force_would_do_is_said_where_it_is_missing(ask: Ask, board: Any, new_task: Any) -> None:
+    task = new_task("sleep 600", "--agent", "demo")
+    refused = ask("column", "delete", board["columns"][0]["id"], "--yes")
+    assert "The column still holds 1 task; --force moves them elsewhere" in refused.err
+    ask("task", "start", task["id"])
+    for kind, id in (("task", task["id"]), ("board", board["board"]["id"])):
+        refused = ask(kind, "delete", id, "--yes")
+        assert f"The {kind} has running agents; --force stops them first" in refused.err
+        assert refused.status == 1
+    assert ask("board", "delete", board["board"]["id"], "--yes", "--force").status == 0
+
+
+def test_tasks_of_all_boards_are_listed_with_their_boards(ask: Ask) -> None:
+    name = f"Twice {new_id()[-12:]}"
+    boards = [ask("board", "create", name, "--json").json["board"]["id"] for _ in range(2)]
+    tasks = [ask("task", "create", "A task", "--board", id, "--json").json["task"]["id"] for id in boards]
+    lines = ask("task", "list", "--all").out.splitlines()
+    assert lines[0].split()[:3] == ["ID", "BOARD", "STATE"]
+    for task, id in zip(tasks, boards, strict=True):
+        assert f"{task[-8:]}  {name} ({id[-8:]})" in "\n".join(lines)
+    assert "BOARD" not in ask("task", "list", "--board", boards[0]).out
+
+
+def test_the_history_of_a_task_tells_old_and_new(ask: Ask, new_task: Any) -> None:
+    task, other = new_task("Old"), new_task()
+    ask("task", "update", task["id"], "--title", "New", "--blocked-by", other["id"], "--description", "long")
+    ask("task", "state", task["id"], "blocked", "--reason", "Wait")
+    shown = ask("task", "events", task["id"]).out
+    assert "title: Old → New" in shown
+    assert f"blocked_by: none → {other['id'][-8:]}" in shown
+    assert "description: changed" in shown
+    assert "TODO → BLOCKED" in shown
+    assert "reason: Wait" in shown
+    assert "{" not in shown
+
+
+def test_the_queue_says_what_each_task_waits_for_and_what_to_do(ask: Ask, board: Any, new_task: Any) -> None:
+    blocker = new_task("The first")
+    blocked = new_task("The second", "--agent", "demo", "--blocked-by", blocker["id"])
+    absent = new_task("The third", "--agent", "gemini")
+    try:
+        assert ask("queue", "pause").status == 0
+        paused = new_task("The fourth", "--agent", "demo")
+        for task in (blocked, absent, paused):
+            assert ask("queue", "trigger", task["id"]).status == 0
+        ask("task", "state", blocker["id"], "cancelled")
+        shown = ask("queue", "list", "--board", board["board"]["id"]).out
+    finally:
+        ask("queue", "resume")
+        assert ask("board", "delete", board["board"]["id"], "--yes", "--force").status == 0
+    assert "The first (CANCELLED)" in shown
+    assert f"kandev-host task update {blocked['id'][-8:]} --clear blocked-by" in shown
+    assert re.search(r"^Agents: \d+ of 4, paused$", shown, re.M)
+    assert "The queue is paused: kandev-host queue resume" in shown
+    if shutil.which("gemini") is None:
+        assert "gemini: npm install -g @google/gemini-cli" in shown
 
 
 def test_the_queue_is_paused_and_goes_on(ask: Ask) -> None:

@@ -42,6 +42,44 @@ def test_without_a_terminal_and_a_policy_every_request_is_rejected(kandev: Any, 
     assert "+hello" not in done.out
 
 
+def test_a_run_that_went_on_without_a_permission_says_so_and_has_the_status_of_its_turn(
+    kandev: Any, repository: Path
+) -> None:
+    done = kandev(*demo("write HELLO.md: hello", repository))
+    assert (done.status, "permissions not given: 1 rejected" in done.out) == (0, True)
+    summary = kandev(*demo("write HELLO.md: hello", repository, "--json")).json
+    assert (summary["permissions"], summary["result"]) == ({"rejected": 1}, "completed")
+
+
+def test_a_permission_that_nobody_answered_is_told_from_one_that_was_rejected(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data/config.toml").write_text("[permissions]\nwait_timeout_s = 0.5\n")
+    with at_a_terminal(tmp_path, *demo("write HELLO.md: hello", repository)) as (process, leader):
+        shown = read_until(leader, "tokens:")
+        assert "permissions not given: 1 rejected (nobody answered in time)" in shown
+        assert process.wait(10) == 0
+
+
+def test_each_attempt_is_one_line_and_the_last_one_says_how_many(kandev: Any, home: Path, repository: Path) -> None:
+    done = kandev(*demo("exit 3", repository, "--yes", "--policy", "contained"), KANDEV_HOME=str(home))
+    lines = [line for line in done.out.splitlines() if "exited with code 3" in line]
+    assert [line.partition(" failed")[0] for line in lines[:-1]] == [f"✗ attempt {n} of 5" for n in range(1, 5)]
+    assert all(re.search(r"\. Trying again in \d+\.\d s\.$", line) for line in lines[:-1])
+    assert lines[-1].startswith("failed after 5 attempts: The agent exited with code 3")
+    assert done.status == 1
+
+
+@pytest.mark.parametrize("agent", ["demmo", "codex"])
+def test_an_agent_that_cannot_be_started_leaves_no_task_behind(
+    kandev: Any, home: Path, repository: Path, agent: str
+) -> None:
+    env = {"KANDEV_HOME": str(home)}
+    assert kandev("agent", "disable", "codex", **env).status == 0
+    before = kandev("task", "list", "--all", **env).out
+    assert kandev("run", "anything", "--agent", agent, "--repo", str(repository), **env).status == 1
+    assert kandev("task", "list", "--all", **env).out == before
+
+
 def test_a_failing_agent_is_exit_status_1_with_the_reason(kandev: Any, repository: Path) -> None:
     done = kandev(*demo("fail: out of luck", repository, "--yes", "--policy", "contained"))
     assert done.status == 1

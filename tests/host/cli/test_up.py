@@ -176,6 +176,23 @@ def survivors(marker: str) -> list[str]:
     return found
 
 
+def test_a_question_leaves_what_a_dead_host_left_to_the_next_one(tmp_path: Path, kandev: Any) -> None:
+    """`doctor` and `agent types` start no host that takes over: the next one does, and says what it found."""
+    with with_a_stubborn_agent(tmp_path) as (process, _):
+        process.kill()
+        process.wait(10)
+    host = next(check for check in kandev("doctor", "--json").json["checks"] if check["name"] == "host")
+    assert (host["state"], host["found"]) == ("warning", "none runs; the last one died")
+    assert kandev("agent", "types").status == 0
+    with up(tmp_path) as (_, ready):
+        assert len(ready["recovered"]["agents_failed"]) == 1
+        shown = {check["name"]: check["found"] for check in kandev("doctor", "--json").json["checks"]}
+        assert shown["host"].endswith(f"answers at {ready['url']}")
+    (tmp_path / "data/host.json").unlink()  # as a host that ended in good order
+    shown = {check["name"]: check["found"] for check in kandev("doctor", "--json").json["checks"]}
+    assert shown["host"].startswith("none runs; ")
+
+
 def test_an_agent_that_ignores_sigterm_holds_the_host_no_longer_than_10_s(tmp_path: Path) -> None:
     with with_a_stubborn_agent(tmp_path) as (process, marker):
         process.send_signal(signal.SIGTERM)

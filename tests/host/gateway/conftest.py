@@ -11,9 +11,10 @@ import anyio
 import msgspec
 import pytest
 
+from kandev_host.bus import MemoryBus
 from kandev_host.client import Client
 from kandev_host.errors import KandevError, NotFound
-from kandev_host.events import Event, MemoryBus, event
+from kandev_host.events import Event, event
 from kandev_host.gateway.actions import subscription_actions
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.tokens import LocalAuthenticator

@@ -46,6 +46,11 @@ async def test_a_write_has_no_seq(house: Any, wire: Any) -> None:
         ('{"id": "a", "type": "request", "action": "health.check"} more', None),
         ('{"id": "a", "type": "request", "action": "health.check", "payload": {"x": nul}}', None),
         ('{"id": "\\ud800", "type": "request", "action": "health.check"}', None),
+        ('{"id": "a", "type": "request", "action": "health.check", "payload": {"x": "\\ud800"}}', "a"),
+        (
+            '{"payload": ["\\uDFFF\\ud83d\\ude00"], "id": "\\ud83d\\ude00", "action": "x", "type": "request"}',
+            "\U0001f600",
+        ),
         ("[" * 100_000, None),
         ('{"id": "a", "type": "request", "action": "x", "payload": ' + "[" * 64 + "]" * 64 + "}", None),
     ],

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 
-from kandev_host.errors import Busy, Conflict, StorageFull
+from kandev_host.errors import Busy, Conflict, KandevError, RateLimited, StorageFull, TimedOut, Unavailable
 from kandev_host.events import event
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts
 from kandev_host.interfaces import Action, Call, Commit, Principal, Put
@@ -38,9 +38,12 @@ class Works:
             Action("made.other", Make, self.make, "made:write"),
             Action("made.nothing", Make, self.nothing, "made:write"),
             Action("made.followed", Make, self.followed, "made:write"),
+            Action("made.named", Make, self.named, "made:write", follows=lambda reply: (f"task:{reply['made']}",)),
+            Action("made.otherwise", Make, self.otherwise, "made:write"),
             Action("made.slowly", Make, self.slowly, "made:write"),
             Action("made.refused", Make, self.refused, "made:write"),
             Action("made.broken", Make, self.broken, "made:write"),
+            Action("made.half", Make, self.half, "made:write"),
             Action("made.started", Make, self.started, "made:write"),
             Action("made.key", Make, self.key, "made:write", keeps="effect"),
             Action("made.login", Make, self.key, "made:write", keeps="nothing"),
@@ -60,6 +63,16 @@ class Works:
         call.subscribe("task:made")
         return await self.make(call, request)
 
+    async def named(self, _call: Call, request: Make) -> dict[str, Any]:
+        self.done.append(request.name)
+        reply = {"made": request.name}
+        await self.house.journal.record(event("test", {}), reply=reply)
+        return reply
+
+    async def otherwise(self, call: Call, request: Make) -> dict[str, Any]:
+        await self.named(call, request)
+        raise Conflict("Half way", state="TODO")
+
     async def slowly(self, call: Call, request: Make) -> dict[str, Any]:
         made = await self.make(call, request)
         self.house.entered.set()
@@ -75,6 +88,12 @@ class Works:
     async def broken(self, call: Call, request: Make) -> dict[str, Any]:
         await self.make(call, request)
         raise Conflict("Half way", state="TODO")
+
+    async def half(self, call: Call, request: Make) -> dict[str, Any]:
+        """Two commits, of which the store may refuse the second."""
+        await self.make(call, request)
+        await self.house.journal.record(event("second", {}))
+        return {"number": len(self.done)}
 
     async def started(self, _call: Call, request: Make) -> dict[str, Any]:
         self.done.append(request.name)
@@ -211,6 +230,30 @@ async def test_the_first_effect_and_the_receipt_are_one_commit_and_the_reply_fol
     assert carried(works) == [["test", "receipt"], ["reply"]]
 
 
+async def test_p2_a_reply_that_is_named_with_the_effect_is_kept_in_its_commit(works: Works, wire: Any) -> None:
+    id = new_id()
+    first = await wire.ask("made.named", id=id)
+    assert carried(works) == [["test", "reply"]]
+    (receipt,) = receipts(works)
+    assert msgspec.json.decode(receipt.reply) == first["payload"]
+    assert receipt.topics == ("task:it",)
+
+
+async def test_whoever_gets_a_response_follows_what_its_action_says(works: Works, wire: Any, other: Any) -> None:
+    id = new_id()
+    for socket in (wire, other):
+        await socket.ask("made.named", id=id)
+    await works.house.record(1, task_id="it")
+    for socket in (wire, other):
+        assert (await socket.message())["type"] == "notification"
+
+
+async def test_an_answer_that_is_not_the_reply_that_was_named_replaces_it(works: Works, wire: Any) -> None:
+    assert (await wire.ask("made.otherwise", id=new_id()))["payload"]["code"] == "CONFLICT"
+    assert carried(works) == [["test", "reply"], ["reply"]]
+    assert [receipt.is_error for receipt in receipts(works)] == [True]
+
+
 async def test_what_a_background_task_commits_carries_no_receipt(works: Works, wire: Any) -> None:
     await wire.ask("made.started", id=new_id())
     assert carried(works) == [["background"], ["handler", "receipt"], ["reply"]]
@@ -241,6 +284,57 @@ async def test_what_failed_after_an_effect_fails_alike_again(works: Works, wire:
     first = await wire.ask("made.broken", id=id)
     assert (first["type"], first["payload"]["message"]) == ("error", "Half way")
     assert (await other.ask("made.broken", id=id))["payload"] == first["payload"]
+    assert works.done == ["it"]
+
+
+PASSES = [
+    Busy("locked"),
+    StorageFull("full"),
+    Unavailable("gone"),
+    TimedOut("late"),
+    RateLimited(1.0),
+]
+
+
+@pytest.mark.parametrize("error", PASSES, ids=lambda error: error.code)
+async def test_p2_what_a_passing_error_cut_short_is_told_once_and_then_has_an_unknown_outcome(
+    works: Works, wire: Any, other: Any, error: KandevError
+) -> None:
+    works.house.store.refusing = lambda commit: error if name_of(commit.changes[0]) == "second" else None
+    id = new_id()
+    first = (await wire.ask("made.half", id=id))["payload"]
+    assert (first["code"], first["details"]["outcome_unknown"]) == (error.code, True)
+    works.house.store.refusing = lambda _commit: None
+    for socket in (wire, other):
+        again = (await socket.ask("made.half", id=id))["payload"]
+        assert (again["code"], again["details"]) == ("CONFLICT", {"outcome_unknown": True})
+    assert works.done == ["it"]
+    assert [receipt.reply for receipt in receipts(works)] == [None]
+
+
+async def test_p2_what_a_passing_error_cut_short_has_an_unknown_outcome_after_a_restart(
+    works: Works, wire: Any, open_house: Any, open_wire: Any
+) -> None:
+    works.house.store.refusing = lambda commit: Busy("locked") if name_of(commit.changes[0]) == "second" else None
+    id = new_id()
+    await wire.ask("made.half", id=id)
+    works.house.store.refusing = lambda _commit: None
+    later: list[Works] = []
+
+    def actions(house: Any) -> list[Action[Any]]:
+        later.append(Works(house))
+        return later[0].actions()
+
+    async with open_house(actions=actions, store=works.house.store) as house, open_wire(house) as again:
+        assert (await again.ask("made.half", id=id))["payload"]["details"] == {"outcome_unknown": True}
+    assert later[0].done == []
+
+
+async def test_an_id_of_one_connection_has_an_unknown_outcome_too(works: Works, wire: Any) -> None:
+    works.house.store.refusing = lambda commit: Busy("locked") if name_of(commit.changes[0]) == "second" else None
+    assert (await wire.ask("made.half", id="1"))["payload"]["code"] == "BUSY"
+    works.house.store.refusing = lambda _commit: None
+    assert (await wire.ask("made.half", id="1"))["payload"]["details"] == {"outcome_unknown": True}
     assert works.done == ["it"]
 
 

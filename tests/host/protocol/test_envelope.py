@@ -73,6 +73,32 @@ def test_a_bomb_of_a_megabyte_is_refused_quickly(bomb: bytes) -> None:
     assert time.process_time() - start < 0.5
 
 
+TEXTS = st.text(
+    st.sampled_from(["a", "\\", '"', "\ud800", "\udbff", "\udc00", "\udfff", "\U0001f600", "u", "d", "8", "3"])
+)
+
+
+@given(TEXTS, TEXTS)
+def test_half_a_surrogate_pair_hides_no_id_but_its_own(id: str, text: str) -> None:
+    request = {"payload": {text: text}, "id": id, "type": "request", "action": "x", "more": text}
+    id = id.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # its pairs as one
+    readable = id != "" and not any("\ud800" <= char <= "\udfff" for char in id)
+    try:
+        found: str | None = decode_request(json.dumps(request).encode()).id
+    except BadEnvelope as error:
+        found = error.id
+    assert found == (id if readable else None)
+
+
+@pytest.mark.parametrize("torn", [rb"\ud800", rb"\\\ud800", rb"\ud800\u"])
+def test_a_megabyte_of_half_surrogate_pairs_is_refused_quickly(torn: bytes) -> None:
+    frame = b'{"id":"a","type":"request","action":"x","payload":"' + torn * ((1 << 20) // len(torn)) + b'"}'
+    start = time.process_time()
+    with pytest.raises(BadEnvelope):
+        decode_request(frame)
+    assert time.process_time() - start < 0.5
+
+
 def test_the_payload_stays_undecoded() -> None:
     request = decode_request(b'{"id":"1","type":"request","action":"a","payload":{"x": 1.50}}')
     assert bytes(request.payload) == b'{"x": 1.50}'

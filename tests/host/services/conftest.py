@@ -14,7 +14,8 @@ from kandev_agents import kandev_prepare_launch
 from kandev_bwrap import BwrapSettings
 from kandev_bwrap import open_runtime as open_bwrap
 from kandev_host import AgentType, Environment, Principal
-from kandev_host.events import Event, MemoryBus
+from kandev_host.bus import MemoryBus
+from kandev_host.events import Event
 from kandev_host.interfaces import ProcessSpec, Put
 from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, Task, Workspace

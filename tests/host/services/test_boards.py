@@ -20,7 +20,7 @@ from kandev_host.protocol.actions.boards import (
     ColumnMove,
     ColumnUpdate,
 )
-from kandev_host.protocol.actions.tasks import TaskCreate, TaskEvents, TaskList
+from kandev_host.protocol.actions.tasks import TaskCreate, TaskEvents, TaskList, TaskMove
 
 pytestmark = pytest.mark.anyio
 
@@ -126,15 +126,26 @@ async def test_a_column_with_tasks_is_not_deleted(house: Any, board: Any) -> Non
     assert caught.value.details["tasks"] == 1
 
 
-async def test_a_forced_deletion_moves_the_tasks_to_the_column_for_new_ones(house: Any, board: Any) -> None:
+async def put_into(house: Any, column: Column, *titles: str) -> None:
+    for title in titles:
+        request = TaskCreate(board_id=column.board_id, title=title, description="", column_id=column.id)
+        await house.tasks.create(house.me, request)
+
+
+async def test_a_forced_deletion_moves_tasks_without_a_column_for_their_state_to_one_for_no_state(
+    house: Any, board: Any
+) -> None:
     todo, _, blocked, _ = await columns(house, board)
-    for column, title in ((todo, "a"), (blocked, "b"), (blocked, "c")):
-        await house.tasks.create(
-            house.me, TaskCreate(board_id=board.board.id, title=title, description="", column_id=column.id)
-        )
+    request = ColumnCreate(board_id=board.board.id, name="Any", position=0)
+    anything = (await house.columns.create(house.me, request)).column
+    await put_into(house, anything, "a")
+    await put_into(house, blocked, "b", "c")
     reply = await house.columns.delete(house.me, ColumnDelete(column_id=blocked.id, force=True))
-    assert (reply.removed.tasks_moved, reply.removed.moved_to) == (2, todo.id)
-    moved = (await house.tasks.list(house.me, TaskList(column_id=todo.id))).tasks
+    assert msgspec.to_builtins(reply.removed) == {
+        "tasks_moved": 2,
+        "moved_to": [{"column_id": anything.id, "name": "Any", "tasks": 2}],
+    }
+    moved = (await house.tasks.list(house.me, TaskList(column_id=anything.id))).tasks
     assert [(task.title, task.position, task.state) for task in moved] == [
         ("a", 0, "TODO"),
         ("b", 1, "BLOCKED"),
@@ -142,14 +153,50 @@ async def test_a_forced_deletion_moves_the_tasks_to_the_column_for_new_ones(hous
     ]
     history = (await house.tasks.events(house.me, TaskEvents(task_id=moved[1].id))).events
     assert [line.event_type for line in history] == ["created", "moved"]
-    assert history[1].metadata["column_id"] == {"old": blocked.id, "new": todo.id}
+    assert history[1].metadata["column_id"] == {"old": blocked.id, "new": anything.id}
+    assert (await house.tasks.list(house.me, TaskList(column_id=todo.id))).tasks == []
+
+
+async def test_a_forced_deletion_moves_each_task_to_the_column_for_its_state(house: Any, board: Any) -> None:
+    todo, *_, finished = await columns(house, board)
+    request = ColumnCreate(board_id=board.board.id, name="Any", position=0)
+    anything = (await house.columns.create(house.me, request)).column
+    await put_into(house, todo, "first")
+    await put_into(house, finished, "a", "b")
+    for task in (await house.tasks.list(house.me, TaskList(column_id=finished.id))).tasks:
+        await house.tasks.move(house.me, TaskMove(task_id=task.id, column_id=anything.id, position=9))
+    await put_into(house, anything, "c")
+    reply = await house.columns.delete(house.me, ColumnDelete(column_id=anything.id, force=True))
+    assert [(part.column_id, part.tasks) for part in reply.removed.moved_to] == [(finished.id, 2), (todo.id, 1)]
+    there = {
+        column.name: [
+            (task.title, task.position, task.state)
+            for task in (await house.tasks.list(house.me, TaskList(column_id=column.id))).tasks
+        ]
+        for column in (todo, finished)
+    }
+    assert there == {
+        "To Do": [("first", 0, "TODO"), ("c", 1, "TODO")],
+        "Done": [("a", 0, "COMPLETED"), ("b", 1, "COMPLETED")],
+    }
+
+
+async def test_a_finished_task_whose_column_goes_is_in_none_rather_than_in_that_for_new_ones(
+    house: Any, board: Any
+) -> None:
+    finished = (await columns(house, board))[-1]
+    await put_into(house, finished, "a")
+    reply = await house.columns.delete(house.me, ColumnDelete(column_id=finished.id, force=True))
+    assert [(part.column_id, part.name, part.tasks) for part in reply.removed.moved_to] == [(None, None, 1)]
+    [task] = (await house.tasks.list(house.me, TaskList(board_id=board.board.id))).tasks
+    assert (task.column_id, task.position, task.state) == (None, 0, "COMPLETED")
 
 
 async def test_the_last_column_leaves_its_tasks_without_one(house: Any, board: Any) -> None:
     made = await house.tasks.create(house.me, TaskCreate(board_id=board.board.id, title="a", description=""))
     for column in reversed(await columns(house, board)):
         reply = await house.columns.delete(house.me, ColumnDelete(column_id=column.id, force=True))
-    assert (reply.removed.tasks_moved, reply.removed.moved_to) == (1, None)
+    assert [(part.column_id, part.tasks) for part in reply.removed.moved_to] == [(None, 1)]
     task = await house.store.get(Task, made.task.id)
     assert (task.column_id, task.position) == (None, 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import msgspec
 import pytest
 
 from kandev_agents.presets import DEMO
-from kandev_host.errors import Conflict, NotFound, Unavailable, ValidationFailed
-from kandev_host.interfaces import AgentType
+from kandev_host.errors import Busy, Conflict, NotFound, Unavailable, ValidationFailed
+from kandev_host.interfaces import AgentType, Put
 from kandev_host.models import AgentInstance, Limits, QueueEntry, Task, Workspace
 from kandev_host.protocol.actions.agents import (
     AgentCancel,
@@ -220,8 +221,9 @@ async def test_a_content_block_is_checked_by_its_path(desk: Desk) -> None:
     assert caught.value.details["field"] == "prompt[1].text"
 
 
-async def test_a_repository_that_is_not_there_is_refused_before_anything_is_written(desk: Desk, tmp_path: Path) -> None:
-    task = await desk.task(repository_url=str(tmp_path / "gone"))
+async def test_a_repository_that_has_gone_is_refused_before_anything_is_written(desk: Desk, repository: Path) -> None:
+    task = await desk.task(repository_url=str(repository))
+    shutil.rmtree(repository)
     with pytest.raises(ValidationFailed):
         await desk.launch(task)
     assert await desk.house.store.get(Task, task.id) == task
@@ -398,6 +400,34 @@ async def test_an_agent_stopped_before_it_started_is_stopped(desk: Desk) -> None
     agent = await desk.launch(task)
     reply = await desk.house.agents.stop(desk.house.me, AgentStop(agent_id=agent.id, force=True))
     assert reply.agent.status == "STOPPED"
+    assert (await desk.house.store.get(Task, task.id)).state == "CANCELLED"
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["live", "on its way up"])
+async def test_a_stop_whose_end_the_store_does_not_take_is_busy_and_cancels_the_task_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    """P12: not acknowledged before it is written; and written, as what it was, when the store takes it again."""
+    monkeypatch.setattr("kandev_host.sessions.conclusion.RECORD_S", 0.1)
+    task = await desk.task("sleep 60")
+    agent = await desk.start(task)
+    if settled:
+        await desk.agent_became(agent, activity="prompting")
+    record = desk.house.journal.record
+
+    async def refusing(*changes: Any, **options: Any) -> None:
+        if any(isinstance(change, Put) and getattr(change.row, "status", "") == "STOPPED" for change in changes):
+            raise Busy("The database is locked")
+        await record(*changes, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.house.journal, "record", refusing)
+        with pytest.raises(Busy, match="agent is gone"):
+            await desk.house.agents.stop(desk.house.me, AgentStop(agent_id=agent.id))
+        assert desk.house.agents.alive(agent.id)
+        assert (await desk.house.store.get(Task, task.id)).state == "IN_PROGRESS"
+    await desk.agent_became(agent, status="STOPPED")
+    assert (await desk.house.store.get(Task, task.id)).state == "CANCELLED"
 
 
 async def test_stopping_an_ended_agent_is_a_conflict(desk: Desk) -> None:
@@ -440,7 +470,7 @@ async def test_a_host_that_shuts_down_puts_its_runs_back_into_the_queue(open_hou
         assert (entry.state, entry.attempt, entry.not_before) == ("waiting", 0, None)
 
 
-async def test_a_launched_agent_that_the_shutdown_stops_leaves_its_task_as_it_is(
+async def test_a_task_whose_launched_agent_the_shutdown_stops_waits_for_a_person(
     open_house: Any, tmp_path: Path
 ) -> None:
     async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
@@ -449,5 +479,6 @@ async def test_a_launched_agent_that_the_shutdown_stops_leaves_its_task_as_it_is
         task = await desk.task()
         await desk.agent_became(await desk.launch(task), activity="idle")
     async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
-        assert (await house.store.get(Task, task.id)).state == "IN_PROGRESS"
+        found = await house.store.get(Task, task.id)
+        assert (found.state, found.state_reason) == ("BLOCKED", "The host shut down")
         assert await house.store.get(QueueEntry, task.id) is None

@@ -18,15 +18,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from kandev_host.bus import MemoryBus
 from kandev_host.errors import Conflict
-from kandev_host.events import MemoryBus
 from kandev_host.interfaces import Environment, Principal
 from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, Task
 from kandev_host.protocol.actions.boards import BoardCreate
 from kandev_host.protocol.actions.tasks import TaskCreate, TaskDelete, TaskMove, TaskStateChange
+from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.boards import BoardService
 from kandev_host.services.locks import Locks
+from kandev_host.services.reach import Reach
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.tasks import TaskService
 from kandev_host.services.users import UserService
@@ -72,7 +74,8 @@ class Tasks(RuleBasedStateMachine):
         users, runs, locks = UserService(self.store, self.journal), LiveRuns(self.store), Locks()
         workspaces = WorkspaceService(self.store, self.journal, {}, WorkspaceSettings())
         boards = BoardService(self.store, self.journal, locks=locks, users=users, runs=runs, workspaces=workspaces)
-        self.tasks = TaskService(self.store, self.journal, locks, runs, workspaces)
+        types = AgentTypeService(self.store, self.journal, locks, {}, runtimes={}, default_runtime="", reach=Reach())
+        self.tasks = TaskService(self.store, self.journal, locks, runs, workspaces, types)
         self.wait(users.ensure_local())
         board = self.wait(boards.create(ME, BoardCreate(name="b")))
         self.board_id, self.columns = board.board.id, [column.id for column in board.columns]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -50,6 +52,33 @@ async def test_a_new_task_waits_in_the_column_for_todo(house: Any, board: Any) -
     assert (task.state, task.column_id, task.position) == ("TODO", board.columns[0].id, 0)
 
 
+async def test_new_tasks_in_a_row_read_their_board_once(
+    house: Any, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(house, board, "first")
+    with monkeypatch.context() as unread:
+        unread.setattr(house.store, "find", None)
+        unread.setattr(house.store, "count", None)
+        for number in range(3):
+            await make(house, board, str(number))
+    todo = board.columns[0].id
+    assert await titles(house, todo) == [("first", 0), ("0", 1), ("1", 2), ("2", 3)]
+
+
+async def test_a_new_task_heeds_what_changed_on_its_board_since_the_last(house: Any, board: Any) -> None:
+    """A task that moved, one that was deleted, a column with another limit."""
+    todo, elsewhere = board.columns[0], board.columns[1]
+    tasks = [await make(house, board, str(number)) for number in range(3)]
+    await house.tasks.move(house.me, TaskMove(task_id=tasks[0].id, column_id=elsewhere.id, position=0))
+    await make(house, board, "3")
+    await house.tasks.delete(house.me, TaskDelete(task_id=tasks[1].id))
+    await make(house, board, "4")
+    assert await titles(house, todo.id) == [("2", 0), ("3", 1), ("4", 2)]
+    await house.columns.update(house.me, ColumnUpdate(column_id=todo.id, wip_limit=3))
+    with pytest.raises(Conflict, match="no more than 3"):
+        await make(house, board, "5")
+
+
 async def test_a_task_made_in_a_column_has_the_state_it_stands_for(house: Any, board: Any) -> None:
     task = await make(house, board, column_id=board.columns[3].id)
     assert (task.state, task.completed_at) == ("COMPLETED", task.created_at)
@@ -86,6 +115,38 @@ async def test_a_repository_that_cannot_be_one_is_refused_at_creation(house: Any
         await make(house, board, repository_url=url)
     assert caught.value.details["field"] == "repository_url"
     assert "secret" not in caught.value.message
+
+
+async def test_an_agent_type_that_is_not_there_is_refused_with_the_known_ones(house: Any, board: Any) -> None:
+    with pytest.raises(NotFound) as caught:
+        await make(house, board, agent_type="nobody")
+    assert caught.value.details["known"] == house.agent_types.names()
+    task = await make(house, board)
+    with pytest.raises(NotFound):
+        await house.tasks.update(house.me, TaskUpdate(task_id=task.id, agent_type="nobody"))
+    assert await house.store.count(Task, [("agent_type", "=", "nobody")]) == 0
+
+
+async def test_a_folder_that_is_no_repository_is_refused_as_at_launch(
+    house: Any, board: Any, tmp_path: Path, repository: Path
+) -> None:
+    for folder in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(ValidationFailed) as caught:
+            await make(house, board, repository_url=str(folder))
+        assert caught.value.details["field"] == "repository_url"
+        task = await make(house, board, repository_url=str(repository))
+        with pytest.raises(ValidationFailed):
+            await house.tasks.update(house.me, TaskUpdate(task_id=task.id, repository_url=str(folder)))
+
+
+async def test_what_a_task_has_already_may_have_gone(house: Any, board: Any, repository: Path) -> None:
+    """A client that sends all fields can change the others."""
+    task = await make(house, board, repository_url=str(repository))
+    await house.journal.record(Put(msgspec.structs.replace(task, agent_type="nobody")))
+    shutil.rmtree(repository)
+    fields = {"agent_type": "nobody", "repository_url": str(repository), "title": "Other"}
+    changed = await house.tasks.update(house.me, TaskUpdate(task_id=task.id, **fields))
+    assert changed.task.title == "Other"
 
 
 async def test_oversized_metadata_is_refused(house: Any, board: Any) -> None:

@@ -17,7 +17,8 @@ import anyio
 import msgspec
 import pytest
 
-from kandev_host.events import Event, MemoryBus
+from kandev_host.bus import MemoryBus
+from kandev_host.events import Event
 from kandev_host.interfaces import (
     AgentType,
     Availability,

@@ -62,22 +62,38 @@ async def test_p1_a_turns_end_that_the_store_refuses_is_tried_again(open_world: 
 
 
 async def test_p1_a_turns_end_that_the_store_never_took_comes_with_the_end_of_the_run(
-    open_world: Any, monkeypatch: pytest.MonkeyPatch
+    open_world: Any,
 ) -> None:
-    monkeypatch.setattr("kandev_host.sessions.record.RECORD_S", 0.0)
     world = await open_world(wrap=Refusing)
-    world.store.refuse = lambda commit: puts(commit, Turn, "ended") and not puts(commit, AgentInstance, "FAILED")
-    agent = await world.ended(await world.start(prompt=[{"text": "Done."}]))
-    assert (agent.status, agent.failure) == ("FAILED", "unavailable")
+    world.store.refuse = lambda commit: puts(commit, Turn, "ended") and not puts(commit, AgentInstance, "STOPPED")
+    agent_id = await world.start(prompt=[{"text": "Done."}])
+    with anyio.fail_after(DEADLINE_S):
+        await world.store.refused.wait()
+        agent = await world.supervisor.stop(agent_id, reason="enough")
+    assert (agent.status, agent.failure, agent.error_message) == ("STOPPED", None, "enough")
     assert (await world.turn()).state == "ended"
     assert [result["status"] for result in world.payloads("acp.result")] == ["completed"]
+
+
+async def test_p1_a_turn_begins_when_the_store_takes_that(open_world: Any) -> None:
+    world = await open_world(wrap=Refusing)
+    world.store.refuse = lambda commit: puts(commit, Turn, "running")
+    await world.start(prompt=[{"text": "Done."}])
+    with anyio.fail_after(DEADLINE_S):
+        await world.store.refused.wait()
+    world.store.refuse = lambda commit: False
+    await world.until("acp.result")
+    assert (await world.turn()).state == "ended"
 
 
 async def test_p1_a_turn_whose_beginning_the_store_refused_is_not_left_open(open_world: Any) -> None:
     world = await open_world(wrap=Refusing)
     world.store.refuse = lambda commit: puts(commit, Turn, "running")
-    agent = await world.ended(await world.start(prompt=[{"text": "never said"}]))
-    assert (agent.status, agent.failure) == ("FAILED", "unavailable")
+    agent_id = await world.start(prompt=[{"text": "never said"}])
+    with anyio.fail_after(DEADLINE_S):
+        await world.store.refused.wait()
+        agent = await world.supervisor.stop(agent_id, reason="enough")
+    assert (agent.status, agent.failure) == ("STOPPED", None)
     assert (await world.turn()).state == "failed"
 
 
@@ -100,6 +116,7 @@ async def test_p1_the_end_of_a_run_is_recorded_as_soon_as_the_store_takes_it(
     agent_id = await world.start(prompt=[{"exit": 9}])
     assert (await world.ended(agent_id)).status == "RUNNING"
     assert world.supervisor.live(agent_id) is None
+    assert world.supervisor.unrecorded(agent_id)
     world.store.refuse = lambda commit: False
     await world.until("agent.updated", lambda payload: payload["agent"]["status"] == "FAILED")
     assert (await world.store.get(AgentInstance, agent_id)).failure == "crash"
@@ -107,6 +124,8 @@ async def test_p1_the_end_of_a_run_is_recorded_as_soon_as_the_store_takes_it(
     with anyio.fail_after(DEADLINE_S):
         await told.wait()
     assert exits == ["crash"]
+    await anyio.lowlevel.checkpoint()
+    assert not world.supervisor.unrecorded(agent_id)
 
 
 async def test_a_host_can_end_while_the_store_refuses_the_end_of_a_run(

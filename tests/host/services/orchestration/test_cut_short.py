@@ -71,7 +71,7 @@ async def test_p8_a_dispatcher_killed_at_any_await_leaves_exactly_one_live_attem
                 row = await floor.row(task)
             assert [run.attempt for run in await floor.runs(task)] == [1], f"cut at await {number}"
             assert [run.id for run in live] == [entry.agent_id] == [row.assigned_agent_id]
-            assert (entry.state, entry.fence, row.state) == ("running", 1, "IN_PROGRESS")
+            assert (entry.state, entry.fence, row.state) == ("running", task.version + 1, "IN_PROGRESS")
             assert floor.house.agents.alive(live[0].id)
             await floor.house.agents.end(live[0].id, "enough", force=True)
     assert number > 10, "the look had hardly any awaits to be cut at"
@@ -103,7 +103,7 @@ async def test_p8_p9_a_host_that_dies_at_any_await_of_a_start_is_followed_by_exa
             states.add(None if entry is None else entry.state)
             await floor.house.recovery.reconcile()
             async with floor.dispatching():
-                await floor.run_became(task, 2 if entry is not None and entry.state == "running" else 1)
+                await floor.run_became(task, 1, status="STARTING")
                 assert len(await live_runs(floor, task)) == 1
     assert states == {None, "waiting", "running"}
 
@@ -116,6 +116,28 @@ async def test_p8_two_dispatchers_on_one_store_start_a_task_once(open_floor: Any
                 floor.house.dispatcher.mark(task.id)
                 group.start_soon(floor.house.dispatcher.round)
         assert len(await floor.runs(task)) == 1
+
+
+async def test_p8_whoever_saw_an_entry_that_left_the_queue_claims_nothing_of_the_next_one(floor: Any) -> None:
+    """Each entry of a task has a fence of its own, also one that comes in just where another was."""
+    from kandev_host.errors import Conflict
+    from kandev_host.interfaces import Put
+    from kandev_host.services.orchestration.lease import taken, unchanged
+
+    task = await floor.task(agent_type="missing")
+    fences = []
+    async with floor.dispatching():
+        seen = await floor.entry(task)
+        for state in ("BLOCKED", "TODO", "COMPLETED", "TODO"):
+            await floor.set_state(task, state)
+            await floor.looked()
+            entry = await floor.entry(task)
+            assert (entry is not None) == (state == "TODO")
+            if entry is not None:
+                fences.append(entry.fence)
+                with pytest.raises(Conflict):
+                    await floor.house.journal.record(Put(seen), expect=unchanged(seen, taken(task.id)))
+    assert sorted({seen.fence, *fences}) == [seen.fence, *fences]
 
 
 async def test_a_late_conclusion_of_an_older_run_changes_nothing(open_floor: Any, clock: Any) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kandev_agents.presets import DEMO
+from kandev_host.interfaces import Put
 from kandev_host.models import Task
 from kandev_host.protocol.actions.boards import BoardCreate
 from kandev_host.protocol.actions.tasks import TaskDelete, TaskUpdate
@@ -158,9 +161,12 @@ async def test_a_deleted_blocker_blocks_nobody(floor: Any) -> None:
 
 @pytest.mark.anyio
 async def test_an_agent_that_cannot_be_started_keeps_its_task_waiting_with_the_fix_and_nobody_else(floor: Any) -> None:
+    unknown = await floor.task(agent_type=None, priority=10)
+    await floor.house.journal.record(
+        Put(msgspec.structs.replace(unknown, agent_type="nobody"))
+    )  # its plugin has gone since
     async with floor.dispatching():
         stuck = await floor.task(agent_type="missing", priority=10)
-        unknown = await floor.task(agent_type="nobody", priority=10)
         await floor.became(await floor.task("say: done"), "COMPLETED")
         found = {item.task_id: item.waiting_for for item in await floor.queue()}
     assert (found[stuck.id].kind, found[stuck.id].fix) == ("agent_unavailable", "npm i no-such-agent")
@@ -169,9 +175,13 @@ async def test_an_agent_that_cannot_be_started_keeps_its_task_waiting_with_the_f
 
 @pytest.mark.anyio
 async def test_a_task_that_can_never_be_started_fails_with_the_reason(floor: Any, tmp_path: Any) -> None:
-    (folder := tmp_path / "gone").mkdir()
+    folder = tmp_path / "gone"
+    for inner in ("objects", "refs"):
+        (folder / inner).mkdir(parents=True)
+    (folder / "HEAD").write_text("ref: refs/heads/main\n")
+    task: Task = await floor.task(repository_url=str(folder))
+    shutil.rmtree(folder)
     async with floor.dispatching():
-        task: Task = await floor.task(repository_url=str(folder))
         failed = await floor.became(task, "FAILED")
     assert str(folder) in failed.state_reason
     assert await floor.entry(task) is None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict, NotFound, ValidationFailed
+from kandev_host.interfaces import Put
 from kandev_host.models import LIVE_STATUSES, AgentInstance, QueueEntry
 from kandev_host.protocol.actions.agents import AgentLaunch
 from kandev_host.protocol.actions.boards import BoardDelete
@@ -126,6 +129,22 @@ async def test_deleting_a_queued_task_takes_its_entry_with_it(floor: Any) -> Non
         assert await floor.house.store.count(QueueEntry) == 0
 
 
+async def test_that_a_deleted_task_left_the_queue_is_told_of_each_that_was_in_it(floor: Any) -> None:
+    await floor.house.orchestrator.pause(floor.house.me, OrchestratorPause())
+    task, other = await floor.task(), await floor.task()
+    without = await floor.task(agent_type=None)
+    async with floor.dispatching():
+        await floor.house.tasks.delete(floor.house.me, TaskDelete(task_id=task.id))
+        await floor.house.boards.delete(floor.house.me, BoardDelete(board_id=floor.board_id))
+    left = [
+        item.task_id
+        for item in floor.house.events
+        if item.action == "orchestrator.updated" and msgspec.json.decode(item.payload)["entry"] is None
+    ]
+    assert left == [task.id, other.id]
+    assert without.id not in left
+
+
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +167,7 @@ async def test_a_start_by_hand_claims_the_entry_and_is_tried_again_by_the_queue(
             queued = await floor.entry(task)
             agent = await floor.start(task)
             entry = await floor.entry(task)
-            assert (entry.agent_id, entry.fence, entry.created_at) == (agent.id, 1, queued.created_at)
+            assert (entry.agent_id, entry.fence, entry.created_at) == (agent.id, queued.fence + 1, queued.created_at)
             await floor.became(task, "TODO")
             await floor.house.orchestrator.resume(floor.house.me, OrchestratorResume())
             await floor.run_became(task, 2)
@@ -261,6 +280,17 @@ async def test_the_status_counts_by_type_and_tells_capacity(open_floor: Any) -> 
     assert (found.running, found.queued, found.retries) == (1, 1, 0)
     assert (found.capacity.limit, found.capacity.used, found.capacity.free) == (1, 1, 0)
     assert [(item.agent_type, item.running, item.queued) for item in found.agent_types] == [("demo", 1, 1)]
+
+
+async def test_the_status_counts_tasks_whose_agent_type_is_there_no_more(open_floor: Any) -> None:
+    async with open_floor(attempts=3) as floor:
+        for name in ("gone", "gone", "lost"):
+            task = await floor.task(agent_type=None)
+            await floor.house.journal.record(Put(replace(task, agent_type=name)))
+        async with floor.dispatching():
+            found = await status(floor)
+    assert found.attempts == 3
+    assert {item.agent_type: item.queued for item in found.agent_types} == {"gone": 2, "lost": 1}
 
 
 async def test_the_queue_is_paged_and_narrowed_to_a_board(floor: Any) -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
+from kandev_host.errors import Busy, Unavailable
 from kandev_host.interfaces import Put
 from kandev_host.models import (
     LIVE_STATUSES,
@@ -24,6 +25,7 @@ from kandev_host.models import (
     Workspace,
     now,
 )
+from kandev_host.protocol.actions.agents import AgentLaunch, AgentStop
 from kandev_host.protocol.actions.orchestrator import OrchestratorStatus
 from kandev_host.services.recovery import REASON
 
@@ -37,6 +39,7 @@ async def left(
     *,
     orchestrated: bool = True,
     attempt: int = 1,
+    host_deaths: int = 0,
     **fields: Any,
 ) -> Task:
     """A task with a run, as a host that is gone left it. An agent type of None keeps it out of the queue."""
@@ -63,6 +66,7 @@ async def left(
                 agent_type="demo",
                 state="running",
                 attempt=attempt,
+                host_deaths=host_deaths,
                 fence=attempt,
                 host_id="a host that is gone",
                 agent_id=agent.id,
@@ -87,7 +91,7 @@ async def everything(floor: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", LIVE_STATUSES)
-async def test_p9_a_run_of_the_queue_goes_back_into_it_and_that_counts_as_an_attempt(
+async def test_p9_a_run_of_the_queue_goes_back_into_it_and_that_counts_as_no_attempt(
     floor: Any, status: AgentStatus
 ) -> None:
     task = await left(floor, status)
@@ -96,14 +100,50 @@ async def test_p9_a_run_of_the_queue_goes_back_into_it_and_that_counts_as_an_att
     (run,) = await floor.runs(task)
     assert (run.status, run.failure, run.error_message) == ("FAILED", "host_died", REASON)
     assert (row.state, row.state_reason) == ("TODO", REASON)
-    assert (entry.state, entry.attempt, entry.failure, entry.agent_id) == ("waiting", 1, "host_died", None)
+    assert (entry.state, entry.failure, entry.agent_id) == ("waiting", "host_died", None)
+    assert (entry.attempt, entry.host_deaths) == (0, 1)
     assert (report["agents_failed"], report["tasks_requeued"]) == ([run.id], [task.id])
     async with floor.dispatching():
-        await floor.run_became(task, 2)
+        await floor.run_became(task, 1, status="STARTING")
 
 
-async def test_p9_the_last_attempt_that_a_dying_host_took_fails_the_task(floor: Any) -> None:
+async def test_p7_p9_a_host_that_dies_takes_no_attempt_from_a_task_that_has_one_left(floor: Any) -> None:
     task = await left(floor, "RUNNING", attempt=5)
+    report = await reconcile(floor)
+    entry = await floor.entry(task)
+    assert ((await floor.row(task)).state, entry.attempt, entry.host_deaths) == ("TODO", 4, 1)
+    assert report["tasks_requeued"] == [task.id]
+    assert (await floor.house.orchestrator.status(floor.house.me, OrchestratorStatus())).retries == 1
+
+
+async def test_p7_p9_a_task_whose_runs_end_with_the_host_again_and_again_fails(open_floor: Any, clock: Any) -> None:
+    """It may be what the host dies of, so it must not be started for ever; the waits grow like those of attempts."""
+    async with open_floor(clock=clock) as floor:
+        task = await left(floor, "RUNNING")
+        for deaths, wait_s in enumerate((1, 2, 4, 8), start=1):
+            await reconcile(floor)
+            entry = await floor.entry(task)
+            assert (entry.attempt, entry.host_deaths) == (0, deaths)
+            assert (entry.not_before - clock.now()).total_seconds() == wait_s
+            await taken_up(floor, entry)
+        report = await reconcile(floor)
+        row = await floor.row(task)
+    assert (row.state, row.state_reason, report["tasks_failed"]) == ("FAILED", REASON, [task.id])
+
+
+async def taken_up(floor: Any, entry: QueueEntry) -> None:
+    """The task runs again, as a host that is gone left it."""
+    agent = AgentInstance(
+        task_id=entry.id, agent_type="demo", runtime="bwrap", status="RUNNING", orchestrated=True, started_at=now()
+    )
+    task = await floor.house.store.get(Task, entry.id)
+    running = replace(task, state="IN_PROGRESS", assigned_agent_id=agent.id, started_at=now())
+    held = replace(entry, state="running", attempt=entry.attempt + 1, agent_id=agent.id, fence=entry.fence + 1)
+    await floor.house.journal.record(Put(agent), Put(running), Put(held))
+
+
+async def test_p9_the_last_of_too_many_deaths_of_the_host_fails_the_task(floor: Any) -> None:
+    task = await left(floor, "RUNNING", host_deaths=4)
     report = await reconcile(floor)
     assert (await floor.row(task)).state == "FAILED"
     assert (report["tasks_failed"], await floor.entry(task)) == ([task.id], None)
@@ -191,15 +231,85 @@ async def test_p9_turns_requests_and_sessions_of_the_dead_are_closed(floor: Any)
     assert (report["turns_closed"], report["permissions_cancelled"]) == (2, 1)
 
 
-async def test_p3_a_runtime_that_does_not_answer_is_named_and_holds_the_start_no_longer(
+async def test_p3_p8_runs_of_a_runtime_that_does_not_answer_count_as_live_until_it_does(
     floor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They may go on there: to run their tasks again would be to run them twice."""
     monkeypatch.setattr("kandev_host.services.recovery.REAP_S", 0.05)
-    monkeypatch.setattr(floor.house.runtimes["bwrap"], "list_owned", anyio.sleep_forever)
-    task = await left(floor, "RUNNING")
-    with anyio.fail_after(10):
+    monkeypatch.setattr("kandev_host.services.recovery.RETRY_S", 0.05)
+    runtime = floor.house.runtimes["bwrap"]
+    listing, asked = runtime.list_owned, anyio.Event()
+
+    async def silent() -> list[Any]:
+        if floor.house.dispatcher._group is not None:
+            asked.set()
+        await anyio.sleep_forever()
+        return []
+
+    monkeypatch.setattr(runtime, "list_owned", silent)
+    task, launched = await left(floor, "RUNNING"), await left(floor, "RUNNING", orchestrated=False)
+    (run,) = await floor.runs(task)
+    with anyio.fail_after(20):
+        async with floor.house.recovery as recovery:
+            assert recovery.first["not_reached"] == ["bwrap"]
+            assert not recovery.first["agents_failed"]
+            async with floor.dispatching():
+                await asked.wait()
+                assert (await floor.runs(task)) == [run]
+                assert (await floor.entry(task)).agent_id == run.id
+                with pytest.raises(Unavailable, match="has not answered"):
+                    await floor.house.agents.stop(floor.house.me, AgentStop(agent_id=run.id))
+                with pytest.raises(Unavailable, match="has not answered"):
+                    await floor.house.agents.launch(floor.house.me, AgentLaunch(task_id=(await floor.task()).id))
+                monkeypatch.setattr(runtime, "list_owned", listing)
+                await floor.run_became(task, 1, status="FAILED", failure="host_died")
+                await floor.until(
+                    lambda _action, payload: (
+                        (told := payload.get("agent") or {}).get("task_id") == task.id
+                        and (told["id"] != run.id, told["status"]) == (True, "RUNNING")
+                    )
+                )
+                await floor.became(launched, "FAILED")
+
+
+async def test_p3_runtimes_are_waited_for_together(floor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One deadline for all: none begins to be asked only when another was given up."""
+    monkeypatch.setattr("kandev_host.services.recovery.REAP_S", 1.0)
+    asked: list[str] = []
+    both = anyio.Event()
+
+    class Silent:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def list_owned(self) -> list[Any]:
+            asked.append(self.name)
+            if len(asked) == 2:
+                both.set()
+            await both.wait()
+            return []
+
+    monkeypatch.setattr(floor.house.recovery, "_runtimes", {name: Silent(name) for name in ("one", "other")})
+    report = await floor.house.recovery.reconcile()
+    assert (sorted(asked), report["not_reached"]) == (["one", "other"], [])
+
+
+async def test_p9_a_run_whose_end_cannot_be_recorded_holds_back_no_other(floor: Any) -> None:
+    first, second = await left(floor, "RUNNING"), await left(floor, "RUNNING")
+    (run,) = await floor.runs(first)
+    record = floor.house.journal.record
+
+    async def refusing(*changes: Any, **options: Any) -> None:
+        if any(isinstance(change, Put) and change.row.id == run.id for change in changes):
+            raise Busy("The database is locked")
+        await record(*changes, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(floor.house.journal, "record", refusing)
         report = await floor.house.recovery.reconcile()
-    assert (report["not_reached"], report["tasks_requeued"]) == (["bwrap"], [task.id])
+    assert (report["not_reached"], report["tasks_requeued"]) == ([f"agent {run.id}"], [second.id])
+    async with floor.dispatching():
+        await floor.run_became(first, 2, status="RUNNING")
 
 
 async def test_the_report_is_told_by_the_status(floor: Any) -> None:

@@ -60,6 +60,22 @@ def test_p7_a_run_that_lived_ten_minutes_starts_the_count_anew() -> None:
     assert again(DEFAULTS, "crash", attempt=5, lived_s=599, random=lambda: 1.0) is None
 
 
+def test_p7_deaths_of_the_host_are_counted_apart_from_attempts_with_a_limit_of_their_own_and_the_same_waits() -> None:
+    found = []
+    for deaths in range(10):
+        more = again(DEFAULTS, "host_died", attempt=5, host_deaths=deaths, random=lambda: 1.0)
+        if more is None:
+            break
+        found.append((more.delay_s, more.attempt, more.host_deaths))
+    assert found == [(1, 4, 1), (2, 4, 2), (4, 4, 3), (8, 4, 4)]
+
+
+def test_p7_a_failure_that_the_host_lived_through_ends_the_row_of_its_deaths() -> None:
+    more = again(DEFAULTS, "crash", attempt=2, host_deaths=4, random=lambda: 1.0)
+    assert more is not None
+    assert (more.delay_s, more.attempt, more.host_deaths) == (2, 2, 0)
+
+
 def test_a_rate_limit_is_not_tried_before_its_reset() -> None:
     more = again(DEFAULTS, "rate_limit", attempt=1, resets_in_s=3600, random=lambda: 0.5)
     assert more is not None
@@ -151,3 +167,9 @@ async def test_a_launched_agent_that_dies_is_not_tried_again(floor: Any) -> None
         await floor.became(task, "FAILED")
         await floor.looked()
     assert len(await floor.runs(task)) == 1
+
+
+def test_a_run_that_is_to_be_tried_once_is_tried_again_when_its_host_died() -> None:
+    more = again(OrchestratorSettings(attempts=1), "host_died", attempt=1, random=lambda: 1.0)
+    assert more is not None
+    assert (more.attempt, more.host_deaths) == (0, 1)

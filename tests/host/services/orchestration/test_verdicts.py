@@ -66,7 +66,17 @@ def test_the_end_of_a_run() -> None:
     assert ended("STOPPED", holds_lease=False) == "BLOCKED"
     assert ended("COMPLETED") == done(auto_complete=True).state
     assert ended("COMPLETED", holds_lease=False) is None
-    assert ended("STOPPED", orchestrated=False, by_person=True) is None
+    assert ended("STOPPED", orchestrated=False, holds_lease=False) == "BLOCKED"
+
+
+@pytest.mark.parametrize("status", ["STOPPED", "FAILED"])
+@pytest.mark.parametrize("orchestrated", [True, False])
+def test_what_a_person_stops_is_cancelled_however_it_ends(status: AgentStatus, orchestrated: bool) -> None:
+    assert ended(status, orchestrated=orchestrated, by_person=True, holds_lease=orchestrated) == "CANCELLED"
+
+
+def test_a_run_that_ended_well_before_a_person_stopped_it_has_ended_well() -> None:
+    assert ended("COMPLETED", by_person=True) == "COMPLETED"
 
 
 # --- real runs --------------------------------------------------------------------------------------------------------

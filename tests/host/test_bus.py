@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from kandev_host.events import Event, MemoryBus, event
+from kandev_host.bus import MemoryBus
+from kandev_host.events import Event, event
 from kandev_host.testing import BusContract
 
 
