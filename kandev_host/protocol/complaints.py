@@ -11,7 +11,7 @@ from msgspec import inspect
 from kandev_host.errors import ValidationFailed
 from kandev_host.protocol.actions.fields import FORMS
 
-_PLACE = re.compile(r" - at (?P<key>`key` in )?`\$\.?(?P<path>.*)`$", re.S)
+_PLACE = re.compile(r"^.*(?P<place> - at (?P<key>`key` in )?`\$\.?(?P<path>.*)`)$", re.S)
 _NAMED = re.compile(r"^Object (?P<how>missing required|contains unknown) field `(?P<name>.+)`$", re.S)
 _STEPS = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
 ENDLESS = 1 << 53
@@ -30,9 +30,9 @@ def complaint(kind: type, text: str, whole: str = "payload") -> ValidationFailed
 
     As in ``Expected `str`, got `int` - at `$.blocked_by[0]` ``. `whole` is what the value itself is called.
     """
-    place = _PLACE.search(text)
+    place = _PLACE.match(text)  # the last one: a value that is told before may look like a place
     path = place["path"] if place else ""
-    said = text[: place.start()] if place else text
+    said = text[: place.start("place")] if place else text
     named = _NAMED.match(said)
     if named:
         path = f"{path}.{named['name']}" if path else named["name"]

@@ -123,7 +123,7 @@ class Recovery:
     async def _follow_up(self) -> None:
         """Ask the runtimes that did not answer again, until each has; then what ran there is reconciled too."""
         delay_s = RETRY_S
-        while self._reach.silent:
+        while self._reach.silent or self._reach.agents:
             await anyio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_LIMIT_S)
             try:
@@ -170,6 +170,8 @@ class Recovery:
                 reached = True
             except KandevError as error:
                 log.error("Cannot look for processes of a dead host in the runtime %s: %s", name, error.message)
+            except Exception:  # a plugin's own fault must not end the host
+                log.exception("The runtime %s failed", name)
         if reached:
             self._reach.silent.discard(name)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import anyio
 import msgspec
 from msgspec.structs import replace
 
@@ -354,7 +355,8 @@ class TaskService:
         self, task: Task, audit: TaskEvent, told: Event, *more: Change, expect: Sequence[Expect] = ()
     ) -> None:
         gone = Expect(Task, task.id, NotFound("task", task.id))
-        await self._journal.record(*more, Put(task), Put(audit), told, expect=[gone, *expect])
+        with anyio.CancelScope(shield=True):  # the locks are held until it is known whether it was written
+            await self._journal.record(*more, Put(task), Put(audit), told, expect=[gone, *expect])
 
 
 def _check_fields(repository_url: str | None, branch: str | None, metadata: dict[str, object] | None) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 
 import anyio
 
-from kandev_host.errors import Busy, KandevError, StorageFull
+from kandev_host.errors import PASSING, KandevError
 from kandev_host.events import Event
 from kandev_host.interfaces import Change
 from kandev_host.journal import Journal
@@ -44,12 +43,9 @@ class Conclusion:
         self._settled = False
 
     async def record(self) -> None:
-        """Try for RECORD_S while the store is busy or full; `catch_up` goes on from there."""
-        deadline = time.monotonic() + RECORD_S
-        while time.monotonic() < deadline:
-            if await self._settle():
-                return
-            await anyio.sleep(RETRY_S)
+        """Try for RECORD_S, as long as the store refuses for a reason that passes; `catch_up` goes on from there."""
+        with anyio.move_on_after(RECORD_S):
+            await self.catch_up()
 
     async def catch_up(self) -> None:
         """Go on trying until it is recorded, however long the store refuses. At once if it was."""
@@ -67,11 +63,12 @@ class Conclusion:
             self._settled = True
             if self._on_exit is not None:
                 await self._on_exit(self._agent, self._ending.reason)
-        except (Busy, StorageFull) as error:
-            logger.warning("the end of agent %s is not recorded yet: %s", self._agent.id, error)
         except KandevError as error:
-            logger.error("the end of agent %s was not recorded: %s", self._agent.id, error)
-            self._settled = True
+            if error.code in PASSING:
+                logger.warning("the end of agent %s is not recorded yet: %s", self._agent.id, error)
+            else:
+                logger.error("the end of agent %s was not recorded: %s", self._agent.id, error)
+                self._settled = True
         return self._settled
 
     async def _write(self) -> None:
@@ -79,9 +76,10 @@ class Conclusion:
         try:
             if self._on_end is not None and await self._on_end(self._agent, self._ending, self._changes):
                 return
-        except (Busy, StorageFull):
-            raise
         except KandevError as error:
+            if error.code in PASSING:
+                raise
             logger.error("what follows the end of agent %s failed: %s", self._agent.id, error)
         if not any(isinstance(change, Event) and change.seq is not None for change in self._changes):
-            await self._journal.record(*self._changes)
+            with anyio.CancelScope(shield=True):  # else a later try could write it again
+                await self._journal.record(*self._changes)

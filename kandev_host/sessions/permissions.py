@@ -168,8 +168,9 @@ class PermissionBroker:
     async def cancel_all(self, agent_id: str, reason: str) -> int:
         """Answer everything pending of an agent with `cancelled`; how many there were. Never raises `KandevError`."""
         mine = [pending for pending in self._pending.values() if pending.request.agent_id == agent_id]
-        for pending in mine:
-            await self._give_up(pending, reason)
+        async with anyio.create_task_group() as tasks:  # together: a store that is locked is waited for once
+            for pending in mine:
+                tasks.start_soon(self._give_up, pending, reason)
         return len(mine)
 
     def pending(self, agent_id: str) -> list[PermissionRequest]:

@@ -26,7 +26,8 @@ FORCED_S = 5.0
 
 
 class AgentSupervisor:
-    """Use as an async context manager: leaving it stops every agent, within 13 s at the worst.
+    """Use as an async context manager: leaving it stops every agent, within 13 s at the worst; while the store is
+    locked, within RECORD_S and two of its time-outs more.
 
     `on_turn_end(agent, turn, outcome)`, `on_end(agent, ending, changes)` and `on_exit(agent, reason)` are set by the
     services and awaited by the run itself, in order. They may call `stop` and `prompt` of the same agent: neither

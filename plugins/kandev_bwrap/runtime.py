@@ -20,6 +20,7 @@ from kandev_sandbox import (
     HOME,
     WORKSPACE,
     Bind,
+    Jailed,
     Limits,
     Owner,
     Policy,
@@ -133,7 +134,7 @@ class BwrapRuntime:
         return Result(outcome.exit_code, outcome.stdout, outcome.stderr, outcome.truncated)
 
     async def list_owned(self) -> list[Owned]:
-        found = await anyio.to_thread.run_sync(jails, self._owner.name, self._records)
+        found = await self._jails()
         return [Owned(jail.id, jail.labels, True) for jail in found]
 
     async def adopt(self, ref: str, position: int) -> Process | None:
@@ -141,10 +142,14 @@ class BwrapRuntime:
         return None
 
     async def reap(self, ref: str) -> bool:
-        for jail in await anyio.to_thread.run_sync(jails, self._owner.name, self._records):
+        for jail in await self._jails():
             if jail.id == ref and not jail.host_alive:
                 return await anyio.to_thread.run_sync(end, jail)
         return False
+
+    async def _jails(self) -> list[Jailed]:
+        """Those of this data folder. It only reads, so whoever has no time left need not wait for its end."""
+        return await anyio.to_thread.run_sync(jails, self._owner.name, self._records, abandon_on_cancel=True)
 
     async def _examined(self) -> Report:
         """The doctor's report, made once; asked again while there is no usable bubblewrap."""

@@ -112,6 +112,7 @@ class Conclusions:
 
         The caller holds the task's lock.
         """
+        by_person = by_person or agent.id in self._ended_by
         entry = await self._held(agent)
         reason = reason or agent.error_message
         found = of_run(

@@ -76,6 +76,7 @@ class Settler:
                 return agent.status not in LIVE_STATUSES
             if agent.status not in LIVE_STATUSES:
                 await self._conclusions.of_ended(agent)
+                self._agents.ended_by.pop(agent.id, None)
             return False
         if task.state == "TODO" and self._settings.auto_start and task.agent_type is not None:
             await self._write(entry, in_step(waiting_anew(entry), task, self._settings.ageing_s))

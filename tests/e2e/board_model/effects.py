@@ -72,7 +72,7 @@ def _board_update(world: World, payload: Row, got: Row) -> list[Told]:
 def _board_delete(world: World, payload: Row, got: Row) -> list[Told]:
     board, columns = world.boards.pop(payload["board_id"]), world.columns.pop(payload["board_id"])
     tasks = [task["id"] for task in world.tasks.values() if task["board_id"] == board["id"]]
-    removed = {"columns": len(columns), "tasks": len(tasks), "agents": 0, "stopped": 0}
+    removed = {"columns": len(columns), "tasks": len(tasks), "agents": 0, "stopped": 0, "workspaces_left": 0}
     same({"board_id": board["id"], "deleted": True, "removed": removed}, got, "board.delete")
     told = [_told("task", "deleted", dict(world.tasks[id])) for id in sorted(tasks)]
     for id in tasks:
@@ -270,7 +270,7 @@ def _task_move(world: World, payload: Row, got: Row) -> list[Told]:
 
 def _task_delete(world: World, payload: Row, got: Row) -> list[Told]:
     task = world.tasks[payload["task_id"]]
-    removed = {"agents": 0, "stopped": 0, "workspace": False}
+    removed = {"agents": 0, "stopped": 0, "workspace": False, "workspace_left": None}
     same({"task_id": task["id"], "deleted": True, "removed": removed}, got, "task.delete")
     told = _told("task", "deleted", task)
     world.take(task)

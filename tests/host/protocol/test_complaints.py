@@ -54,6 +54,10 @@ def said(kind: type, value: object) -> tuple[str, str]:
             "resources.cpu is not a field of resources",
         ),
         ("agent.launch", {"task_id": "t", "prompt": ["x"]}, "prompt[0]", "prompt[0] must be an object"),
+        (
+            "task.state", {"task_id": "t", "state": " - at `$.task_id`"}, "state",
+            "state must be one of BLOCKED, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, TODO",
+        ),
     ],
 )  # fmt: skip
 def test_the_message_says_what_is_wanted(action: str, payload: object, field: str, message: str) -> None:

@@ -205,7 +205,8 @@ async def test_a_deletion_says_what_went_with_the_board(house: Any, board: Any) 
     for title in "ab":
         await house.tasks.create(house.me, TaskCreate(board_id=board.board.id, title=title, description=""))
     reply = await house.boards.delete(house.me, BoardDelete(board_id=board.board.id))
-    assert msgspec.to_builtins(reply.removed) == {"columns": 4, "tasks": 2, "agents": 0, "stopped": 0}
+    counts = {"columns": 4, "tasks": 2, "agents": 0, "stopped": 0, "workspaces_left": 0}
+    assert msgspec.to_builtins(reply.removed) == counts
 
 
 async def test_null_clears_what_may_be_empty(house: Any, board: Any) -> None:

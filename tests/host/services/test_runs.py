@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -428,6 +429,38 @@ async def test_a_stop_whose_end_the_store_does_not_take_is_busy_and_cancels_the_
         assert (await desk.house.store.get(Task, task.id)).state == "IN_PROGRESS"
     await desk.agent_became(agent, status="STOPPED")
     assert (await desk.house.store.get(Task, task.id)).state == "CANCELLED"
+
+
+async def test_an_end_that_is_being_written_when_the_host_shuts_down_is_written_once(
+    open_house: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: the launch fails, the store takes its time with that, and the host is left in between."""
+    writing, go_on = anyio.Event(), anyio.Event()
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        desk = Desk(house, (await house.boards.create(house.me, BoardCreate(name="Work"))).board.id)
+        task, write = await desk.task(), house.store.commit
+
+        async def slow(commits: Any) -> Any:
+            if any(
+                getattr(getattr(change, "row", None), "status", "") == "FAILED" for c in commits for change in c.changes
+            ):
+                writing.set()
+                with anyio.CancelScope(shield=True):
+                    await go_on.wait()
+            return await write(commits)
+
+        async def fails(*_: Any) -> None:
+            raise Unavailable("The clone failed")
+
+        monkeypatch.setattr(house.store, "commit", slow)
+        monkeypatch.setattr(house.workspaces, "ensure", fails)
+        await desk.launch(task)
+        await writing.wait()
+        asyncio.get_running_loop().call_later(0.2, go_on.set)
+    async with open_house(tmp_path / "data", TYPES, ONE_ATTEMPT) as house:
+        events = [item for item in await house.store.events(0, limit=500) if item.task_id == task.id]
+        assert len({item.id for item in events}) == len(events)
+        assert [item.action for item in events].count("acp.error") == 1
 
 
 async def test_stopping_an_ended_agent_is_a_conflict(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import pytest
 
-from kandev_host.errors import Busy, NotFound, StorageFull
+from kandev_host.errors import Busy, NotFound, StorageFull, TimedOut, Unavailable
 from kandev_host.interfaces import Commit, Put
 from kandev_host.models import AgentInstance, Task, Turn
 from kandev_host.sessions.supervisor import AgentSupervisor
@@ -155,6 +155,43 @@ async def test_the_end_of_a_run_and_what_it_means_for_its_task_can_be_one_commit
     await world.until("agent.updated", lambda payload: payload["agent"]["status"] == "FAILED")
     assert (await world.store.get(Task, world.task.id)).state == "FAILED"
     assert (await world.ended(agent_id)).status == "FAILED"
+
+
+@pytest.mark.parametrize("error", [Busy("locked"), TimedOut("slow"), Unavailable("an I/O error")])
+async def test_what_follows_an_end_is_asked_for_again_until_the_store_can_say_it(world: Any, error: Any) -> None:
+    """Written alone before that, the end would be judged as if nobody had asked for it."""
+    asked: list[str] = []
+
+    async def on_end(agent: AgentInstance, ending: Any, changes: Sequence[Any]) -> bool:
+        asked.append(agent.status)
+        if len(asked) == 1:
+            raise error
+        await world.journal.record(*changes)
+        return True
+
+    world.supervisor.on_end = on_end
+    agent_id = await world.start(prompt=[{"exit": 9}])
+    await world.until("agent.updated", lambda payload: payload["agent"]["status"] == "FAILED")
+    assert (await world.ended(agent_id)).status == "FAILED"
+    assert asked == ["FAILED", "FAILED"]
+
+
+async def test_an_end_that_is_not_recorded_in_time_holds_up_nobody(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it waits for meanwhile: a lock that others hold, say, while the store is locked for each of them."""
+    monkeypatch.setattr("kandev_host.sessions.conclusion.RECORD_S", 0.1)
+    waits = anyio.Event()
+
+    async def on_end(agent: AgentInstance, ending: Any, changes: Sequence[Any]) -> bool:
+        await waits.wait()
+        await world.journal.record(*changes)
+        return True
+
+    world.supervisor.on_end = on_end
+    agent_id = await world.start(prompt=[{"exit": 9}])
+    assert (await world.ended(agent_id)).status == "RUNNING"
+    assert world.supervisor.unrecorded(agent_id)
+    waits.set()
+    await world.until("agent.updated", lambda payload: payload["agent"]["status"] == "FAILED")
 
 
 @pytest.mark.parametrize("error", [None, NotFound("task", "x")])

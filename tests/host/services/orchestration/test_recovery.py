@@ -235,7 +235,7 @@ async def test_p3_p8_runs_of_a_runtime_that_does_not_answer_count_as_live_until_
     floor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may go on there: to run their tasks again would be to run them twice."""
-    monkeypatch.setattr("kandev_host.services.recovery.REAP_S", 0.05)
+    monkeypatch.setattr("kandev_host.services.recovery.REAP_S", 0.5)
     monkeypatch.setattr("kandev_host.services.recovery.RETRY_S", 0.05)
     runtime = floor.house.runtimes["bwrap"]
     listing, asked = runtime.list_owned, anyio.Event()
@@ -270,6 +270,64 @@ async def test_p3_p8_runs_of_a_runtime_that_does_not_answer_count_as_live_until_
                     )
                 )
                 await floor.became(launched, "FAILED")
+
+
+async def answering(floor: Any, monkeypatch: pytest.MonkeyPatch, first: Any) -> Any:
+    """The runtime's `list_owned` does `first` at the start, and answers from then on."""
+    monkeypatch.setattr("kandev_host.services.recovery.REAP_S", 0.5)
+    monkeypatch.setattr("kandev_host.services.recovery.RETRY_S", 0.05)
+    runtime = floor.house.runtimes["bwrap"]
+    listing, asked = runtime.list_owned, list[int]()
+
+    async def list_owned() -> Any:
+        asked.append(1)
+        return await (first() if len(asked) <= 2 else listing())
+
+    monkeypatch.setattr(runtime, "list_owned", list_owned)
+
+
+async def test_a_runtime_with_a_fault_of_its_own_does_not_end_the_host(
+    floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> Any:
+        raise OSError("its own fault")
+
+    await answering(floor, monkeypatch, broken)
+    task = await left(floor, "RUNNING")
+    with anyio.fail_after(20):
+        async with floor.house.recovery as recovery:
+            assert recovery.first["not_reached"] == ["bwrap"]
+            await floor.run_became(task, 1, status="FAILED", failure="host_died")
+
+
+async def test_what_a_busy_store_kept_from_being_looked_at_is_looked_at_again(
+    floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await answering(floor, monkeypatch, anyio.sleep_forever)
+    task = await left(floor, "RUNNING", orchestrated=False)
+    of_ended, refused = floor.house.recovery._conclusions.of_ended, list[int]()
+
+    async def busy(*arguments: Any, **options: Any) -> Any:
+        refused.append(1)
+        if len(refused) == 1:
+            raise Busy("The database is locked")
+        return await of_ended(*arguments, **options)
+
+    monkeypatch.setattr(floor.house.recovery._conclusions, "of_ended", busy)
+    with anyio.fail_after(20):
+        async with floor.house.recovery:
+            await floor.became(task, "FAILED")
+    assert len(refused) == 2
+
+
+async def test_a_run_that_a_person_stopped_is_cancelled_by_whoever_judges_it_late(floor: Any) -> None:
+    task = await left(floor, "STOPPED")
+    (run,) = await floor.runs(task)
+    floor.house.agents.ended_by[run.id] = floor.house.me.id
+    async with floor.dispatching():
+        await floor.became(task, "CANCELLED")
+        await floor.looked()
+    assert (await floor.runs(task), floor.house.agents.ended_by) == ([run], {})
 
 
 async def test_p3_runtimes_are_waited_for_together(floor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
