@@ -177,6 +177,7 @@ async def test_daemons_of_an_agent_end_with_it(client: Client) -> None:
 async def test_a_flood_is_stored_whole_and_disturbs_nobody(bad_host: Any, client: Client) -> None:
     async with Client.connect(bad_host.url, bad_host.token) as starter:
         agent = await launch(starter, "floods", "go")
+        await until(starter, "acp.log")  # it idles before its turn as well
     slowest, activity = 0.0, "prompting"
     while activity != "idle":
         started = anyio.current_time()
