@@ -12,7 +12,7 @@ import json
 import platform
 import sys
 
-from benchmarks import acp, durable, fan_out, growth, jail, process, search, sockets
+from benchmarks import acp, durable, fan_out, growth, jail, looks, memory, process, search, shell, sockets
 from benchmarks.measure import Outcome, Row
 
 ROWS: tuple[Row, ...] = (
@@ -23,17 +23,21 @@ ROWS: tuple[Row, ...] = (
     *search.ROWS,
     *growth.ROWS,
     *jail.ROWS,
+    *shell.ROWS,
+    *looks.ROWS,
     *process.ROWS,
+    *memory.ROWS,
 )
 
 
-def table(outcomes: list[Outcome]) -> str:
+def table(outcomes: list[Outcome], missing: list[tuple[Row, str]]) -> str:
     lines = ["| row | ours | floor | ratio (min to max) | target | met |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {o.row.name} | {o.ours:,.4g} {o.row.unit} | {o.floor:,.4g} {o.row.unit} "
         f"| {o.ratio:.2f} ({o.low:.2f} to {o.high:.2f}) | {o.row.target} | {'yes' if o.met else 'no'} |"
         for o in outcomes
     ]
+    lines += [f"| {row.name} | not measured: {why} | | | {row.target} | |" for row, why in missing]
     return "\n".join(lines)
 
 
@@ -45,13 +49,19 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [row for row in ROWS if not options.only or row.name in options.only]
     outcomes = []
+    missing = []
     for row in chosen:
+        if why := row.missing():
+            missing.append((row, why))
+            continue
         print(f"{row.name}: {row.what}", file=sys.stderr)
         outcomes.append(row.run(options.pairs))
     if options.json:
-        print(json.dumps({"machine": platform.platform(), "rows": [outcome.plain() for outcome in outcomes]}, indent=1))
+        rows = [outcome.plain() for outcome in outcomes]
+        absent = [{"row": row.name, "missing": why} for row, why in missing]
+        print(json.dumps({"machine": platform.platform(), "rows": rows + absent}, indent=1))
     else:
-        print(table(outcomes))
+        print(table(outcomes, missing))
     return 0
 
 

@@ -104,6 +104,12 @@ def opened() -> Iterator[tuple[Measure, Measure]]:
         yield (lambda: asyncio.run(host_updates_per_s(server)), lambda: asyncio.run(sdk_updates_per_s()))
 
 
+@contextmanager
+def captured() -> Iterator[tuple[Measure, Measure]]:
+    with host(CONFIG, LIMITS) as ours, host(CONFIG, LIMITS | {"KANDEV_SESSION__CAPTURE": "false"}) as floor:
+        yield (lambda: asyncio.run(host_updates_per_s(ours)), lambda: asyncio.run(host_updates_per_s(floor)))
+
+
 ROWS = (
     Row(
         "acp_ingest",
@@ -111,5 +117,12 @@ ROWS = (
         "updates/s",
         "≥ 2",
         opened,
+    ),
+    Row(
+        "capture_ingest",
+        "acp_ingest with the raw capture against one without",
+        "updates/s",
+        "≥ 0.9",
+        captured,
     ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from kandev_sandbox.argv import Descriptors, environment, options
 from kandev_sandbox.layout import Layout
 
 SPAWNS = 30
+SRT_SPAWNS = 5
 UID = 1_999_999_999
 TRUE = "/usr/bin/true"
 
@@ -37,11 +39,11 @@ async def jail_ms(policy: Policy, bwrap: Bwrap) -> float:
 
 
 def bare_ms(policy: Policy, bwrap: Bwrap) -> float:
-    """The same from a plain `subprocess.run` of bwrap: no limits, no record, no hold on the command, no guardian."""
+    """The same from a plain `subprocess.run` of bwrap: no filter, no limits, no record, no hold, no guardian."""
     folders = [folder for folder in (policy.workspace, policy.home, policy.tmp) if folder is not None]
     sources = {folder: str(folder) for folder in folders}
-    arguments = options(policy, Layout.detect(), sources, Descriptors(0, 0, {}), env=environment(policy, {}))
-    arguments = arguments[: arguments.index("--json-status-fd")]
+    arguments = options(policy, Layout.detect(), sources, Descriptors(0, 0, 0, {}), env=environment(policy, {}))
+    arguments = arguments[: arguments.index("--seccomp")]
     command = [*dropping(policy), str(bwrap.path), *arguments, "--", TRUE]
     times = []
     for _ in range(SPAWNS):
@@ -74,6 +76,29 @@ def opened() -> Iterator[tuple[Measure, Measure]]:
         yield (lambda: asyncio.run(jail_ms(policy, bwrap)), lambda: bare_ms(policy, bwrap))
 
 
+def srt_ms() -> float:
+    """Anthropic's sandbox-runtime (npm), with its own settings."""
+    times = []
+    with tempfile.TemporaryDirectory(prefix="kandev-bench-") as folder:
+        env = os.environ | {"TMPDIR": folder}  # each run leaves a socket there
+        for _ in range(SRT_SPAWNS):
+            start = time.perf_counter()
+            subprocess.run(["srt", TRUE], check=True, stdin=subprocess.DEVNULL, capture_output=True, env=env)
+            times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+@contextmanager
+def against_srt() -> Iterator[tuple[Measure, Measure]]:
+    with opened() as (ours, _):
+        yield ours, srt_ms
+
+
+def without_srt() -> str | None:
+    """`npm install @anthropic-ai/sandbox-runtime`, and its bin folder in PATH; it needs socat and ripgrep."""
+    return None if shutil.which("srt") else "srt is not installed"
+
+
 ROWS = (
     Row(
         "jail_spawn",
@@ -82,4 +107,5 @@ ROWS = (
         "≤ 1.3",
         opened,
     ),
+    Row("jail_vs_srt", "the same against srt (npm) running true", "ms", "≤ 0.1", against_srt, without_srt),
 )

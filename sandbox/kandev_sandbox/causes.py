@@ -21,6 +21,15 @@ _CONTAINER_FIX = (
     "--security-opt systempaths=unconfined, or run outside of it"
 )
 
+MOUNTS = (
+    "User namespaces are for bubblewrap alone here ({}). A jail that finds a folder swapped for a link while it is "
+    "built does not start, but bubblewrap may have made an empty file or folder where the link led."
+)
+MOUNTS_FIX = (
+    "start the host as root (its jails run as uids of their own), or, where AppArmor is the cause, as root: "
+    "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -52,6 +61,8 @@ def explain(error: SandboxError, path: Path, kernel: Kernel) -> tuple[str, str |
     said = error.reason
     if kernel.apparmor_restricts == 1 and _is_permission(said):
         return "AppArmor forbids user namespaces to bubblewrap (Ubuntu 24.04's default).", _apparmor_fix(path)
+    if "SECCOMP" in said:
+        return f"This kernel cannot filter system calls: {said}", "use a kernel with CONFIG_SECCOMP_FILTER"
     if "proc" in said and _is_permission(said):
         return f"A fresh /proc is refused, as inside of most containers: {said}", _CONTAINER_FIX
     if "namespace" in said and ("No space left" in said or "Resource temporarily unavailable" in said):

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from kandev_sandbox import causes
+from kandev_sandbox import causes, cgroups, userstage
 from kandev_sandbox.bwrap import INSTALL, Bwrap, inspect
 from kandev_sandbox.errors import JailUnavailable, SandboxError, SpawnFailed
 from kandev_sandbox.jail import open_jail
@@ -23,9 +23,26 @@ from kandev_sandbox.uids import PROBE_UID
 
 VARIABLE = "KANDEV_BWRAP"
 PROBE_TIMEOUT_S = 20.0
-_PROBE = (
-    "test $(id -u) = 1000 && touch /workspace/probe && ! touch /probe 2>/dev/null && ! test -e /root && echo jailed"
-)
+# Each line is a promise of the profile; the first that is broken is told.
+_PROBE = """
+broken() { echo "$1"; exit 1; }
+test "$(id -u)" = 1000 || broken "it does not run as uid 1000"
+touch /workspace/probe || broken "its workspace cannot be written to"
+! (touch /probe) 2>/dev/null || broken "its root can be written to"
+! (touch /dev/probe) 2>/dev/null || broken "its /dev can be written to"
+! test -e /root || broken "it sees the host's files"
+! (echo >> /workspace/.git/config) 2>/dev/null || broken "a pinned file can be written to"
+! mv /workspace/.git /workspace/moved 2>/dev/null || broken "a pinned folder can be moved"
+test "$(cut -d: -f1 /proc/net/dev | tail -n +3 | tr -d ' \\n')" = lo || broken "it has a network"
+while read -r name value; do
+  case "$name" in
+    Seccomp:) test "$value" = 2 || broken "its system calls are not filtered" ;;
+    NoNewPrivs:) test "$value" = 1 || broken "it can gain privileges" ;;
+    CapPrm: | CapEff: | CapBnd:) test -z "$(echo "$value" | tr -d 0)" || broken "it has capabilities" ;;
+  esac
+done < /proc/self/status
+echo jailed
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +58,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`bwrap` is the first candidate whose probe jail worked; None if none did. `limits` is what bounds a jail."""
+    """`bwrap` is the first candidate whose probe jail worked; None if none did.
+
+    `limits` is "full" where cgroups hold a whole jail; else `limits_reason` and `limits_fix` say what is missing.
+    `mounts` is "full" where those in folders that other jails may write to are made before bwrap runs (docs/jail.md).
+    """
 
     bwrap: Bwrap | None
     findings: tuple[Finding, ...]
     mode: str
     limits: str = "partial"
+    limits_reason: str | None = None
+    limits_fix: str | None = None
+    mounts: str = "full"
+    mounts_reason: str | None = None
+    mounts_fix: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -69,6 +95,11 @@ class Report:
             "version": self.bwrap.version_text if self.bwrap else None,
             "mode": self.mode,
             "limits": self.limits,
+            "limits_reason": self.limits_reason,
+            "limits_fix": self.limits_fix,
+            "mounts": self.mounts,
+            "mounts_reason": self.mounts_reason,
+            "mounts_fix": self.mounts_fix,
             "findings": [{**asdict(finding), "path": str(finding.path)} for finding in self.findings],
         }
 
@@ -108,8 +139,20 @@ async def examine(paths: Sequence[Path] | None = None) -> Report:
             findings.append(Finding(path, False, version, reason, fix))
             continue
         findings.append(Finding(path, True, version))
-        return Report(bwrap, tuple(findings), mode)
+        found = await anyio.to_thread.run_sync(cgroups.here)
+        limits = "full" if found.full else "partial"
+        mounts = await anyio.to_thread.run_sync(_mounts, mode)
+        fix = None if found.full else found.fix
+        return Report(bwrap, tuple(findings), mode, limits, found.shortfall, fix, *mounts)
     return Report(None, tuple(findings), mode)
+
+
+def _mounts(mode: str) -> tuple[str, str | None, str | None]:
+    """(mounts, reason, fix) of a report."""
+    refused = userstage.refusal() if mode == "user" else None
+    if refused is None:
+        return "full", None, None
+    return "partial", causes.MOUNTS.format(refused), causes.MOUNTS_FIX
 
 
 async def probe(bwrap: Bwrap) -> None:
@@ -118,8 +161,12 @@ async def probe(bwrap: Bwrap) -> None:
     with tempfile.TemporaryDirectory(prefix="kandev-probe-") as folder:
         workspace = Path(folder) / "workspace"
         workspace.mkdir(mode=0o700)
+        git = workspace / ".git"
+        git.mkdir()
+        (git / "config").touch()
         if uid is not None:
-            os.chown(workspace, uid, uid)
+            for path in (workspace, git, git / "config"):
+                os.chown(path, uid, uid)
         with anyio.fail_after(PROBE_TIMEOUT_S):
             await _look_around(Policy(workspace=workspace, uid=uid), bwrap)
 
@@ -132,4 +179,5 @@ async def _look_around(policy: Policy, bwrap: Bwrap) -> None:
         errors = b"".join([chunk async for chunk in jail.stderr])
         code = await jail.wait()
     if code != 0 or said.strip() != b"jailed":
-        raise SpawnFailed(f"The probe jail is not as it should be (exit {code}): {(said + errors).decode().strip()}")
+        words = (said + errors).decode(errors="replace").strip() or f"it ended with {code}"
+        raise SpawnFailed(f"The probe jail is not as it should be: {words}.")

@@ -24,6 +24,10 @@ class SpawnFailed(SandboxError):
     """The jail was not built, or the command in it could not be executed."""
 
 
+class ShellEnded(SandboxError):
+    """The jail of a shell is gone, and with it everything that ran in it."""
+
+
 class StagingFailed(SandboxError):
     """A folder could not be bound into the jail's private mount namespace."""
 
@@ -50,3 +54,7 @@ class UidsExhausted(SandboxError):
 
 class SharedFile(SandboxError):
     """A file of the tree is hard-linked from outside of it, so that a chown would change somebody else's file."""
+
+
+class VolumeFailed(SandboxError):
+    """A volume could not be made or mounted, or is mounted by somebody else."""

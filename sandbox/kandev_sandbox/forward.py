@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import anyio
 
-from kandev_sandbox import netns
+from kandev_sandbox import netns, sockets
 from kandev_sandbox.errors import ForwardFailed
+from kandev_sandbox.sockets import Stream
 
 MAX_CONNECTIONS = 64
 CONNECT_TIMEOUT_S = 5.0
-_CHUNK_BYTES = 65536
+_LOOPBACK = "127.0.0.1"
 
 
 async def listen_inside(pid: int, ports: Sequence[int]) -> list[socket.socket]:
@@ -56,67 +57,17 @@ async def _serve(listener: socket.socket) -> None:
     async with anyio.create_task_group() as group:
         while True:
             await slots.acquire()
-            group.start_soon(_connection, await _accept(listener), port, slots)
+            group.start_soon(_connection, await sockets.accept(listener), port, slots)
 
 
-async def _accept(listener: socket.socket) -> socket.socket:
-    while True:
-        await anyio.wait_readable(listener)
-        try:
-            return listener.accept()[0]
-        except (BlockingIOError, ConnectionAbortedError):
-            continue
-
-
-async def _connection(inner: socket.socket, port: int, slots: anyio.Semaphore) -> None:
+async def _connection(accepted: socket.socket, port: int, slots: anyio.Semaphore) -> None:
     try:
-        with inner, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as outer:
-            inner.setblocking(False)
-            outer.setblocking(False)
-            if not await _dial(outer, port):
+        with closing(Stream(accepted)) as inner:
+            try:
+                outer = await sockets.dial(_LOOPBACK, port, CONNECT_TIMEOUT_S)
+            except OSError:  # nobody listens there: a closed connection is all that a client needs to know
                 return
-            async with anyio.create_task_group() as group:
-                group.start_soon(_copy, inner, outer, group.cancel_scope)
-                group.start_soon(_copy, outer, inner, group.cancel_scope)
+            with closing(Stream(outer)) as dialled:
+                await sockets.relay(inner, dialled)
     finally:
         slots.release()
-
-
-async def _dial(outer: socket.socket, port: int) -> bool:
-    """False if nobody listens there: the jail's connection is then closed, which is all a client needs to know."""
-    with anyio.move_on_after(CONNECT_TIMEOUT_S):
-        try:
-            outer.connect(("127.0.0.1", port))
-        except BlockingIOError:
-            await anyio.wait_writable(outer)
-        except OSError:
-            return False
-        return outer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-    return False
-
-
-async def _copy(source: socket.socket, target: socket.socket, both: anyio.CancelScope) -> None:
-    """Copy one direction. Its end is passed on as a half-close; an error ends both directions."""
-    try:
-        while received := await _receive(source):
-            await _send(target, received)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        both.cancel()
-
-
-async def _receive(source: socket.socket) -> bytes:
-    while True:
-        try:
-            return source.recv(_CHUNK_BYTES)
-        except BlockingIOError:
-            await anyio.wait_readable(source)
-
-
-async def _send(target: socket.socket, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        try:
-            rest = rest[target.send(rest) :]
-        except BlockingIOError:
-            await anyio.wait_writable(target)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 
-from kandev_sandbox import forward, guardian, launch, limits, mountpoints, records
+from kandev_sandbox import argv, doors, guardian, launch, limits, mountpoints, records
+from kandev_sandbox.bounds import Bounds, bounded
 from kandev_sandbox.bwrap import Bwrap
+from kandev_sandbox.cgroups import Cgroups
+from kandev_sandbox.diskwatch import watching_disk
+from kandev_sandbox.egress.gate import Gate
+from kandev_sandbox.endings import Ending
 from kandev_sandbox.errors import SpawnFailed
+from kandev_sandbox.groups import Group
 from kandev_sandbox.launch import Started, Streams
+from kandev_sandbox.namespaces import within
 from kandev_sandbox.policy import WORKSPACE, Policy
-from kandev_sandbox.processes import Identity, children, identify, pid_inside, signal_process
+from kandev_sandbox.processes import Identity, Usage, children, identify, pid_inside, signal_process
+from kandev_sandbox.watchdog import watching
 
 START_TIMEOUT_S = 15.0
 KILL_TIMEOUT_S = 5.0
@@ -25,13 +33,13 @@ _MESSAGE_BYTES = 4096
 
 
 class Jail:
-    """A running jail. `stdin`, `stdout` and `stderr` are None where they are no pipes.
+    """A running jail. `stdin`, `stdout` and `stderr` are None where they are no pipes; `gate` without an allowlist.
 
     `init` is the first process of its pid namespace as the host sees it: when it dies, everything inside dies.
     Made by `open_jail`.
     """
 
-    def __init__(self, jail_id: str, started: Started, init: Identity, init_descriptor: int) -> None:
+    def __init__(self, jail_id: str, started: Started, init: Identity, init_descriptor: int, bounds: Bounds) -> None:
         self.id = jail_id
         self.init = init
         self.stdin = started.stdin
@@ -39,6 +47,9 @@ class Jail:
         self.stderr = started.stderr
         self._started = started
         self._init_descriptor = init_descriptor
+        self._bounds = bounds
+        self._ending: Ending | None = None
+        self.gate: Gate | None = None
         self._waiting = anyio.Lock()
         self._returncode: int | None = None
         self._killed = False
@@ -59,6 +70,22 @@ class Jail:
         """False, after the end, if the command could not be executed (bwrap says on stderr why)."""
         return self._ran
 
+    @property
+    def ending(self) -> Ending | None:
+        """After the end: the limit that ended it, or that it met before it failed; else None."""
+        return self._ending
+
+    @property
+    def groups(self) -> Group:
+        """Its cgroups; without parts where there are none."""
+        return self._bounds.group
+
+    async def usage(self) -> Usage:
+        """What all of it uses now; nothing after the end."""
+        if not self.init.alive():
+            return Usage(0.0, 0, 0)
+        return await anyio.to_thread.run_sync(self._bounds.usage, self.init.pid)
+
     async def wait(self) -> int:
         """Wait for the end of the command, and with it of all that it started. Any number of tasks may wait.
 
@@ -69,6 +96,8 @@ class Jail:
                 code = await _reap(self._started)
                 await _gone(self._init_descriptor)
                 self._ran = self._killed or await launch.command_ran(self._started.status)
+                if self._ending is None and code != 0:
+                    self._ending = self._bounds.met()
                 self._returncode = -signal.SIGKILL if self._killed else code
         return self._returncode
 
@@ -88,10 +117,14 @@ class Jail:
         if self.init.alive():
             await self.kill()
 
-    async def kill(self) -> None:
-        """SIGKILL to everything inside; when it returns, nothing of the jail runs. Also after the end."""
-        if self._returncode is None:
+    async def kill(self, because: Ending | None = None) -> None:
+        """SIGKILL to everything inside; when it returns, nothing of the jail runs. Also after the end.
+
+        `because` is what `ending` will say, if nobody killed it before.
+        """
+        if self._returncode is None and not self._killed:
             self._killed = True
+            self._ending = because
         with anyio.move_on_after(KILL_TIMEOUT_S, shield=True):
             signal_process(self.init, signal.SIGKILL)
             # bwrap then reaps its child and ends; only one that cannot (stopped, say) is killed itself.
@@ -120,21 +153,28 @@ async def open_jail(
     owner: records.Owner | None = None,
     folder: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    groups: Cgroups | None = None,
+    namespace: int | None = None,
+    as_init: bool = False,
 ) -> AsyncIterator[Jail]:
     """Build a jail, run `command` in it, and end it, with all that it started, when the context is left.
 
     `command[0]` is a name on the jail's PATH or a path inside. `env` adds to the policy's. `folder` (the host's
-    own) is where the jail is recorded for `records.sweep`; `labels` go into that record. Call it in the event
-    loop's main thread. Raises `PolicyError`, `StagingFailed`, `ForwardFailed`, `JailUnavailable`, and
-    `SpawnFailed` with bwrap's own words when the jail could not be built within 15 s.
+    own) is where the jail is recorded for `sweep`; `labels` go into that record. `groups` are the cgroups to use
+    (by default what there is for this process). `namespace` is the mount namespace in which root finds the policy's
+    folders (a volume's). With `as_init` the command is the first process of the jail's pid namespace: nothing inside
+    can kill or stop it, and it must reap. Call it in a thread that lives as long as the jail. Raises `PolicyError`,
+    `StagingFailed`, `ForwardFailed`, `JailUnavailable`, and `SpawnFailed` with bwrap's own words when the jail could
+    not be built within 15 s.
     """
     owner = owner or records.Owner.here("kandev")
-    guardian.ensure(owner)
     jail_id = records.new_id()
     async with AsyncExitStack() as stack:
         with _deadline():
-            await anyio.to_thread.run_sync(mountpoints.make, policy)
-            stage = await launch.stage(policy, bwrap)
+            bounds = await bounded(stack, policy.limits, owner, jail_id, groups)
+            guardian.ensure(owner, bounds.prefixes)
+            await anyio.to_thread.run_sync(within, namespace, mountpoints.make, policy)
+            stage = await launch.stage(policy, bwrap, namespace)
             started = launch.start(
                 policy,
                 command,
@@ -144,19 +184,25 @@ async def open_jail(
                 cwd=cwd,
                 streams=streams or Streams(),
                 mark=owner.mark(jail_id),
+                held=bounds.held,
+                as_init=as_init,
             )
             stack.push_async_callback(_end_process, started)
-            jail = await _built(stack, started, jail_id, policy)
-            listeners = await forward.listen_inside(jail.init.pid, policy.ports) if policy.ports else []
+            jail = await _built(stack, started, jail_id, policy, bounds)
+            listeners = await doors.listen(jail.init.pid, policy)
+        await stack.enter_async_context(watching_disk(jail, policy, namespace))
         if listeners:
-            await stack.enter_async_context(forward.forwarding(listeners))
+            jail.gate = await stack.enter_async_context(doors.serving(listeners, policy))
         stack.push_async_callback(jail.kill)
         if folder is not None:
             monitor = identify(jail.pid) or jail.init
-            path = records.write(folder, owner, jail_id, (monitor, jail.init), labels or {})
+            path = records.write(folder, owner, jail_id, (monitor, jail.init), labels or {}, bounds.folders)
             stack.callback(path.unlink, missing_ok=True)
         with _deadline():
+            await launch.mounted(started, jail.init.pid)
             await _release(started, jail)
+        # Not before: until it is built, its root is the host's.
+        await stack.enter_async_context(watching(jail, policy.limits, bounds.held, argv.scratch(policy)))
         yield jail
 
 
@@ -168,7 +214,7 @@ def _deadline() -> Iterator[None]:
         raise SpawnFailed(f"The jail was not built within {START_TIMEOUT_S:.0f} s.")
 
 
-async def _built(stack: AsyncExitStack, started: Started, jail_id: str, policy: Policy) -> Jail:
+async def _built(stack: AsyncExitStack, started: Started, jail_id: str, policy: Policy, bounds: Bounds) -> Jail:
     """Wait for the jail's first process, and limit it before the command can run."""
     try:
         pid = await launch.child_pid(started.status)
@@ -177,29 +223,37 @@ async def _built(stack: AsyncExitStack, started: Started, jail_id: str, policy: 
     init = identify(pid) if pid is not None else None
     if init is None:
         raise SpawnFailed(await _words(started))
-    descriptor = os.pidfd_open(init.pid)
+    try:
+        descriptor = os.pidfd_open(init.pid)
+    except ProcessLookupError as error:
+        raise SpawnFailed(await _words(started)) from error
     stack.callback(os.close, descriptor)
-    jail = Jail(jail_id, started, init, descriptor)
-    if limits.from_outside():
-        try:
-            limits.apply(init.pid, limits.wanted(policy.limits, own_uid=policy.uid is not None))
-        except ProcessLookupError as error:
-            raise SpawnFailed(await _words(started)) from error
+    jail = Jail(jail_id, started, init, descriptor, bounds)
+    try:
+        await bounds.join(init.pid)
+        if limits.from_outside():
+            limits.apply(init.pid, limits.wanted(policy.limits, policy.uid is not None, bounds.held))
+    except ProcessLookupError as error:
+        raise SpawnFailed(await _words(started)) from error
     return jail
 
 
 async def _release(started: Started, jail: Jail) -> None:
     """Let the command run; if bwrap ends instead, say why."""
     released = False
+    ended = os.dup(started.descriptor)  # for one task may wait for a descriptor, and `wait` does if it is killed now
 
     async def watch(scope: anyio.CancelScope) -> None:
-        await anyio.wait_readable(started.descriptor)
+        await anyio.wait_readable(ended)
         scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch, group.cancel_scope)
-        released = await launch.release(started.gate)
-        group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, group.cancel_scope)
+            released = await launch.release(started.gate)
+            group.cancel_scope.cancel()
+    finally:
+        os.close(ended)
     if not released:
         await jail.wait()
         if not jail.ran:
@@ -218,13 +272,36 @@ async def _words(started: Started) -> str:
 
 
 async def _end_process(started: Started) -> None:
-    """Whatever happened: bwrap is gone and reaped, and its descriptors are closed."""
+    """Whatever happened: bwrap is gone and reaped, and so is its jail; its descriptors are closed."""
     if started.process.returncode is None:
-        # The group: until its release the jail's first process belongs to it, and nothing else binds it to bwrap yet.
-        os.killpg(started.process.pid, signal.SIGKILL)
-        with anyio.move_on_after(KILL_TIMEOUT_S, shield=True):
+        with anyio.move_on_after(KILL_TIMEOUT_S, shield=True), ExitStack() as held:
+            # The group: until its release the jail's first process belongs to it, and nothing else binds it to bwrap.
+            os.killpg(started.process.pid, signal.SIGSTOP)
+            await _stopped(started)
+            # Who is stopped forks no more, and its children are known for as long as it is there.
+            inits = [pidfd for pidfd in map(_pidfd, children(started.process.pid)) if pidfd is not None]
+            for pidfd in inits:
+                held.callback(os.close, pidfd)
+            os.killpg(started.process.pid, signal.SIGKILL)
             await _reap(started)
+            for pidfd in inits:
+                await _gone(pidfd)
     started.close()
+
+
+async def _stopped(started: Started) -> None:
+    """Or ended; or neither, within a second."""
+    either = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with anyio.move_on_after(_MONITOR_GRACE_S):
+        while os.waitid(os.P_PIDFD, started.descriptor, either) is None:  # noqa: ASYNC110, ASYNC222 (WNOHANG)
+            await anyio.sleep(0.001)
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 async def _reap(started: Started) -> int:

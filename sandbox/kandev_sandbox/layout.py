@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from kandev_sandbox.policy import HOME, Policy
 
-ETC = ("alternatives", "ca-certificates", "crypto-policies", "ld.so.cache", "localtime", "pki", "ssl")
+# What programs need of /etc to start, and to find certificates, fonts and the time. Never a whole /etc/ssl or /etc/pki:
+# private keys lie there, and a user may be in the group that reads them.
+ETC = (
+    *("alternatives", "ca-certificates", "crypto-policies", "fonts", "java-*-openjdk", "ld.so.cache", "localtime"),
+    *("os-release", "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs", "pki/tls/openssl.cnf", "protocols"),
+    *("ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf"),
+)
 UID = 1000
-_MASKED = ("sysrq-trigger", "keys", "kcore", "timer_list", "kallsyms")
+_MASKED = (
+    *("cmdline", "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "latency_stats", "sched_debug"),
+    *("sysrq-trigger", "timer_list", "timer_stats"),
+)
+_HIDDEN = ("acpi", "asound", "scsi")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -19,18 +30,25 @@ _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 class Layout:
     """How /bin, /lib… exist here: as links into /usr (name → target), or as folders of their own.
 
-    `masked` are the entries of this kernel's /proc that tell or do too much.
+    `masked` are the files, `hidden` the folders of this kernel's /proc that tell or do too much; `etc` is what of /etc
+    is shown.
     """
 
     links: Mapping[str, str]
     folders: tuple[str, ...]
     masked: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    etc: tuple[str, ...] = ()
 
     @classmethod
     def detect(cls) -> Layout:
         links = {f"/{name}": os.readlink(f"/{name}") for name in _MERGED if os.path.islink(f"/{name}")}
         folders = tuple(f"/{name}" for name in _MERGED if f"/{name}" not in links and os.path.isdir(f"/{name}"))
-        return cls(links, folders, tuple(f"/proc/{name}" for name in _MASKED if os.path.exists(f"/proc/{name}")))
+        masked, hidden = (
+            tuple(f"/proc/{name}" for name in names if os.path.exists(f"/proc/{name}")) for names in (_MASKED, _HIDDEN)
+        )
+        etc = tuple(f"/etc/{name}" for pattern in ETC for name in sorted(glob(pattern, root_dir="/etc")))
+        return cls(links, folders, masked, hidden, etc)
 
 
 def etc_files(policy: Policy) -> dict[str, bytes]:

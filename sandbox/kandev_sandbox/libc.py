@@ -6,10 +6,12 @@ import ctypes
 import os
 from functools import cache
 
+CLONE_FS = 0x0000_0200
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWNET = 0x4000_0000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+MS_SLAVE = 1 << 19
 
 
 @cache
@@ -31,6 +33,12 @@ def unshare(flags: int) -> None:
 def setns(descriptor: int, flags: int) -> None:
     """Move the calling thread into a namespace."""
     _check(_libc().setns(descriptor, flags), "setns")
+
+
+def close_mount(path: str) -> None:
+    """Make the mount at `path`, and it alone, read-only; what else it forbids stays forbidden."""
+    kept = os.statvfs(path).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("none", path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:

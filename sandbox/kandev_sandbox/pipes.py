@@ -28,6 +28,10 @@ class PipeReader(ByteReceiveStream):
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
 
+    def fileno(self) -> int:
+        """The descriptor, never blocking, for who waits for several at once; -1 once closed."""
+        return self._descriptor
+
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Up to `max_bytes`, at least one. Raises `anyio.EndOfStream`, or `anyio.ClosedResourceError` after close."""
         # A flooding jail must not keep the loop to itself: other tasks run between two reads.

@@ -34,11 +34,13 @@ def parent_of(pid: int) -> int | None:
 
 
 def children(pid: int) -> list[int]:
-    """Its children, oldest first (needs CONFIG_PROC_CHILDREN, which every distribution sets)."""
+    """Its children, of every thread (needs CONFIG_PROC_CHILDREN, which every distribution sets)."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        threads = os.listdir(f"/proc/{pid}/task")
+        lists = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in threads]
     except (FileNotFoundError, ProcessLookupError):
         return []
+    return [int(child) for text in lists for child in text.split()]
 
 
 def pid_inside(pid: int) -> int | None:
@@ -52,10 +54,14 @@ def pid_inside(pid: int) -> int | None:
 
 def tree(pid: int) -> list[int]:
     """The process and all its descendants that are there now."""
-    found = [pid]
-    for member in found:
-        found.extend(child for child in children(member) if child not in found)
-    return found
+    found = {pid: None}  # in the order of their discovery
+    rest = [pid]
+    while rest:
+        for child in children(rest.pop()):
+            if child not in found:
+                found[child] = None
+                rest.append(child)
+    return list(found)
 
 
 def signal_process(who: Identity, number: signal.Signals) -> bool:

@@ -59,8 +59,15 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-def write(folder: Path, owner: Owner, jail_id: str, processes: tuple[Identity, ...], labels: Mapping[str, str]) -> Path:
-    """Record a jail before its command runs. Returns the file to unlink at its end."""
+def write(
+    folder: Path,
+    owner: Owner,
+    jail_id: str,
+    processes: tuple[Identity, ...],
+    labels: Mapping[str, str],
+    groups: tuple[Path, ...] = (),
+) -> Path:
+    """Record a jail, with its cgroups, before its command runs. Returns the file to unlink at its end."""
     path = folder / f"{jail_id}.json"
     draft = folder / f".{jail_id}"
     content = {
@@ -68,6 +75,7 @@ def write(folder: Path, owner: Owner, jail_id: str, processes: tuple[Identity, .
         "host": [owner.host.pid, owner.host.started],
         "processes": [[who.pid, who.started] for who in processes],
         "labels": dict(labels),
+        "groups": [str(group) for group in groups],
     }
     draft.write_text(json.dumps(content))
     draft.rename(path)
@@ -108,6 +116,12 @@ def sweep(owner_name: str, folder: Path | None = None) -> int:
         if record is not None and not any(who.alive() for who in (_host(record), *_processes(record))):
             path.unlink(missing_ok=True)
     return ended
+
+
+def groups(owner_name: str, folder: Path) -> list[Path]:
+    """The cgroups of every recorded jail of this owner."""
+    found = [record for record in map(_read, folder.glob("*.json")) if record is not None]
+    return [Path(group) for record in found if record["owner"] == owner_name for group in record.get("groups", ())]
 
 
 def _recorded(owner_name: str, folder: Path) -> list[Jailed]:

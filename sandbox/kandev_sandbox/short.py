@@ -29,12 +29,14 @@ class Piped(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of a short command; `truncated` if output beyond the bound was dropped."""
+    """The end of a short command; `truncated` if output beyond the bound was dropped. The bytes are all it wrote."""
 
     exit_code: int
     stdout: bytes
     stderr: bytes
     truncated: bool
+    stdout_bytes: int
+    stderr_bytes: int
 
 
 async def run_to_end(process: Piped, stdin: bytes, timeout_s: float, max_output_bytes: int) -> Outcome:
@@ -50,7 +52,8 @@ async def run_to_end(process: Piped, stdin: bytes, timeout_s: float, max_output_
     except TimeoutError:
         await process.kill()
         raise
-    return Outcome(code, bytes(stdout.kept), bytes(stderr.kept), stdout.dropped or stderr.dropped)
+    dropped = stdout.dropped or stderr.dropped
+    return Outcome(code, bytes(stdout.kept), bytes(stderr.kept), dropped, stdout.total, stderr.total)
 
 
 async def _feed(process: Piped, stdin: bytes) -> None:
@@ -65,11 +68,13 @@ class _Bounded:
     def __init__(self, limit_bytes: int) -> None:
         self.kept = bytearray()
         self.dropped = False
+        self.total = 0
         self._limit_bytes = limit_bytes
 
     async def drain(self, receive: Callable[[int], Awaitable[bytes]]) -> None:
         """Keep up to the limit; read the rest all the same, or the command would never end."""
         while chunk := await receive(_CHUNK_BYTES):
+            self.total += len(chunk)
             room = self._limit_bytes - len(self.kept)
             self.kept += chunk[:room]
             self.dropped = self.dropped or len(chunk) > room

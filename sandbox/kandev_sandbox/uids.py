@@ -11,18 +11,25 @@ import secrets
 import stat
 from pathlib import Path
 
-from kandev_sandbox.errors import SandboxError, SharedFile, UidsExhausted
+from kandev_sandbox.errors import PolicyError, SandboxError, SharedFile, UidsExhausted
+from kandev_sandbox.policy import check_folder
 
 FIRST = 0x7000_0000
 COUNT = 65_536
+STATE = Path("/var/lib/kandev-sandbox/uids")
+# Folders that belong to the system: with all that is in them, or (of a fixed depth) themselves.
+_SYSTEM = frozenset(
+    "/" + name for name in ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys")
+)
+_TOPS = frozenset("/" + name for name in ("home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "usr", "var"))
 PROBE_UID = FIRST + COUNT  # the doctor's own, outside of the range
 
 
 class Uids:
     """The claims of one host: a file per uid, holding the workspace's path, in a folder only the host may enter.
 
-    A claim is never given away while its workspace exists. Safe against other processes on the same folder; used
-    from one thread.
+    A claim is never given away while its workspace exists. Safe against other processes and threads on the same folder,
+    as long as they ask for other workspaces.
     """
 
     def __init__(self, folder: Path, first: int = FIRST, count: int = COUNT) -> None:
@@ -60,7 +67,10 @@ class Uids:
         found = {}
         for path in self._folder.iterdir():
             if path.name.isdigit():
-                found[int(path.name)] = Path(path.read_text())
+                try:
+                    found[int(path.name)] = Path(path.read_text())
+                except FileNotFoundError:  # released by another thread or process just now
+                    continue
         return found
 
     def _claim(self, uid: int, workspace: Path) -> bool:
@@ -73,6 +83,37 @@ class Uids:
         finally:
             draft.unlink()
         return True
+
+
+def owner_of(workspace: Path, own: bool) -> int:
+    """Whom root's jail runs as: the folder's owner. Root's own folder changes hands only when told to (`own`).
+
+    Blocks. Raises `PolicyError`, also for what is no folder or shows a jail far too much (before anything changes
+    hands), and `SharedFile` as `give` does.
+    """
+    check_folder(workspace, "workspace")
+    owner = workspace.stat().st_uid
+    if owner != 0:
+        return owner
+    if not own:
+        raise PolicyError(
+            f"{workspace} belongs to root, and a jail never runs as root.",
+            "run as an ordinary user, chown the folder to one, or give it a uid of its own, which is a chown -R of "
+            f"{workspace}: --own, in Python own=True",
+        )
+    _refuse_system(workspace)
+    uid = Uids(STATE).of(workspace)
+    give(workspace, uid)
+    return uid
+
+
+def _refuse_system(workspace: Path) -> None:
+    """A chown -R of one of these would take the machine apart."""
+    parts = workspace.parts
+    top = "/".join(parts[:2])[1:]
+    inner = len(parts) == 3 and top in ("/usr", "/var")
+    if len(parts) < 2 or top in _SYSTEM or inner or str(workspace) in _TOPS:
+        raise PolicyError(f"{workspace} is the system's, and is given to nobody.", "name a folder of your own")
 
 
 def give(root: Path, uid: int) -> None:
