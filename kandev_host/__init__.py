@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kandev_host.version import __version__
 
 if TYPE_CHECKING:
-    from kandev_host import errors, events, models
+    from kandev_host import errors, events, models, secrets
     from kandev_host.events import Event, event
     from kandev_host.hookspecs import hookimpl
     from kandev_host.interfaces import (
@@ -21,16 +21,27 @@ if TYPE_CHECKING:
         Availability,
         Bus,
         Call,
+        CommandResult,
         Commit,
         Decision,
         Environment,
         Expect,
+        FileContent,
+        FileEntry,
         Hit,
+        Image,
+        Images,
+        Job,
         JournalState,
         LaunchExtras,
         Mount,
+        NetworkDecision,
+        OnOutput,
         Owned,
         Page,
+        PlaceUse,
+        Price,
+        Prices,
         Principal,
         Process,
         ProcessSpec,
@@ -39,31 +50,42 @@ if TYPE_CHECKING:
         Remove,
         Result,
         Runtime,
+        Shell,
         Shift,
         Stats,
         Store,
         Subscription,
         Telemetry,
+        Tell,
+        Terminal,
         Trimmed,
+        UsageGroup,
+        UsageSum,
+        Use,
     )
+    from kandev_host.models import UsageReading
 
 _HOMES = {
     "interfaces": (
-        "Action AgentType Authenticator Availability Bus Call Commit Decision Environment Expect Hit JournalState "
-        "LaunchExtras Mount Owned Page Principal Process ProcessSpec Provider Put Remove Result Runtime Shift Stats "
-        "Store Subscription Telemetry Trimmed"
+        "Action AgentType Authenticator Availability Bus Call CommandResult Commit Decision Environment "
+        "Expect FileContent FileEntry Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision OnOutput "
+        "Owned Page PlaceUse Price Prices Principal Process ProcessSpec Provider Put Remove Result Runtime Shell "
+        "Shift Stats Store Subscription Telemetry Tell Terminal Trimmed UsageGroup UsageSum Use"
     ),
     "hookspecs": "hookimpl",
     "events": "Event event",
-    "": "errors events models",
+    "models": "UsageReading",
+    "": "errors events models secrets",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "Commit", "Decision", "Environment",
-    "Event", "Expect", "Hit", "JournalState", "LaunchExtras", "Mount", "Owned", "Page", "Principal", "Process",
-    "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shift", "Stats", "Store", "Subscription",
-    "Telemetry", "Trimmed", "__version__", "errors", "event", "events", "hookimpl", "models",
+    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Decision",
+    "Environment", "Event", "Expect", "FileContent", "FileEntry", "Hit", "Image", "Images", "Job", "JournalState",
+    "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices",
+    "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shell", "Shift",
+    "Stats", "Store", "Subscription", "Telemetry", "Tell", "Terminal", "Trimmed", "UsageGroup", "UsageReading",
+    "UsageSum", "Use", "__version__", "errors", "event", "events", "hookimpl", "models", "secrets",
 ]  # fmt: skip
 
 

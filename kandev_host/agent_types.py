@@ -13,7 +13,8 @@ from kandev_host.settings import AgentOverride
 
 
 def effective(found: Mapping[str, AgentType], overrides: Mapping[str, AgentOverride]) -> dict[str, AgentType]:
-    """Every agent type by name; tables of `env` and `files` add to the plugin's, everything else replaces it.
+    """Every agent type by name; tables of `env`, `files` and `options` add to the plugin's, everything else replaces
+    it.
 
     Raises `SettingsError` for a new one without a command, or for a log-in file that it does not have.
     """
@@ -34,6 +35,8 @@ def _changed(name: str, known: AgentType | None, override: AgentOverride) -> Age
         set_fields["env"] = {**known.env, **override.env}
     if override.files is not None:
         set_fields["files"] = {**known.files, **override.files}
+    if override.options is not None:
+        set_fields["options"] = {**known.options, **override.options}
     changed = replace(known, **set_fields)
     strangers = sorted(set(changed.share_login) - set(changed.login_files))
     if strangers:

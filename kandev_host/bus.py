@@ -58,31 +58,28 @@ class MemoryBus:
 
     def publish(self, events: Sequence[Event]) -> None:
         # Neighbours mostly have the same topics: who hears them is found once, until somebody comes or goes.
-        found: dict[tuple[str | None, ...], list[MemorySubscription]] = {}
+        found: dict[tuple[str | bool | None, ...], list[MemorySubscription]] = {}
         version = self.version
         for item in events:
             if version != self.version:
                 found, version = {}, self.version
-            key = (item.task_id, item.board_id, item.agent_id)
+            key = (item.task_id, item.board_id, item.agent_id, item.shell_id, item.to_all)
             audience = found.get(key)
             if audience is None:
                 audience = found[key] = self._audience(item)
             for subscription in audience:
                 if subscription.topics:
-                    self._deliver(subscription, item)
+                    try:
+                        subscription.sink(item)
+                    except Exception:
+                        logger.exception("A subscriber failed on %s and is cut", item.action)
+                        subscription.close()
 
     def _audience(self, item: Event) -> list[MemorySubscription]:
         audience: set[MemorySubscription] = set()
         for topic in item.topics():
             audience |= self.members.get(topic, _NOBODY)
         return list(audience)
-
-    def _deliver(self, subscription: MemorySubscription, item: Event) -> None:
-        try:
-            subscription.sink(item)
-        except Exception:
-            logger.exception("A subscriber failed on %s and is cut", item.action)
-            subscription.close()
 
 
 _NOBODY: frozenset[MemorySubscription] = frozenset()

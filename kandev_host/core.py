@@ -1,14 +1,15 @@
-"""The host's own plugin: the memory bus, the local token and the built-in actions, through the hooks of everyone."""
+"""The host's own plugin: memory bus, local token, no prices and the built-in actions, through the hooks of everyone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
 from typing import Any
 
 from kandev_host.bus import open_memory_bus
 from kandev_host.hookspecs import hookimpl
-from kandev_host.interfaces import Action, Authenticator, Bus, Environment, Provider
+from kandev_host.interfaces import Action, Authenticator, Bus, Environment, Price, Prices, Provider, Use
 
 
 def _open_bus(_settings: None, _environment: Environment) -> AbstractAsyncContextManager[Bus]:
@@ -21,6 +22,17 @@ def _open_local(_settings: None, environment: Environment) -> AbstractAsyncConte
     return open_local(environment)
 
 
+class NoPrices:
+    """Leaves unpriced what the agents do not price."""
+
+    async def price(self, use: Use, at: datetime) -> Price | None:
+        return None
+
+
+def _open_no_prices(_settings: None, _environment: Environment) -> AbstractAsyncContextManager[Prices]:
+    return nullcontext(NoPrices())
+
+
 @hookimpl
 def kandev_buses() -> Iterable[Provider[None, Bus]]:
     return [Provider("memory", _open_bus)]
@@ -29,6 +41,11 @@ def kandev_buses() -> Iterable[Provider[None, Bus]]:
 @hookimpl
 def kandev_authenticators() -> Iterable[Provider[None, Authenticator]]:
     return [Provider("local", _open_local)]
+
+
+@hookimpl
+def kandev_prices() -> Iterable[Provider[None, Prices]]:
+    return [Provider("none", _open_no_prices)]
 
 
 @hookimpl

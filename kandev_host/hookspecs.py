@@ -18,6 +18,7 @@ from kandev_host.interfaces import (
     Bus,
     Decision,
     LaunchExtras,
+    Prices,
     Provider,
     Runtime,
     Store,
@@ -67,6 +68,12 @@ def kandev_telemetry() -> Iterable[Provider[Any, Telemetry]]:
 
 
 @hookspec
+def kandev_prices() -> Iterable[Provider[Any, Prices]]:
+    """What tokens cost, where the agent does not say."""
+    raise NotImplementedError
+
+
+@hookspec
 def kandev_actions(services: Any) -> Iterable[Action[Any]]:
     """WebSocket actions and their handlers; the core registers its own in the same way."""
     raise NotImplementedError
@@ -86,7 +93,7 @@ def kandev_lifespan(services: Any) -> AbstractAsyncContextManager[None]:
 
 @hookspec
 def kandev_permission_policy(request: PermissionRequest, task: Task) -> Decision | None:
-    """Pure. Deny beats ask beats allow; when all say None, the user is asked. The preset is a ceiling."""
+    """Pure. Deny beats ask; an allow has no effect, since preset and rules of the user are a ceiling."""
     raise NotImplementedError
 
 

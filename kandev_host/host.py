@@ -12,18 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from kandev_host import secrets
 from kandev_host.agent_types import effective
 from kandev_host.errors import PluginError, SettingsError
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.tokens import LOCAL_USER, TokenFile
-from kandev_host.interfaces import AgentType, Environment, Runtime
+from kandev_host.interfaces import AgentType, Environment, Prices, Runtime
 from kandev_host.journal import Journal
-from kandev_host.plugins import Plugins, load_plugins
+from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
 from kandev_host.retention import Retention
-from kandev_host.selection import opened
+from kandev_host.selection import has_no_library, opened
 from kandev_host.services import Services, build_services
+from kandev_host.services.network_log import NetworkLog
+from kandev_host.sessions.capture import Captures
 from kandev_host.sessions.permissions import PermissionBroker
+from kandev_host.sessions.pricing import Pricing
+from kandev_host.sessions.rulebook import RuleBook
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import Settings
 from kandev_host.settings.environment import chosen
@@ -84,6 +89,7 @@ class Host:
         _watch_children_by_pidfd()
         _take_all_descriptors()
         stack, settings = self._stack, self.settings
+        stack.enter_context(secrets.in_use())
         prepare_data_dir(self.data_dir)
         stack.enter_context(only_host(self.data_dir))
         self.plugins = plugins = load_plugins(settings.plugins.disabled)
@@ -95,16 +101,25 @@ class Host:
         retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
         journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
         runtimes = await self._runtimes(agent_types)
+        await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._provided("authenticator", settings.use.authenticator)
         broker = PermissionBroker(
-            store, journal, self._hooks("kandev_permission_policy"), settings=settings.permissions
+            store,
+            journal,
+            self._hooks("kandev_permission_policy"),
+            settings=settings.permissions,
+            rules=RuleBook(store, settings.rules),
         )
+        captures = Captures.of_settings(self.data_dir / "captures", settings.session)
+        stack.push_async_callback(captures.aclose)
         supervisor = AgentSupervisor(
             journal,
             broker,
             settings.session,
             turn_policies=self._hooks("kandev_turn_policy"),
             stalls=settings.orchestrator,
+            priced=Pricing(await self._prices(), store, journal).priced,
+            captures=captures,
         )
         await stack.enter_async_context(supervisor)
         self.services = services = build_services(
@@ -117,7 +132,9 @@ class Host:
             broker=broker,
             supervisor=supervisor,
             prepare_launch=self._hooks("kandev_prepare_launch"),
+            captures=captures,
             plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
+            private=self.data_dir,
         )
         await stack.enter_async_context(services)
         if not self._answers:
@@ -136,9 +153,11 @@ class Host:
             authenticator.on_rotation = lambda: self._gateway.disconnect(LOCAL_USER.id)
         await self._gateway.start()
         stack.push_async_callback(self._gateway.stop)
+        stack.push_async_callback(services.shells.shutdown)  # sockets wait for the commands that they asked for
         # Last, so that no agent is started for a host that cannot serve.
         if self._queue:
             await stack.enter_async_context(services.dispatcher)
+            await stack.enter_async_context(services.workspace_retention)
         if not self._answers:
             stack.enter_context(announced(self.data_dir, self.url))
 
@@ -161,6 +180,15 @@ class Host:
                     raise
                 log.warning("The runtime %s is not there: %s", name, error)
         return runtimes
+
+    async def _prices(self) -> Prices:
+        """Those of the settings; none if their library is not installed: no agent needs them."""
+        name = self.settings.use.prices
+        if has_no_library(self.plugins, self.settings):
+            log.warning("Turns stay unpriced: [use] prices = %r needs: %s", name, install("prices"))
+            name = "none"
+        prices: Prices = await self._provided("prices", name)
+        return prices
 
     def _hooks(self, name: str) -> list[Any]:
         return [call for _, call in self.plugins.per_request(name)]

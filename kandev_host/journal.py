@@ -1,7 +1,8 @@
 """Commit, then publish: the one writer of durable rows and events.
 
 Everybody's changes wait in one queue; one task takes all that wait there, in order, as a group to `Store.commit`
-(one transaction, one sync of the disk), gives the events to the bus in `seq` order, and only then answers.
+(one transaction, one sync of the disk), gives the events to the bus in `seq` order, and only then answers. Before that
+it takes out what is secret (`redaction`): nothing is written or published that was not looked through.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 from kandev_host.errors import Busy, KandevError, Unavailable
 from kandev_host.events import Event
 from kandev_host.interfaces import Change, Commit, Expect, JournalState, Put
+from kandev_host.redaction import clean_commits, clean_event
 from kandev_host.retention import Retention, Trimmer
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class Journal:
         *,
         retention: Retention | None = None,
         limit_commits: int = 4096,
-        limit_bytes: int = 32 << 20,
+        limit_bytes: int = 16 << 20,
         full_timeout_s: float = 30.0,
         drain_timeout_s: float = 30.0,
     ) -> None:
@@ -211,6 +213,7 @@ class Journal:
 
     def publish_transient(self, event: Event) -> None:
         """Give the bus an event that is not kept and has no `seq`."""
+        clean_event(event)
         self._publish([event])
 
     async def _enqueue(self, entry: _Entry, reply: Any = None) -> None:
@@ -300,7 +303,10 @@ class Journal:
         outcomes: Sequence[Outcome]
         left = len(self._queue)
         try:
-            outcomes = await self._store.commit([entry.commit for entry in group])
+            commits = clean_commits([entry.commit for entry in group])
+            for entry, commit in zip(group, commits, strict=True):
+                entry.commit = commit
+            outcomes = await self._store.commit(commits)
             if len(outcomes) != len(group):
                 raise RuntimeError(f"The store answered {len(outcomes)} of {len(group)} commits")
         except asyncio.CancelledError:
@@ -309,7 +315,7 @@ class Journal:
             raise
         except Exception as error:
             if not isinstance(error, KandevError):
-                logger.exception("The store failed in a way it should not")
+                logger.exception("The store, or what looks for secrets, failed in a way it should not")
             if isinstance(error, Busy):  # what did not fit into the group has waited as long for the lock as the group
                 group += self._pop(left)
             outcomes = [error] * len(group)
@@ -365,7 +371,7 @@ class Journal:
 def _weight(change: Change) -> int:
     """About how many bytes this change holds."""
     if isinstance(change, Event):
-        return memoryview(change.payload).nbytes + CHANGE_BYTES
+        return len(change.payload) + CHANGE_BYTES
     if isinstance(change, Put):
         return _row_weight(change.row) + CHANGE_BYTES
     return CHANGE_BYTES

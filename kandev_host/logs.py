@@ -1,7 +1,8 @@
 """The host's own log: stdlib logging, rendered by structlog as text or as JSON lines.
 
 Module loggers everywhere (`log.info("…", …)`); ids come from context variables (`structlog.contextvars`). Tokens are
-cut out here too, should one ever reach a message, and control characters are escaped.
+cut out here too, should one ever reach a message, and so is every secret that is known (`secrets`), of the traceback as
+well; control characters are escaped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kandev_host.errors import SettingsError
 from kandev_host.printable import printable
+from kandev_host.secrets import known
 from kandev_host.settings import LogSettings
 
 if TYPE_CHECKING:
@@ -58,7 +60,11 @@ class _AtFirstRecord(logging.Formatter):
         return formatter(self._kind, colors=self._colors)
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._rendering.format(record)
+        line = self._rendering.format(record)
+        clean = known.clean_text(line)
+        if clean == line or self._kind != "json":
+            return clean
+        return known.clean_json(line.encode("utf-8", "surrogatepass")).decode()
 
 
 def formatter(style: str, *, colors: bool = False) -> logging.Formatter:

@@ -34,6 +34,7 @@ PROVIDERS = {
     "kandev_buses": "bus",
     "kandev_authenticators": "authenticator",
     "kandev_telemetry": "telemetry",
+    "kandev_prices": "prices",
 }
 
 

@@ -22,15 +22,23 @@ def opened(
     return provider.open(_table(plugins, settings, kind, name), environment)
 
 
+def has_no_library(plugins: Plugins, settings: Settings) -> bool:
+    """Are the prices of the settings known, but not installed? The host then starts without: turns stay unpriced."""
+    found = plugins.providers["prices"].get(settings.use.prices)
+    return found is not None and found.missing is not None
+
+
 def check_selected(plugins: Plugins, settings: Settings) -> None:
     """Raise what opening the selected providers would, without opening one."""
-    for kind, name in _selected(settings):
+    for kind, name in _selected(plugins, settings):
         _table(plugins, settings, kind, name)
 
 
-def _selected(settings: Settings) -> Iterator[tuple[str, str]]:
+def _selected(plugins: Plugins, settings: Settings) -> Iterator[tuple[str, str]]:
     for kind in ("store", "bus", "runtime", "authenticator"):
         yield kind, getattr(settings.use, kind)
+    if not has_no_library(plugins, settings):
+        yield "prices", settings.use.prices
     yield from (("telemetry", name) for name in settings.use.telemetry)
     yield from (("runtime", name) for name in chosen(settings.runtime) if name != settings.use.runtime)
 

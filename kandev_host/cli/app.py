@@ -27,17 +27,25 @@ COMMANDS = {
     "column": "Columns of boards.",
     "agent": "Agents: which there are, which run; start, prompt, stop them.",
     "permission": "What agents ask for, and the answers.",
+    "elicitation": "Forms and addresses that agents ask people for, and the answers.",
+    "workspace": "The folders that agents work in: files, snapshots, and what they take.",
+    "shell": "A terminal in a jail; the shells that are open, and what ran in them.",
+    "exec": "Run a command in a jail.",
     "queue": "The tasks that start by themselves, and whether they do.",
     "events": "What happened, and with --follow what happens.",
     "search": "Search tasks, messages, logs and commands.",
+    "usage": "What turns used and cost.",
     "host": "How the running host is.",
     "plugins": "List the plugins and what they provide.",
     "doctor": "Try runtimes, store and agents, and say how to fix them.",
     "config": "Show, write and check the settings.",
+    "image": "Images for containers: build, list, pull and scan them.",
+    "service": "Let systemd start the host, and start it again.",
     "schema": "Print the protocol as an AsyncAPI 3 document.",
     "token": "Show where the log-in token lies, or replace it.",
 }
 CANCELLED = 130
+SHOWN_PATHS = 5
 
 
 class LazyGroup(click.Group):
@@ -81,12 +89,13 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except (click.Abort, KeyboardInterrupt):
         return CANCELLED
-    except BrokenPipeError:
-        # The reader has gone, as in `| head`; without this Python complains once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # the last place: every error is one line, and the trace is for who asks
-        message, status, expected = _explained(_alone(error))
+        alone = _alone(error)
+        if isinstance(alone, BrokenPipeError):
+            # The reader has gone, as in `| head`; without this Python complains once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        message, status, expected = _explained(alone)
         if not expected and "--debug" in arguments:
             raise
         click.echo(f"kandev-host: {printable(' '.join(message.split()))}", err=True)
@@ -108,9 +117,13 @@ def _is_an_answer(error: BaseException) -> TypeGuard[ClientError]:
 
 
 def _with_the_way_out(message: str, details: Mapping[str, Any]) -> str:
-    """The message, the known names if one was unknown, and the fix or what force does, where the error brings them."""
+    """The message, with the known names or paths, the fix and what force does, as the error brings them."""
     known, fix, force = details.get("known"), details.get("fix"), details.get("force")
     more = f" (known: {', '.join(map(str, known))})" if isinstance(known, (list, tuple)) and known else ""
+    paths = details.get("paths")
+    if isinstance(paths, (list, tuple)) and paths:
+        rest = f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
+        more += f" ({', '.join(map(str, paths[:SHOWN_PATHS]))}{rest})"
     more += f"; --force {force}" if force else ""
     return message + more + (f"{'' if message.endswith('.') and not more else '.'} Fix: {fix}" if fix else "")
 
@@ -119,7 +132,8 @@ def _explained(error: BaseException) -> tuple[str, int, bool]:
     """The line, the exit status, and whether this is an error that we know."""
     if isinstance(error, click.ClickException):
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "kandev-host"
-        return f"{error.format_message()} See: {where} --help", error.exit_code, True
+        message = error.format_message()
+        return f"{message}{'' if message.endswith(('.', '?', '!')) else '.'} See: {where} --help", error.exit_code, True
     if isinstance(error, StartupError):
         return str(error), 1, True
     if isinstance(error, KandevError) or _is_an_answer(error):

@@ -87,14 +87,19 @@ async def update(
 
 @command.command(epilog=example("kandev-host board delete Old\nkandev-host board delete Old --force --yes"))
 @click.argument("board")
-@click.option("--force", is_flag=True, help="Also with running agents: they are stopped first.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also with running agents, which are stopped first, or with work that is nowhere else, which is lost.",
+)
 @yes_option
 @version_option
 @asking
 async def delete(remote: Remote, board: str, force: bool, yes: bool, expected_version: int | None) -> None:
     """Delete a board, with its columns and tasks, for good.
 
-    At a terminal it says what goes with the board, and asks. With running agents the host refuses, unless --force.
+    At a terminal it says what goes with the board, and asks. With running agents, or with files or
+    commits in a workspace that are nowhere else, the host refuses, unless --force.
     """
     board_id = await find(remote, "board", board)
     if not yes:

@@ -111,10 +111,14 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     from kandev_host.agent_types import effective
     from kandev_host.plugins import load_plugins
     from kandev_host.selection import check_selected
+    from kandev_host.services.credentials.choice import check_repositories
+    from kandev_host.services.directories import Directories
 
     plugins = load_plugins(loaded.settings.plugins.disabled)
     effective(plugins.agent_types, loaded.settings.agents)
     check_selected(plugins, loaded.settings)
+    Directories(loaded.settings.directories, loaded.data_dir)
+    check_repositories(loaded.settings.credentials)
     if as_json:
         emit({"ok": True, "config": loaded.config_path and str(loaded.config_path), "notes": loaded.notes})
         return

@@ -14,6 +14,7 @@ import click
 
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit, hints, table
+from kandev_host.cli.shown import credential
 from kandev_host.errors import StartupError
 
 if TYPE_CHECKING:
@@ -90,8 +91,22 @@ async def _host(loaded: Loaded) -> list[Check]:
     checks += [_runtime(runtime, loaded.settings.use.runtime) for runtime in info["runtimes"]]
     ready = [kind["name"] for kind in info["agent_types"] if kind["availability"]["ok"]]
     fix = None if len(ready) == len(info["agent_types"]) else "kandev-host agent types says what the others need"
+    checks += _credentials(info["agent_types"])
     checks.append(Check("agents", "ok" if ready else "warning", f"ready: {', '.join(ready) or 'none'}", fix))
     return checks
+
+
+def _credentials(kinds: list[dict[str, Any]]) -> Iterator[Check]:
+    """Those of the settings; what can be read in a jail can be passed on, so a file there is worth a warning."""
+    for kind in kinds:
+        named = [each for each in kind["credentials"] if each["name"] != "agent type" or each["way"] == "file"]
+        if not named:
+            continue
+        missing = [f"{each['what']} is {each['missing']}" for each in named if each["missing"]]
+        files = any(each["way"] == "file" for each in named)
+        fix = "; ".join([*missing, *(["what an agent can read it can pass on: better is git = ..."] if files else [])])
+        told = ", ".join(map(credential, named))
+        yield Check(f"credentials {kind['name']}", "warning" if fix else "ok", told, fix or None)
 
 
 def _running(loaded: Loaded, url: str | None, version: str) -> Check:
@@ -113,6 +128,8 @@ def _runtime(runtime: dict[str, Any], default: str) -> Check:
     found = runtime["availability"]
     if found["ok"]:
         details = {key: value for key, value in (runtime.get("details") or {}).items() if isinstance(value, str)}
-        return Check(name, "ok", ", ".join(f"{key}: {value}" for key, value in sorted(details.items())) or "works")
+        fixes = [value for key, value in sorted(details.items()) if key.endswith("_fix")]
+        told = ", ".join(f"{key}: {value}" for key, value in sorted(details.items()) if not key.endswith("_fix"))
+        return Check(name, "warning" if fixes else "ok", told or "works", "\n".join(fixes) or None)
     state: Literal["failed", "warning"] = "failed" if runtime["name"] == default else "warning"
     return Check(name, state, found["reason"] or "cannot be used", found.get("fix"))

@@ -13,14 +13,15 @@ from kandev_host.cli.ids import find, short
 from kandev_host.cli.options import as_json as json_option
 from kandev_host.cli.options import example, load_settings, settings_options
 from kandev_host.cli.output import emit
+from kandev_host.cli.running.outage import Outage
 from kandev_host.cli.shown import moment
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
-    from kandev_host.client import Client, ClientError, Notification, ReconnectingClient
+    from kandev_host.client import Client, Notification, ReconnectingClient
     from kandev_host.settings.load import Loaded
 
-_KINDS = ("task", "board", "agent")
+_KINDS = ("task", "board", "agent", "shell")
 
 
 @click.command(
@@ -30,7 +31,9 @@ _KINDS = ("task", "board", "agent")
         "kandev-host events --follow --after 1200 --json | jq 'select(.action == \"task.created\")'"
     )
 )
-@click.option("--topic", "topics", multiple=True, metavar="TOPIC", help="task:ID, board:ID, agent:ID; repeatable.")
+@click.option(
+    "--topic", "topics", multiple=True, metavar="TOPIC", help="task:ID, board:ID, agent:ID, shell:ID; repeatable."
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C, also over restarts.")
 @click.option("--after", "after_seq", type=click.IntRange(0), metavar="SEQ", help="Only after this event.")
 @settings_options
@@ -84,7 +87,7 @@ async def _follow(loaded: Loaded, topics: tuple[str, ...], after_seq: int | None
         wanted = await _topics(client, topics)
     where, token = moving_host(loaded)
     patient = Backoff(give_up_s=float("inf"))
-    outage = _Outage()
+    outage = Outage(lambda text: click.echo(printable(text), err=True))
     client_: ReconnectingClient = ReconnectingClient(
         where, token, backoff=patient, on_lost=outage.begins, on_back=outage.ends
     )
@@ -94,22 +97,6 @@ async def _follow(loaded: Loaded, topics: tuple[str, ...], after_seq: int | None
             show(notification)
 
 
-class _Outage:
-    """Tells once that the host is away, and once that it is back, however long it takes."""
-
-    def __init__(self) -> None:
-        self._lasts = False
-
-    def begins(self, error: ClientError) -> None:
-        if not self._lasts:
-            click.echo(f"{printable(error.message.rstrip('.'))}. Waiting for the host to come back.", err=True)
-        self._lasts = True
-
-    def ends(self) -> None:
-        click.echo("Connected again.", err=True)
-        self._lasts = False
-
-
 async def _topics(client: Client, topics: tuple[str, ...]) -> list[str]:
     """The topics with whole ids."""
     remote = Remote(client, as_json=False)
@@ -117,7 +104,7 @@ async def _topics(client: Client, topics: tuple[str, ...]) -> list[str]:
     for topic in topics or ("*",):
         kind, _, id = topic.partition(":")
         if topic != "*" and (kind not in _KINDS or not id):
-            raise click.UsageError(f"--topic: {topic!r} is none of task:ID, board:ID, agent:ID and *.")
+            raise click.UsageError(f"--topic: {topic!r} is none of task:ID, board:ID, agent:ID, shell:ID and *.")
         found.append(topic if topic == "*" else f"{kind}:{await find(remote, kind, id)}")
     return found
 
@@ -135,10 +122,10 @@ def _line(notification: Notification) -> None:
 
 def _subject(payload: Mapping[str, Any]) -> str:
     """What it is about: the ending of an id."""
-    for kind in ("task", "board", "column", "agent", "permission"):
+    for kind in ("task", "board", "column", "agent", "permission", "shell"):
         if isinstance(payload.get(kind), dict):
             return f"{kind} {short(payload[kind].get('id'))}"
-    for kind in ("agent", "task", "board"):
+    for kind in ("agent", "shell", "task", "board"):
         if payload.get(f"{kind}_id"):
             return f"{kind} {short(payload[f'{kind}_id'])}"
     return ""
@@ -146,9 +133,34 @@ def _subject(payload: Mapping[str, Any]) -> str:
 
 def _told(payload: Mapping[str, Any]) -> str:
     """The most telling of its fields, cut to a line."""
-    inner = next((payload[kind] for kind in ("task", "agent", "board", "column") if kind in payload), payload)
+    if "how_to_allow" in payload:
+        return _network(payload)
+    if isinstance(command := payload.get("command"), dict):
+        code = command.get("exit_code")
+        ended = "" if code is None else f" with {code}"
+        return f"{command.get('state')}{ended}: {' '.join(str(command.get('command')).split())}"[:200]
+    if "offset" in payload and "data" in payload:
+        return f"{payload.get('stream')}: {payload['data']!r}"[:200]
+    inner = next((payload[kind] for kind in ("task", "agent", "board", "column", "shell") if kind in payload), payload)
     inner = inner if isinstance(inner, dict) else payload
-    for names in (("state", "title"), ("status", "activity"), ("level", "message"), ("name",), ("message",), ("code",)):
+    for names in (
+        ("state", "title", "reason"),
+        ("status", "activity"),
+        ("level", "message"),
+        ("name",),
+        ("message",),
+        ("code",),
+    ):
         if inner.get(names[0]) is not None:
             return " ".join(str(inner[name]) for name in names if inner.get(name) is not None)[:200]
     return ""
+
+
+def _network(payload: Mapping[str, Any]) -> str:
+    count, moved = payload.get("count", 1), (payload.get("sent_bytes", 0), payload.get("received_bytes", 0))
+    times = f" ({count} times)" if count > 1 else ""
+    if any(moved):
+        times += f" ({moved[0]} bytes out, {moved[1]} in)"
+    how = f"; to allow it: {payload['how_to_allow']}" if payload.get("how_to_allow") else ""
+    verdict = "allowed" if payload.get("allowed") else "denied"
+    return f"{verdict} {payload.get('host')}:{payload.get('port')}{times}: {payload.get('reason')}{how}"

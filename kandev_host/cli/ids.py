@@ -18,7 +18,13 @@ PAGE = 500
 ID_HELP = f"An id: all of it, or its last {LEAST_CHARS} characters or more."
 _WHOLE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENDING = re.compile(rf"[0-9a-f-]{{{LEAST_CHARS},35}}")
-_LISTS = {"task": "tasks", "board": "boards", "column": "columns", "agent": "agents", "permission": "permissions"}
+_LISTS = {
+    **{
+        kind: (f"{kind}.list", f"{kind}s")
+        for kind in ("task", "board", "column", "agent", "permission", "elicitation", "shell")
+    },
+    "rule": ("permission.rules", "rules"),
+}
 _NAMED = {"board", "column"}
 
 
@@ -32,6 +38,11 @@ def is_id(text: str) -> bool:
     return _WHOLE.fullmatch(text) is not None
 
 
+def is_ending(text: str) -> bool:
+    """May this be the ending of an id?"""
+    return _ENDING.fullmatch(text) is not None
+
+
 async def find(remote: Remote, kind: str, text: str, *, board_id: str | None = None) -> str:
     """The id of the one `kind` that `text` stands for. Raises `UsageError` for none, or for several.
 
@@ -40,7 +51,7 @@ async def find(remote: Remote, kind: str, text: str, *, board_id: str | None = N
     wanted = text.strip()
     if is_id(wanted.lower()):
         return wanted.lower()
-    ending = wanted.lower() if _ENDING.fullmatch(wanted.lower()) else None
+    ending = wanted.lower() if is_ending(wanted.lower()) else None
     if ending is None and kind not in _NAMED:
         raise click.UsageError(f"{text!r} is no {kind} id: give all of it, or its last {LEAST_CHARS} characters.")
     named, ended = [], []
@@ -98,10 +109,9 @@ async def _rows(remote: Remote, kind: str, board_id: str | None) -> AsyncIterato
         return
     cursor = None
     while True:
-        page = await remote.call(
-            f"{kind}.list", limit=PAGE, cursor=cursor, board_id=board_id if kind == "column" else None
-        )
-        for row in page[_LISTS[kind]]:
+        action, rows = _LISTS[kind]
+        page = await remote.call(action, limit=PAGE, cursor=cursor, board_id=board_id if kind == "column" else None)
+        for row in page[rows]:
             yield row
         cursor = page["next_cursor"]
         if cursor is None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import mimetypes
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+Paths = tuple[str, ...]
+FILE_BYTES = 8 << 20
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/\s@]+@[^/\s:]+:", re.IGNORECASE)
 
 
@@ -36,6 +41,61 @@ def prompt_of(argument: str, *, blocks: bool) -> str | list[Any]:
     if not isinstance(found, list):
         raise click.UsageError("--blocks: the prompt is no JSON list of ACP content blocks.")
     return found
+
+
+def said(argument: str, *, blocks: bool, image: Paths, file: Paths, link: Paths) -> str | list[Any]:
+    """As `prompt_of`, with files and links behind it. Raises `UsageError`."""
+    prompt = prompt_of(argument, blocks=blocks)
+    added = [*map(_image, image), *map(_file, file), *map(_link, link)]
+    if not added:
+        return prompt
+    return [*([{"type": "text", "text": prompt}] if isinstance(prompt, str) else prompt), *added]
+
+
+def _image(path: str) -> dict[str, Any]:
+    kind = mimetypes.guess_type(path)[0] or ""
+    if not kind.startswith("image/"):
+        raise click.UsageError(f"--image: {path} is no image by its name; is it a .png, .jpg, .gif or .webp?")
+    return {"type": "image", "mimeType": kind, "data": base64.b64encode(_content(path, "--image")).decode()}
+
+
+def _file(path: str) -> dict[str, Any]:
+    """Its name only: where it lies here says nothing to an agent in its jail."""
+    content, name = _content(path, "--file"), Path(path).name
+    resource: dict[str, Any] = {"uri": f"attachment:///{quote(name)}"}
+    kind = mimetypes.guess_type(path)[0]
+    if kind is not None:
+        resource["mimeType"] = kind
+    try:
+        resource["text"] = content.decode()
+    except UnicodeDecodeError:
+        resource["blob"] = base64.b64encode(content).decode()
+    return {"type": "resource", "resource": resource}
+
+
+def _link(uri: str) -> dict[str, Any]:
+    if ":" not in uri:
+        raise click.UsageError(f"--link: {uri} is no URI; a file of the workspace is file:///workspace/NAME")
+    return {"type": "resource_link", "uri": uri, "name": uri.rstrip("/").rpartition("/")[2] or uri}
+
+
+def _content(path: str, option: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"{option}: {path}: {error.strerror}.") from error
+    if len(content) > FILE_BYTES:
+        raise click.UsageError(f"{option}: {path} is larger than {FILE_BYTES >> 20} MiB.")
+    return content
+
+
+def content_options(command: F) -> F:
+    """--blocks, --image, --file and --link; the command takes them by name, for `said`."""
+    image = click.option("--image", metavar="FILE", multiple=True, help="Show it this image; repeatable.")
+    file = click.option("--file", metavar="FILE", multiple=True, help="Give it the content of a file; repeatable.")
+    link = click.option("--link", metavar="URI", multiple=True, help="Name this to it, to look at; repeatable.")
+    return blocks_option(image(file(link(command))))
 
 
 blocks_option = click.option("--blocks", is_flag=True, help="The prompt is a JSON list of ACP content blocks.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,13 @@ def text(value: Any) -> str:
 def moment(time: Any) -> str:
     """A time to the second, in UTC."""
     return "-" if time is None else f"{str(time)[:19].replace('T', ' ')}Z"
+
+
+def credential(row: Row) -> str:
+    """A credential that an agent type has, as in `git fetch of its repository`."""
+    if row["way"] == "git" and row["verb"]:
+        return f"git {row['verb']} of {row['what'] or 'its repository'}"
+    return f"{row['way']} {row['what'] or row['name']}{' (missing)' if row['missing'] else ''}"
 
 
 def column_table(columns: Iterable[Row]) -> None:
@@ -99,6 +107,43 @@ def agent_table(agents: Iterable[Row]) -> None:
                 row["error_message"] or "",
             ]
             for row in agents
+        ),
+    )
+
+
+def rule_table(rules: Iterable[Row]) -> None:
+    """Rules of permission; what a rule does not name is any."""
+    table(
+        ["ID", "EFFECT", "AGENT", "TASK", "KIND", "PATH", "COMMAND", "REASON"],
+        (
+            [
+                row["id"] if row["id"].startswith("settings:") else short(row["id"]),
+                row["effect"],
+                text(row["agent_type"]),
+                short(row["task_id"]),
+                text(row["kind"]),
+                text(row["path"]),
+                "-" if row["command"] is None else shlex.join(row["command"]),
+                row["reason"] or "",
+            ]
+            for row in rules
+        ),
+    )
+
+
+def elicitation_table(elicitations: Iterable[Row]) -> None:
+    """What agents ask people for: the fields of a form, or the address."""
+    table(
+        ["ID", "STATE", "TASK", "WHAT", "FIELDS OR ADDRESS"],
+        (
+            [
+                short(row["id"]),
+                row["state"],
+                short(row["task_id"]),
+                row["message"],
+                row["url"] or ", ".join((row["requested_schema"] or {}).get("properties") or {}),
+            ]
+            for row in elicitations
         ),
     )
 

@@ -11,8 +11,8 @@ from kandev_host.client.connection import Notification
 
 # events.subscribe takes no more at once.
 TOPICS_PER_REQUEST = 100
-# Protocol: a connection that creates, launches, starts or triggers a task is subscribed to that task by itself.
-_FOLLOWING = {"task.create", "agent.launch", "orchestrator.start", "orchestrator.trigger"}
+# Protocol: a connection that creates, launches, starts or triggers a task, or opens a shell, follows that by itself.
+_FOLLOWING = {"task.create", "agent.launch", "orchestrator.start", "orchestrator.trigger", "shell.open"}
 
 
 class Subscribed(msgspec.Struct):
@@ -33,6 +33,7 @@ class _Agent(msgspec.Struct):
 class _Reply(msgspec.Struct):
     task: _Task | None = None
     agent: _Agent | None = None
+    shell: _Task | None = None
 
 
 def followed(action: str, reply: msgspec.Raw) -> set[str]:
@@ -40,6 +41,8 @@ def followed(action: str, reply: msgspec.Raw) -> set[str]:
     if action not in _FOLLOWING:
         return set()
     found = msgspec.json.decode(reply, type=_Reply)
+    if found.shell is not None:
+        return {f"shell:{found.shell.id}"}
     task_id = found.task.id if found.task else found.agent.task_id if found.agent else None
     return {f"task:{task_id}"} if task_id else set()
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from kandev_host.errors import NotFound, StartupError, Unavailable
-from kandev_host.gateway.dispatch import Followed, SocketCall
-from kandev_host.gateway.subscriptions import Subscriptions
+from kandev_host.errors import Forbidden, NotFound, StartupError, Unavailable
+from kandev_host.gateway.dispatch import SocketCall
+from kandev_host.gateway.subscriptions import Followed, Subscriptions
 from kandev_host.interfaces import Action, Call, Principal, Store
 from kandev_host.interfaces.actions import nothing
 from kandev_host.models import Task
 from kandev_host.protocol.actions import ACTIONS
+from kandev_host.protocol.actions.shells import ShellReply
 from kandev_host.protocol.actions.tasks import (
     EventsSubscribe,
     EventsUnsubscribe,
@@ -20,6 +21,7 @@ from kandev_host.protocol.actions.tasks import (
     TaskUnsubscribe,
     Unsubscribed,
 )
+from kandev_host.services.shells.audience import PREFIX as SHELL
 
 if TYPE_CHECKING:
     from kandev_host.services import Services
@@ -56,15 +58,30 @@ def core_actions(services: Services) -> list[Action[Any]]:
         "agent.types": _plain(services.agent_types.list),
         "agent.type_update": _plain(services.agent_types.update),
         "agent.launch": _starting(agents.launch),
-        "agent.list": _plain(agents.list),
-        "agent.status": _plain(agents.status),
-        "agent.logs": _plain(agents.logs),
+        "agent.list": _plain(services.agent_reading.list),
+        "agent.status": _plain(services.agent_reading.status),
+        "agent.logs": _plain(services.agent_reading.logs),
         "agent.prompt": _plain(agents.prompt),
         "agent.cancel": _plain(agents.cancel),
+        "agent.resume": _plain(agents.resume),
         "agent.stop": _plain(agents.stop),
-        "agent.transcript": _plain(agents.transcript),
+        "agent.transcript": _plain(services.agent_reading.transcript),
+        "queue.list": _plain(services.prompt_queue.list),
+        "queue.update": _plain(services.prompt_queue.update),
+        "queue.remove": _plain(services.prompt_queue.remove),
+        "agent.capture": _plain(services.captures.read),
+        "agent.sessions": _plain(services.session_rows.list),
+        "agent.session_delete": _plain(services.session_rows.delete),
+        "agent.session": _plain(services.agent_sessions.session),
+        "agent.set_option": _plain(services.agent_sessions.set_option),
+        "agent.authenticate": _plain(services.agent_sessions.authenticate),
+        "agent.logout": _plain(services.agent_sessions.logout),
         "permission.list": _plain(services.permissions.list),
         "permission.respond": _plain(services.permissions.respond),
+        "permission.rules": _plain(services.permissions.rules),
+        "permission.rule_delete": _plain(services.permissions.rule_delete),
+        "elicitation.list": _plain(services.elicitations.list),
+        "elicitation.respond": _plain(services.elicitations.respond),
         "orchestrator.status": _plain(orchestrator.status),
         "orchestrator.queue": _plain(orchestrator.queue),
         "orchestrator.trigger": _starting(orchestrator.trigger),
@@ -75,19 +92,52 @@ def core_actions(services: Services) -> list[Action[Any]]:
         "orchestrator.pause": _plain(orchestrator.pause),
         "orchestrator.resume": _plain(orchestrator.resume),
         "search.query": _plain(services.search.query),
-        "workspace.diff": _plain(services.workspaces.diff),
+        "usage.summary": _plain(services.usage.summary),
+        "workspace.commits": _plain(services.commits.commits),
+        "workspace.diff": _plain(services.snapshots.diff),
+        "workspace.restore": _plain(services.snapshots.restore),
+        "workspace.snapshot": _plain(services.snapshots.take),
+        "workspace.snapshots": _plain(services.snapshots.list),
+        "workspace.delete": _plain(services.workspace_keeping.delete),
+        "workspace.get": _plain(services.workspace_reading.get),
+        "workspace.files": _plain(services.workspace_reading.files),
+        "workspace.read": _plain(services.workspace_reading.read),
+        **_shells(services),
         **_subscriptions(services.store),
     }
     if handlers.keys() != ACTIONS.keys():
         raise StartupError(f"Actions without a handler or a shape: {sorted(handlers.keys() ^ ACTIONS.keys())}")
-    # Whoever makes a task follows it.
-    return [
-        _action(name, handler, _task_of if name == "task.create" else nothing) for name, handler in handlers.items()
-    ]
+    return [_action(name, handler, FOLLOWS.get(name, nothing)) for name, handler in handlers.items()]
+
+
+def _shells(services: Services) -> dict[str, Handler]:
+    shells = services.shells
+    return {
+        "shell.open": _plain(shells.open),
+        "shell.run": _plain(shells.run),
+        "shell.input": _plain(shells.input),
+        "shell.resize": _plain(shells.resize),
+        "shell.signal": _plain(shells.signal),
+        "shell.close": _plain(shells.close),
+        "shell.list": _plain(shells.list),
+        "shell.jobs": _plain(shells.jobs),
+        "shell.read": _plain(shells.read),
+        "shell.commands": _plain(shells.commands),
+    }
 
 
 def _task_of(reply: TaskReply) -> tuple[str, ...]:
     return (f"task:{reply.task.id}",)
+
+
+def _shell_of(reply: ShellReply) -> tuple[str, ...]:
+    return (f"shell:{reply.shell.id}",)
+
+
+# Whoever makes a task or opens a shell follows it.
+FOLLOWS: Mapping[str, Callable[[Any], tuple[str, ...]]] = {"task.create": _task_of, "shell.open": _shell_of}
+# What is typed is kept nowhere, not even as a digest: passwords are typed too.
+KEPT_NOWHERE = {"shell.input"}
 
 
 def subscription_actions(store: Store) -> list[Action[Any]]:
@@ -97,7 +147,14 @@ def subscription_actions(store: Store) -> list[Action[Any]]:
 
 def _action(name: str, handler: Handler, follows: Callable[[Any], tuple[str, ...]] = nothing) -> Action[Any]:
     shape = ACTIONS[name]
-    return Action(name, shape.request, handler, shape.scope, shape.summary, follows=follows)
+    keeps: Literal["response", "nothing"] = "nothing" if name in KEPT_NOWHERE else "response"
+    return Action(name, shape.request, handler, shape.scope, shape.summary, keeps=keeps, follows=follows)
+
+
+def _check_listener(principal: Principal) -> None:
+    """Whoever follows a shell reads what is typed and shown there, and slows it. Raises `Forbidden`."""
+    if principal.kind != "user" or not principal.may(ACTIONS["shell.read"].scope):
+        raise Forbidden(ACTIONS["shell.read"].scope)
 
 
 def _plain(method: Method) -> Handler:
@@ -138,6 +195,8 @@ def _subscriptions(store: Store) -> dict[str, Handler]:
     async def events_subscribe(call: Call, request: EventsSubscribe) -> Followed:
         topics = list(dict.fromkeys(request.topics))
         for topic in topics:
+            if topic.startswith(SHELL):
+                _check_listener(call.principal)
             if topic.startswith("task:"):
                 await known(topic.removeprefix("task:"))
         return await _subscriptions_of(call).subscribe(topics, request.after_seq, request.journal_id)

@@ -79,8 +79,13 @@ class Gateway:
 
     @property
     def sockets(self) -> int:
-        """How many sockets are open."""
+        """How many sockets are open, or closed with something still at work that they began."""
         return len(self._connections)
+
+    @property
+    def seats_taken(self) -> int:
+        """How many of `sockets_total` are taken."""
+        return self._shared.seats.taken
 
     async def start(self) -> None:
         """Bind and serve. Raises `StartupError` when the address cannot be had."""

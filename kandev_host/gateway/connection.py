@@ -25,7 +25,7 @@ from kandev_host.gateway.guard import SUBPROTOCOL, Guard
 from kandev_host.gateway.limits import RateLimit, Seats
 from kandev_host.gateway.outbox import PONG, Outbox, wire
 from kandev_host.gateway.receipts import Memory, Recorder
-from kandev_host.gateway.subscriptions import JournalView, Subscriptions, Trimmed
+from kandev_host.gateway.subscriptions import Audiences, JournalView, Subscriptions, Trimmed
 from kandev_host.interfaces import Bus, Principal, Store
 from kandev_host.protocol.actions.auth import Login, LoginReply, PrincipalInfo
 from kandev_host.protocol.envelope import (
@@ -84,6 +84,9 @@ class Floors(Protocol):
     @property
     def journal(self) -> Recording: ...
 
+    @property
+    def audiences(self) -> Audiences: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -140,7 +143,7 @@ class Connection:
         self._ending: tuple[int, str] | None = None
         floors = shared.floors
         self.memory = Memory()
-        self.subscriptions = Subscriptions(floors.store, floors.bus, floors.journal, self)
+        self.subscriptions = Subscriptions(floors.store, floors.bus, floors.journal, self, floors.audiences)
 
     # What dispatch and subscriptions see.
 
@@ -184,7 +187,9 @@ class Connection:
 
     async def run(self, on_open: Callable[[Connection], None]) -> web.WebSocketResponse:
         """Upgrade, serve, close. What was begun and changes something is carried to its end."""
-        self._shared.seats.take(self.principal_id)
+        seats = self._shared.seats
+        seats.take(self.principal_id)
+        leave: Callable[[], None] | None = None
         try:
             await self._socket.prepare(self._request)
             self._limit_kernel()
@@ -199,12 +204,13 @@ class Connection:
                 for task in tuple(self._abandonable):
                     task.cancel()
                 await self._end()
+                leave = seats.closed(self.principal_id)
                 unstalling.cancel()
         finally:
             self.subscriptions.close()
             self._outbox.shut()
             self._transport.abort()
-            self._shared.seats.leave(self.principal_id)
+            leave() if leave is not None else seats.leave(self.principal_id)
         return self._socket
 
     async def _log_in(self) -> bool:

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownAction, ValidationFailed
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
+from kandev_host.gateway.subscriptions import Followed, Subscriptions
 from kandev_host.interfaces import Action, Call, Principal
 from kandev_host.models import new_id
 from kandev_host.protocol.complaints import complaint
@@ -28,13 +29,15 @@ from kandev_host.protocol.envelope import (
     encode_answer,
     encode_error,
     encode_response,
+    error_payload,
 )
-
-if TYPE_CHECKING:
-    from kandev_host.gateway.subscriptions import Subscriptions
+from kandev_host.redaction import clean_payload
+from kandev_host.secrets import known
 
 logger = logging.getLogger(__name__)
 
+# What people read of files and of their own terminals goes to them as it is: whoever edits a file must have it whole.
+WHOLE = frozenset({"workspace.read", "workspace.diff", "shell.read"})
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
 
@@ -44,14 +47,6 @@ class SocketCall(Call):
     """A call that came over a socket, with the subscriptions of that socket."""
 
     subscriptions: Subscriptions
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A response, and what is to happen on the socket once it is on its way."""
-
-    payload: Any
-    then: Callable[[], Awaitable[None]]
 
 
 class Caller(Protocol):
@@ -136,9 +131,9 @@ class Dispatcher:
             result = entry.action.handler(call, value)
             if isawaitable(result):
                 return Pending(lambda: self._finish(request, result, seq, caller), entry.reads)
-            caller.reply(encode_response(request.id, request.action, result, seq))
+            caller.reply(_told(request, result, seq))
         except Exception as error:
-            caller.reply(encode_error(request.id, request.action, _known(error, request)))
+            caller.reply(_refused(request, error))
         return None
 
     def refuse(self, frame: bytes, error: KandevError, caller: Caller) -> None:
@@ -152,9 +147,9 @@ class Dispatcher:
             then = None
             if isinstance(payload, Followed):
                 payload, then = payload.payload, payload.then
-            frame = encode_response(request.id, request.action, payload, seq)
+            frame = _told(request, payload, seq)
         except Exception as error:
-            caller.reply(encode_error(request.id, request.action, _known(error, request)))
+            caller.reply(_refused(request, error))
             return
         if len(frame) > SMALL_REPLY_BYTES:
             await caller.room(len(frame))
@@ -212,12 +207,14 @@ class Dispatcher:
             answer = refusal(_known(error, request))
         if not followed:
             _follow(answer, caller)  # it was carried out before, for another socket
-        await self._send(request, answer, caller)
+        await self._send(request, answer, caller, whole=entry.action.keeps == "effect")
         if then is not None:
             await then()
 
-    async def _send(self, request: Request, answer: Answer, caller: Caller) -> None:
-        frame = encode_answer(request.id, request.action, msgspec.Raw(answer.payload), answer.is_error)
+    async def _send(self, request: Request, answer: Answer, caller: Caller, *, whole: bool = False) -> None:
+        whole = not answer.is_error and (whole or request.action in WHOLE)
+        payload = answer.payload if whole else _clean(request, answer.payload)
+        frame = encode_answer(request.id, request.action, msgspec.Raw(payload), answer.is_error)
         if len(frame) > SMALL_REPLY_BYTES:
             await caller.room(len(frame))
         caller.reply(frame)
@@ -244,6 +241,25 @@ def _decoded(entry: _Entry, payload: msgspec.Raw) -> Any:
         raise ValidationFailed("payload", "The payload holds a string that is not UTF-8") from None
     except RecursionError:
         raise ValidationFailed("payload", "The payload is nested too deeply") from None
+
+
+def _told(request: Request, payload: Any, seq: int | UnsetType) -> bytes:
+    """The answer, without known secrets: what an agent said may have come into it on another way than the journal's."""
+    frame = encode_response(request.id, request.action, payload, seq)
+    if request.action in WHOLE or not known.now.found_json(frame):
+        return frame
+    clean = msgspec.Raw(_clean(request, msgspec.json.encode(payload)))
+    return encode_response(request.id, request.action, clean, seq)
+
+
+def _refused(request: Request, error: Exception) -> bytes:
+    """The same of an error."""
+    said = msgspec.json.encode(error_payload(_known(error, request)))
+    return encode_answer(request.id, request.action, msgspec.Raw(_clean(request, said)), is_error=True)
+
+
+def _clean(request: Request, payload: bytes) -> bytes:
+    return clean_payload(request.action, payload)
 
 
 def _known(error: Exception, request: Request) -> KandevError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from kandev_host.errors import Busy
 
@@ -41,6 +42,7 @@ class Seats:
         self._total = total
         self._per_principal = per_principal
         self._taken: Counter[str | None] = Counter()
+        self._working: Counter[str | None] = Counter()
 
     @property
     def taken(self) -> int:
@@ -61,6 +63,24 @@ class Seats:
         self._taken[principal_id] -= 1
         if not self._taken[principal_id]:
             del self._taken[principal_id]
+
+    def closed(self, principal_id: str | None) -> Callable[[], None]:
+        """A socket is closed, and what it began may still be at work; call what is returned when that is done.
+
+        Its seat is free for another one, unless as many closed sockets as there are seats are at work: then it keeps
+        its seat that long. So whoever comes and goes begins no more than twice what the seats allow.
+        """
+        working = self._working
+        if working[principal_id] >= self._per_principal or working.total() >= self._total:
+            return lambda: self.leave(principal_id)
+        self.leave(principal_id)
+        working[principal_id] += 1
+        return lambda: self._done(principal_id)
+
+    def _done(self, principal_id: str | None) -> None:
+        self._working[principal_id] -= 1
+        if not self._working[principal_id]:
+            del self._working[principal_id]
 
     def _take(self, principal_id: str | None) -> None:
         if self._taken[principal_id] >= self._per_principal:

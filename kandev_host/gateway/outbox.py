@@ -72,7 +72,7 @@ class Outbox:
         """
         if self._shut:
             return True
-        if not self._fits(len(frame)):
+        if len(self._frames) >= self._limit_messages or self._bytes + len(frame) > self._limit_bytes:
             self.flush()
             if not force and not self._fits(len(frame)):
                 return False

@@ -7,23 +7,32 @@ in the same step in which it finds nothing missing. What another live topic of t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from kandev_host.errors import Conflict
 from kandev_host.events import Event
-from kandev_host.gateway.dispatch import Followed
 from kandev_host.protocol.actions.tasks import Subscribed, Unsubscribed
 
 if TYPE_CHECKING:
     from kandev_host.interfaces import Bus, JournalState, Store
 
 PAGE = 200
+PAGE_BYTES = 4 << 20
 GAP_LIMIT = 1000
 TOPICS_LIMIT = 1000
 ENVELOPE_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A response, and what is to happen on the socket once it is on its way."""
+
+    payload: Any
+    then: Callable[[], Awaitable[None]]
 
 
 class Trimmed(Exception):
@@ -56,14 +65,23 @@ class Delivery(Protocol):
         ...
 
 
+class Audiences(Protocol):
+    """Whoever wants to know which sockets follow a topic, so as to wait for their room."""
+
+    def join(self, topic: str, listener: Delivery) -> None: ...
+
+    def leave(self, topic: str, listener: Delivery) -> None: ...
+
+
 class Subscriptions:
     """The topics of one socket. `live` maps each to the seq after which its events were delivered."""
 
-    def __init__(self, store: Store, bus: Bus, journal: JournalView, socket: Delivery) -> None:
+    def __init__(self, store: Store, bus: Bus, journal: JournalView, socket: Delivery, audiences: Audiences) -> None:
         self._store = store
         self._bus = bus
         self._journal = journal
         self._socket = socket
+        self._audiences = audiences
         self._subscription = bus.subscribe((), self._on_event)
         self._turn = anyio.Lock()
         self._live: dict[str, int] = {}
@@ -79,6 +97,8 @@ class Subscriptions:
         """Nothing more is delivered; requests that are still at work may follow topics in vain."""
         self._closed = True
         self._subscription.close()
+        for topic in self._live:
+            self._audiences.leave(topic, self._socket)
         self._live.clear()
         self._replaying.clear()
 
@@ -152,11 +172,11 @@ class Subscriptions:
         head = self._journal.published_seq
         gap = self._bus.subscribe(topics, missed.append)
         try:
-            page = await self._store.events(self._position or 0, topics=topics, limit=PAGE)
+            page = await self._store.events(self._position or 0, topics=topics, limit=PAGE, limit_bytes=PAGE_BYTES)
             # Moved before events are removed: so this page was whole when it was read.
             if (self._position or 0) + 1 < self._journal.state.oldest:
                 raise Trimmed("The events that were being replayed are not kept any more")
-            complete = len(page) < PAGE
+            complete = len(page) < PAGE and sum(len(bytes(event.payload)) for event in page) < PAGE_BYTES
             for event in page:
                 if event.seq is None or event.seq > head:
                     break
@@ -205,10 +225,12 @@ class Subscriptions:
         for topic in topics:
             self._live[topic] = since
             self._subscription.add(topic)
+            self._audiences.join(topic, self._socket)
 
     def _drop(self, topic: str) -> None:
         if self._live.pop(topic, None) is not None:
             self._subscription.discard(topic)
+            self._audiences.leave(topic, self._socket)
 
 
 def _check(state: JournalState, head: int, after_seq: int | None, journal_id: str | None) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from kandev_host.errors import StartupError
 from kandev_host.interfaces import Authenticator, Environment, Principal
 from kandev_host.models import LOCAL_USER_ID
+from kandev_host.secrets import register
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def load_token(data_dir: Path) -> str:
         token = _read(path)
     if token is None or not _FORM.fullmatch(token):
         raise StartupError(f"{path} holds no token: delete it, and the next start makes a new one")
+    register(token, "the host's token")
     return token
 
 

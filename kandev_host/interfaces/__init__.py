@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from kandev_host.interfaces.actions import Action, Authenticator, Call, Decision, LaunchExtras, Principal, Telemetry
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
+from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
+from kandev_host.interfaces.images import Image, Images, Tell
+from kandev_host.interfaces.network import NetworkDecision
+from kandev_host.interfaces.prices import Price, Prices, Use
+from kandev_host.interfaces.processes import Mount, Owned, Process, ProcessSpec, Result, Stats
 from kandev_host.interfaces.providers import Availability, Environment, Provider
-from kandev_host.interfaces.runtimes import Mount, Owned, Process, ProcessSpec, Result, Runtime, Stats
+from kandev_host.interfaces.runtimes import Runtime
+from kandev_host.interfaces.shells import CommandResult, Job, OnOutput, Shell, Stream, Terminal
 from kandev_host.interfaces.storage import (
     Bus,
     Change,
@@ -25,6 +31,8 @@ from kandev_host.interfaces.storage import (
     Store,
     Subscription,
     Trimmed,
+    UsageGroup,
+    UsageSum,
 )
 
 __all__ = [
@@ -35,19 +43,31 @@ __all__ = [
     "Bus",
     "Call",
     "Change",
+    "CommandResult",
     "Commit",
     "Decision",
     "Dialect",
     "Environment",
     "Expect",
+    "FileContent",
+    "FileEntry",
+    "FileKind",
     "Hit",
+    "Image",
+    "Images",
+    "Job",
     "JournalState",
     "LaunchExtras",
     "Mount",
     "Network",
+    "NetworkDecision",
+    "OnOutput",
     "Op",
     "Owned",
     "Page",
+    "PlaceUse",
+    "Price",
+    "Prices",
     "Principal",
     "Process",
     "ProcessSpec",
@@ -56,10 +76,17 @@ __all__ = [
     "Remove",
     "Result",
     "Runtime",
+    "Shell",
     "Shift",
     "Stats",
     "Store",
+    "Stream",
     "Subscription",
     "Telemetry",
+    "Tell",
+    "Terminal",
     "Trimmed",
+    "UsageGroup",
+    "UsageSum",
+    "Use",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from kandev_host.interfaces.runtimes import Mount
+from kandev_host.interfaces.processes import Mount
 
 Q = TypeVar("Q")
 

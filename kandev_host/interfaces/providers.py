@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from kandev_host.interfaces.images import Images
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -17,12 +19,14 @@ class Provider(Generic[S, T]):
 
     `settings` is a msgspec Struct (`forbid_unknown_fields`) or None for one without settings. `missing` names
     the extra to install when a library of the provider is absent: it is then listed, but selecting it is an error.
+    `images` is for a runtime that has some: what makes and fetches them, without the runtime.
     """
 
     name: str
     open: Callable[[S, Environment], AbstractAsyncContextManager[T]]
     settings: type[S] | None = None
     missing: str | None = None
+    images: Callable[[S], AbstractAsyncContextManager[Images]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

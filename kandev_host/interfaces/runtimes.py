@@ -2,108 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from kandev_host.interfaces.agents import Network
+from kandev_host.interfaces.files import FileContent, FileEntry, PlaceUse
+from kandev_host.interfaces.network import NetworkDecision
+from kandev_host.interfaces.processes import Owned, Process, ProcessSpec, Result
 from kandev_host.interfaces.providers import Availability
-from kandev_host.models import Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A file or folder of the user's, bound into the place at `target` (`~/…` is the agent's private home)."""
-
-    source: str
-    target: str
-    read_only: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSpec:
-    """What to start, said without host pids or host paths of the workspace.
-
-    `command[0]` is found as the user would find it (in the place where processes run). `cwd` is a path inside;
-    the workspace is always `/workspace`, the private home `/home/agent`. `env` is the whole environment beyond
-    HOME, PATH, LANG, TERM, TMPDIR. `allow` names loopback services of the host, `127.0.0.1:PORT`, reachable at the
-    same address inside. `labels` come back from `list_owned`.
-    """
-
-    workspace_id: str
-    command: tuple[str, ...]
-    cwd: str = "/workspace"
-    env: Mapping[str, str] = field(default_factory=dict)
-    mounts: tuple[Mount, ...] = ()
-    network: Network = "none"
-    allow: tuple[str, ...] = ()
-    limits: Limits = Limits()
-    nested_sandbox: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A finished short command. Output beyond the bound is dropped, and `truncated` says so."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
-    truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Resource use of a process tree: CPU seconds so far, resident bytes now, processes; None is unknown."""
-
-    cpu_s: float | None = None
-    rss_bytes: int | None = None
-    pids: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """A process found again: its `ref`, its labels, and whether it still runs."""
-
-    ref: str
-    labels: Mapping[str, str]
-    running: bool
-
-
-class Process(Protocol):
-    """A running process and all that it started. Its `ref` is opaque and finds it again after a restart."""
-
-    @property
-    def ref(self) -> str: ...
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        """The next bytes of stdout, waiting for some; b"" once it has ended. Not reading slows the process."""
-        ...
-
-    async def receive_stderr(self, max_bytes: int = 65536) -> bytes:
-        """The next bytes of stderr; b"" once it has ended."""
-        ...
-
-    async def send(self, data: bytes) -> None:
-        """Write to stdin, waiting while the pipe is full. Raises `BrokenPipeError` when nobody reads any more."""
-        ...
-
-    async def close_stdin(self) -> None: ...
-
-    async def wait(self) -> int:
-        """The exit code: 0 to 255, or minus the signal's number. May be awaited by several tasks."""
-        ...
-
-    async def terminate(self) -> None:
-        """SIGTERM to the command; nothing if it has ended."""
-        ...
-
-    async def kill(self) -> None:
-        """SIGKILL to everything in the place; afterwards nothing of it runs."""
-        ...
-
-    async def stats(self) -> Stats: ...
+from kandev_host.interfaces.shells import Shell, Terminal
 
 
 class Runtime(Protocol):
@@ -112,12 +19,17 @@ class Runtime(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def confines(self) -> bool:
+        """Does it hold processes in a jail? Permissions that rely on one are not given elsewhere."""
+        ...
+
     async def probe(self) -> Availability:
         """Really try the runtime once; `details` may hold its version and what is only partial."""
         ...
 
-    async def locate(self, command: str) -> Availability:
-        """Can `command` be started here?"""
+    async def locate(self, command: str, image: str | None = None) -> Availability:
+        """Can `command` be started here; of a runtime of containers, in this image or its default one?"""
         ...
 
     async def prepare(self, workspace_id: str) -> None:
@@ -140,6 +52,45 @@ class Runtime(Protocol):
         self, spec: ProcessSpec, *, stdin: bytes = b"", timeout_s: float = 60.0, max_output_bytes: int = 8 << 20
     ) -> Result:
         """Run a short command to its end. Raises `TimedOut` after `timeout_s`, having killed it."""
+        ...
+
+    def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
+        """A persistent shell; `spec.command` is `("/bin/sh",)`. Raises `Unavailable` where there is none."""
+        ...
+
+    def open_terminal(self, spec: ProcessSpec, columns: int, rows: int) -> AbstractAsyncContextManager[Terminal]:
+        """Start it on a pseudo terminal of its own. Raises as `spawn`."""
+        ...
+
+    async def list_files(
+        self, workspace_id: str, path: str, depth: int, limit: int, after: str = ""
+    ) -> list[FileEntry]:
+        """What is below `path` (relative to the workspace), at most `depth` levels and `limit` entries.
+
+        A folder comes before what is in it, names are in order, and the listing goes on behind the entry `after`. A
+        name that is not UTF-8 is as `os.fsdecode` makes it, in paths that are given as well. Raises `NotFound`,
+        `TimedOut`, and `ValidationFailed` for a path that leads through a link or out of the workspace.
+        """
+        ...
+
+    async def read_file(self, workspace_id: str, path: str, offset: int, limit_bytes: int) -> FileContent:
+        """A part of a regular file. Raises as `list_files`, and `ValidationFailed` for what is no regular file."""
+        ...
+
+    async def use(self, workspace_id: str) -> PlaceUse:
+        """What the place takes of the disk. Raises `NotFound`."""
+        ...
+
+    def decisions(self) -> AsyncIterator[NetworkDecision]:
+        """What the proxy of `network="allowlist"` decides from now on, for one reader. Bounded: the oldest go."""
+        ...
+
+    def check_allow(self, entries: Sequence[str]) -> None:
+        """Raises `ValidationFailed` for an entry that `ProcessSpec.allow` cannot have."""
+        ...
+
+    def allow(self, labels: Mapping[str, str], entries: Sequence[str]) -> None:
+        """Processes with all these labels and an allowlist, also on their way up, may reach these names as well."""
         ...
 
     async def list_owned(self) -> list[Owned]:

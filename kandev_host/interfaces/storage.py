@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -104,6 +104,33 @@ class Hit:
     score: float
 
 
+UsageGroup = Literal["day", "agent_type", "model", "task"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSum:
+    """What the turns of one group used; of each turn one row counts, the gateway's before the agent's.
+
+    `key` is the group's: a day in UTC (2026-01-31), an agent type, a model, a task's id; None is unknown. Tokens and
+    times are None where no turn told them. `cost` is exact decimal text by currency. `unpriced_turns` have no cost,
+    `unreported_turns` no tokens.
+    """
+
+    key: str | None
+    turns: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    thought_tokens: int | None = None
+    cached_read_tokens: int | None = None
+    cached_write_tokens: int | None = None
+    total_tokens: int | None = None
+    cost: Mapping[str, str]
+    unpriced_turns: int
+    unreported_turns: int
+    wall_ms: int | None = None
+    waited_ms: int | None = None
+
+
 class Store(Protocol):
     """Durable rows and events. Acknowledged means committed to disk (reliability: P1).
 
@@ -141,10 +168,28 @@ class Store(Protocol):
         """How many rows meet every condition."""
         ...
 
+    async def usage_sums(
+        self, where: Sequence[tuple[str, Op, Any]] = (), *, group_by: UsageGroup | None = None, limit: int = 100
+    ) -> list[UsageSum]:
+        """Sums over the usage that meets every condition, a group each: days newest first, others by most turns.
+
+        Without `group_by` the one sum of all, also of nothing.
+        """
+        ...
+
     async def events(
-        self, after_seq: int, *, topics: Sequence[str] = ("*",), limit: int = 500, action_prefix: str = ""
+        self,
+        after_seq: int,
+        *,
+        topics: Sequence[str] = ("*",),
+        limit: int = 500,
+        limit_bytes: int | None = None,
+        action_prefix: str = "",
     ) -> list[Event]:
-        """Durable events after `after_seq` that belong to one of the topics, by `seq`."""
+        """Durable events after `after_seq` that belong to one of the topics, by `seq`.
+
+        At most `limit`; they end with the one by which their payloads reach `limit_bytes`.
+        """
         ...
 
     async def journal_state(self) -> JournalState:

@@ -28,6 +28,13 @@ class InitializeResult(Camel):
     auth_methods: list[Json] | None = None
 
 
+class OpenedResult(Camel):
+    """Of session/load and session/resume."""
+
+    modes: Json | None = None
+    config_options: list[Json] | None = None
+
+
 class NewSessionResult(Camel):
     session_id: str
     modes: Json | None = None
@@ -76,6 +83,23 @@ class PermissionParams(Camel):
     options: list[Json]
 
 
+class ElicitationParams(Camel):
+    """Params of elicitation/create. `elicitation_id` and `url` are of the mode url, `requested_schema` of form."""
+
+    mode: str
+    message: str
+    tool_call_id: str | None = None
+    requested_schema: Json | None = None
+    elicitation_id: str | None = None
+    url: str | None = None
+
+
+class ElicitationComplete(Camel):
+    """Params of elicitation/complete."""
+
+    elicitation_id: str
+
+
 class Text(msgspec.Struct, gc=False):
     """A content block as far as it is text."""
 
@@ -87,7 +111,7 @@ class Variant(Camel, tag_field="sessionUpdate"):
     """Base of the variants of an update, told apart by `sessionUpdate`."""
 
 
-class Chunk(Variant):
+class Chunk(Variant, gc=False):
     """A piece of a message: one content block. `message_id` is opaque; a new one is a new message."""
 
     content: Text = msgspec.field(default_factory=Text)
@@ -116,6 +140,7 @@ class ToolVariant(Variant):
     status: str | None = None
     raw_input: Raw | UnsetType = UNSET
     locations: list[Json] | None = None
+    content: Raw | UnsetType = UNSET
 
 
 class ToolCall(ToolVariant, tag="tool_call"):
@@ -148,7 +173,9 @@ class ConfigOptionUpdate(Variant, tag="config_option_update"):
 
 
 class SessionInfoUpdate(Variant, tag="session_info_update"):
-    title: str | None = None
+    """An absent title leaves it, null clears it."""
+
+    title: str | UnsetType | None = UNSET
     meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
 
 
@@ -188,11 +215,25 @@ class Tag(Camel):
     session_update: str = ""
 
 
-def initialize_params(version: str) -> Json:
-    """What the host says of itself: it offers neither files nor terminals, agents use their own tools in their jail."""
+def client_capabilities(*, files: bool = False, terminals: bool = False) -> Json:
+    """What the host offers to an agent: what is not built is not offered.
+
+    Terminal log-ins are shown to people, not run. Without files and terminals an agent uses its own, in its jail.
+    """
+    return {
+        "fs": {"readTextFile": files, "writeTextFile": files},
+        "terminal": terminals,
+        "auth": {"terminal": True},
+        "session": {"configOptions": {"boolean": {}}},
+        "elicitation": {"form": {}, "url": {}},
+    }
+
+
+def initialize_params(version: str, capabilities: Json) -> Json:
+    """What the host says of itself; `capabilities` is what it offers."""
     return {
         "protocolVersion": VERSION,
-        "clientCapabilities": {"fs": {"readTextFile": False, "writeTextFile": False}, "terminal": False},
+        "clientCapabilities": capabilities,
         "clientInfo": {"name": "kandev-host", "title": "kandev-host", "version": version},
     }
 

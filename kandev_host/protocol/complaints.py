@@ -20,6 +20,7 @@ ENDLESS = 1 << 53
 _PLAIN: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.NoneType: "null",
+    inspect.DateTimeType: "a time with its zone, such as 2026-01-31T12:00:00Z",
     inspect.DictType: "an object",
     inspect.StructType: "an object",
 }

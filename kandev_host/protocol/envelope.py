@@ -44,7 +44,7 @@ class Request(msgspec.Struct, frozen=True):
     payload: Raw = EMPTY
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     """What the host sends. Responses to reads carry the `seq` they were read at, durable events their own."""
 
     id: str | None

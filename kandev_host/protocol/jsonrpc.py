@@ -80,7 +80,7 @@ def decode(line: bytes) -> Message:
     try:
         if not line.isascii():
             line.decode()  # what stays raw inside is not checked by the decoder
-        if line.count(b"[") + line.count(b"{") > DEPTH_LIMIT and deeper_than(line, DEPTH_LIMIT):
+        if len(line) > DEPTH_LIMIT and _brackets(line) > DEPTH_LIMIT and deeper_than(line, DEPTH_LIMIT):
             raise BadLine("nested too deeply")
         message = _decoder.decode(line)
     except UnicodeDecodeError:
@@ -96,6 +96,10 @@ def decode(line: bytes) -> Message:
     if message.method is UNSET and (message.id is UNSET or (message.result is UNSET and message.error is UNSET)):
         raise BadLine("not a JSON-RPC message: neither request nor answer")
     return message
+
+
+def _brackets(line: bytes) -> int:
+    return line.count(b"[") + line.count(b"{")
 
 
 def _decode_mended(line: bytes, error: msgspec.DecodeError) -> Message:

@@ -18,16 +18,23 @@ from kandev_host.models import (
     AgentStatus,
     Board,
     Column,
+    Command,
+    Elicitation,
     LogLevel,
     PermissionRequest,
     QueueEntry,
+    ShellRow,
+    Snapshot,
     Task,
     TaskState,
     Usage,
     Workspace,
 )
+from kandev_host.protocol.actions.credentials import CredentialVerb, CredentialWay
+from kandev_host.protocol.actions.shells import ShellOutput
+from kandev_host.protocol.actions.snapshots import Pushed
 
-Topic = Literal["task", "board", "agent"]
+Topic = Literal["task", "board", "agent", "shell"]
 
 
 class BoardNotice(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +79,34 @@ class PermissionNotice(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str
 
 
+class ElicitationNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent asks for; once resolved, with its outcome, and never with what was filled in."""
+
+    elicitation: Elicitation
+    agent_id: str
+    task_id: str
+
+
 class WorkspaceNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """The task's workspace was made."""
+    """The task's workspace was made, or has been deleted; then it is its last state."""
 
     workspace: Workspace
     task_id: str
+    deleted: bool = False
+
+
+class SnapshotNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the task's workspace; one with an error could not be taken."""
+
+    snapshot: Snapshot
+    task_id: str
+
+
+class PushedNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the commits of a task are now."""
+
+    task_id: str
+    pushed: Pushed
 
 
 class QueueNotice(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +114,51 @@ class QueueNotice(msgspec.Struct, frozen=True, kw_only=True):
 
     task_id: str
     entry: QueueEntry | None
+
+
+class NetworkNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections of one kind that an agent or a shell asked for, `count` of them since the last notification of it.
+
+    `sent_bytes` and `received_bytes` are of those that ended since then; their count may be 0.
+
+    `rule` is the entry of the allowlist that let it through, `address` what was dialled last; of a denial, `reason`
+    says why, and `how_to_allow` what would allow it. The host `*` stands for further ones, counted together.
+    """
+
+    allowed: bool
+    host: str
+    port: int
+    protocol: Literal["connect", "http", "socks5"]
+    reason: str
+    rule: str | None
+    address: str | None
+    how_to_allow: str | None
+    count: int
+    sent_bytes: int
+    received_bytes: int
+    task_id: str | None
+    agent_id: str | None
+    shell_id: str | None
+
+
+class CredentialNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent was given a credential of the host's, used one through the host, or was refused it: never the secret.
+
+    `name` is the table of the settings, or `agent type` for what its type always has; `what` the repository, the
+    variable or the file. `verb` is what was asked of a repository. `agent_id` is null for the clone of a workspace. The
+    end of a transfer is told with its bytes.
+    """
+
+    name: str
+    way: CredentialWay
+    what: str
+    verb: CredentialVerb | None
+    allowed: bool
+    reason: str
+    sent_bytes: int
+    received_bytes: int
+    task_id: str
+    agent_id: str | None
 
 
 class Payload(msgspec.Struct, gc=False, kw_only=True):
@@ -165,20 +240,57 @@ class HeartbeatPayload(Payload, gc=False, kw_only=True):
     last_update_age_s: float | None
 
 
+class WaitingPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt that waits for its turn; `prompt_id` is that turn's id, `text` its beginning."""
+
+    prompt_id: str
+    position: int
+    text: str
+    created_by: str
+
+
+class PromptsNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """All prompts that wait for this agent after the change, the next one first."""
+
+    agent_id: str
+    task_id: str
+    prompts: list[WaitingPrompt]
+
+
+class ShellNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """The shell; once it is closed, with `reason` and, of a terminal, `exit_code`."""
+
+    shell: ShellRow
+    shell_id: str
+    task_id: str | None
+
+
+class CommandNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """The command as it begins (`state` running), and once it has ended, with all that the audit has of it."""
+
+    command: Command
+    shell_id: str | None
+    task_id: str | None
+    agent_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """`topics` are those it is delivered to, besides `*`; `transient` ones have no `seq` and are not replayed."""
+    """`topics` are those it is delivered to, besides `*` (unless `only_topics`); `transient` ones have no `seq` and are
+    not replayed."""
 
     name: str
     payload: type[msgspec.Struct]
     topics: tuple[Topic, ...]
     summary: str
     transient: bool = False
+    only_topics: bool = False
 
 
 _BOARD: tuple[Topic, ...] = ("board",)
 _TASK: tuple[Topic, ...] = ("task", "board")
 _AGENT: tuple[Topic, ...] = ("task", "agent")
+_SHELL: tuple[Topic, ...] = ("shell", "task")
 
 _LIST = (
     Notification("board.created", BoardNotice, _BOARD, "A board was made, with its default columns"),
@@ -192,10 +304,29 @@ _LIST = (
     Notification("task.state_changed", TaskStateNotice, _TASK, "A task came into another state"),
     Notification("task.deleted", TaskNotice, _TASK, "A task was deleted"),
     Notification("agent.updated", AgentNotice, _AGENT, "Status or activity of an agent changed"),
+    Notification("queue.updated", PromptsNotice, _AGENT, "A prompt came to wait for an agent, changed, began or left"),
     Notification("orchestrator.updated", QueueNotice, _TASK, "A task entered the queue, changed in it, or left it"),
     Notification("permission.requested", PermissionNotice, _AGENT, "An agent asks and waits for an answer"),
     Notification("permission.resolved", PermissionNotice, _AGENT, "A permission request was answered or withdrawn"),
-    Notification("workspace.updated", WorkspaceNotice, _TASK, "The workspace of a task is there"),
+    Notification("elicitation.requested", ElicitationNotice, _AGENT, "An agent asks for words of a person, and waits"),
+    Notification(
+        "elicitation.resolved", ElicitationNotice, _AGENT, "It was answered or withdrawn; again when a url is done with"
+    ),
+    Notification("workspace.updated", WorkspaceNotice, _TASK, "The workspace of a task is there, or deleted"),
+    Notification(
+        "network.decided",
+        NetworkNotice,
+        (*_AGENT, "shell"),
+        "A jail asked for a connection: it was let through, or denied",
+    ),
+    Notification(
+        "credential.used",
+        CredentialNotice,
+        _AGENT,
+        "An agent had or used a credential of the host's, or was refused it",
+    ),
+    Notification("snapshot.created", SnapshotNotice, _TASK, "A snapshot of a workspace was taken, or could not be"),
+    Notification("workspace.pushed", PushedNotice, _TASK, "Commits of a workspace were taken home"),
     Notification("acp.progress", ProgressPayload, _AGENT, "The agent's plan (ACP `plan`)"),
     Notification(
         "acp.log", LogPayload, _AGENT, "Message, thought and user chunks; tool calls and their updates; commands"
@@ -204,6 +335,17 @@ _LIST = (
     Notification("acp.error", ErrorPayload, _AGENT, "A failed turn, a dead agent, a protocol fault"),
     Notification("acp.status", StatusPayload, _AGENT, "Activity, mode, option, session and usage updates"),
     Notification("acp.heartbeat", HeartbeatPayload, _AGENT, "A running agent lives (every 15 s)", transient=True),
+    Notification("shell.opened", ShellNotice, _SHELL, "A shell was opened"),
+    Notification(
+        "shell.command",
+        CommandNotice,
+        (*_AGENT, "shell"),
+        "A command of a shell, or one that the host runs for an agent, began or ended",
+    ),
+    Notification(
+        "shell.output", ShellOutput, ("shell",), "A shell put something out", transient=True, only_topics=True
+    ),
+    Notification("shell.exited", ShellNotice, _SHELL, "A shell was closed, or ended by itself"),
 )
 
 NOTIFICATIONS: dict[str, Notification] = {each.name: each for each in _LIST}

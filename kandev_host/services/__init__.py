@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,28 +16,49 @@ import msgspec
 from kandev_host.interfaces import AgentType, Bus, Runtime, Store
 from kandev_host.journal import Journal
 from kandev_host.models import new_id
+from kandev_host.services.agent_reading import AgentReading
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.agents import AgentService
 from kandev_host.services.boards import BoardService
+from kandev_host.services.captures import CaptureService
 from kandev_host.services.columns import ColumnService
+from kandev_host.services.commits import CommitService
+from kandev_host.services.credentials.choice import Credentials
+from kandev_host.services.directories import Directories
+from kandev_host.services.elicitations import ElicitationService
+from kandev_host.services.holders import Holders, add_shells, workspace_holders
 from kandev_host.services.info import InfoService
 from kandev_host.services.launcher import Launcher
 from kandev_host.services.launches import PrepareLaunch
 from kandev_host.services.locks import Locks
+from kandev_host.services.looks import WorkspaceLooks
+from kandev_host.services.mcp import McpServers
 from kandev_host.services.orchestration.assembly import Chance, build_orchestration
 from kandev_host.services.orchestration.dispatcher import Dispatcher
 from kandev_host.services.orchestration.lease import Leases
 from kandev_host.services.orchestration.service import OrchestratorService
 from kandev_host.services.permissions import PermissionService
+from kandev_host.services.prompt_queue import PromptQueueService
 from kandev_host.services.reach import Reach
 from kandev_host.services.recovery import Recovery
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.search import SearchService
+from kandev_host.services.session_rows import SessionRows
+from kandev_host.services.sessions import SessionService
+from kandev_host.services.setups import Setups
+from kandev_host.services.shells.audience import Audiences
+from kandev_host.services.shells.changes import Changes
+from kandev_host.services.shells.service import ShellService
+from kandev_host.services.snapshots import SnapshotService
 from kandev_host.services.supervision import Supervisor
 from kandev_host.services.tasks import TaskService
 from kandev_host.services.usage import UsageService
 from kandev_host.services.users import UserService
+from kandev_host.services.workspace_keeping import WorkspaceKeeping
+from kandev_host.services.workspace_reading import WorkspaceReading
+from kandev_host.services.workspace_retention import WorkspaceRetention
 from kandev_host.services.workspaces import WorkspaceService
+from kandev_host.sessions.capture import Captures
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.settings import Settings
 
@@ -64,8 +86,22 @@ class Services:
     columns: ColumnService
     tasks: TaskService
     agents: AgentService
+    agent_reading: AgentReading
+    prompt_queue: PromptQueueService
+    captures: CaptureService
+    session_rows: SessionRows
+    agent_sessions: SessionService
     permissions: PermissionService
+    elicitations: ElicitationService
     workspaces: WorkspaceService
+    workspace_reading: WorkspaceReading
+    workspace_keeping: WorkspaceKeeping
+    workspace_retention: WorkspaceRetention
+    holders: Holders
+    shells: ShellService
+    snapshots: SnapshotService
+    looks: WorkspaceLooks
+    commits: CommitService
     orchestrator: OrchestratorService
     usage: UsageService
     search: SearchService
@@ -73,17 +109,32 @@ class Services:
     recovery: Recovery
     dispatcher: Dispatcher
     launcher: Launcher
+    credentials: Credentials
+
+    @property
+    def audiences(self) -> Audiences:
+        """Who follows which shell; the gateway tells it."""
+        return self.shells.audiences
 
     async def __aenter__(self) -> Services:
         await self.users.ensure_local()
         await self.agent_types.load()
+        await self.broker.rules.load()
+        await self.credentials.__aenter__()
         await self.launcher.__aenter__()
+        await self.looks.__aenter__()
+        await self.shells.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.snapshots.close()
+        self.looks.close()
+        await self.shells.__aexit__(kind, error, trace)
+        await self.looks.__aexit__(kind, error, trace)
         await self.launcher.__aexit__(kind, error, trace)
+        await self.credentials.__aexit__(kind, error, trace)
 
 
 def build_services(
@@ -99,22 +150,59 @@ def build_services(
     prepare_launch: Sequence[PrepareLaunch] = (),
     plugins: Callable[[], Sequence[dict[str, Any]]] = tuple,
     given: Chance | None = None,
+    private: Path | None = None,
+    captures: Captures | None = None,
 ) -> Services:
-    """Tie the services together, and tell the supervisor whom to tell how runs end."""
+    """Tie the services together, and tell the supervisor whom to tell how runs end.
+
+    `private` is the host's own folder. Raises `SettingsError` for a directory that no agent may be shown.
+    """
     default_runtime = settings.use.runtime
     locks = Locks()
     runs = LiveRuns(store)
     reach = Reach()
     users = UserService(store, journal)
     usage = UsageService(store)
-    workspaces = WorkspaceService(store, journal, runtimes, settings.workspace)
+    credentials = Credentials(settings.credentials, journal, private)
+    setups = Setups(settings.repositories, journal)
+    workspaces = WorkspaceService(store, journal, runtimes, settings.workspace, captures, setups, credentials)
+    holders = workspace_holders(store, runs)
     types = AgentTypeService(
-        store, journal, locks, agent_types, runtimes=runtimes, default_runtime=default_runtime, reach=reach
+        store,
+        journal,
+        locks,
+        agent_types,
+        runtimes=runtimes,
+        default_runtime=default_runtime,
+        reach=reach,
+        credentials=settings.credentials,
     )
-    tasks = TaskService(store, journal, locks, runs, workspaces, types)
-    launcher = Launcher(journal, supervisor, workspaces=workspaces, prepare_launch=prepare_launch)
+    mcp, directories = McpServers(settings.mcp), Directories(settings.directories, private)
+    tasks = TaskService(
+        store, journal, locks, runs, workspaces, types, mcp=mcp, directories=directories, credentials=credentials
+    )
+    snapshots = SnapshotService(
+        store,
+        journal,
+        locks=locks,
+        runs=runs,
+        workspaces=workspaces,
+        settings=settings.snapshots,
+        diff_limit_bytes=settings.workspace.diff_limit_bytes,
+    )
+    launcher = Launcher(
+        journal,
+        supervisor,
+        workspaces=workspaces,
+        prepare_launch=prepare_launch,
+        mcp=mcp,
+        directories=directories,
+        credentials=credentials,
+        before=snapshots.at_start,
+    )
     agents = AgentService(
         store,
+        journal,
         supervisor,
         types=types,
         locks=locks,
@@ -125,6 +213,7 @@ def build_services(
         usage=usage,
         leases=Leases(new_id(), settings.orchestrator.ageing_s),
         reach=reach,
+        permissions=settings.permissions,
     )
     orchestration = build_orchestration(
         settings.orchestrator,
@@ -142,6 +231,24 @@ def build_services(
         reach=reach,
         given=given or Chance(),
     )
+    looks = WorkspaceLooks(workspaces, settings.snapshots)
+    changes = supervisor.looks = Changes(looks if settings.shells.audit_files else None)
+    shells = ShellService(
+        store,
+        journal,
+        runs=runs,
+        locks=locks,
+        workspaces=workspaces,
+        settings=settings.shells,
+        default_runtime=default_runtime,
+        kept_s=settings.journal.events_kept_s,
+        changes=changes,
+    )
+    orchestration.recovery.shells = shells.reconcile
+    snapshots.quiet = shells.quiet.of
+    add_shells(holders, shells)
+    supervisor.on_turn_end = snapshots.first(supervisor.on_turn_end)
+    keeping = WorkspaceKeeping(store, workspaces, holders=holders, locks=locks, runs=runs)
     types.on_change = orchestration.dispatcher.mark  # what waited for an agent to be enabled
     return Services(
         settings=settings,
@@ -157,8 +264,22 @@ def build_services(
         columns=ColumnService(store, journal, locks),
         tasks=tasks,
         agents=agents,
-        permissions=PermissionService(store, broker),
+        agent_reading=AgentReading(store, supervisor, usage),
+        prompt_queue=PromptQueueService(store, journal, supervisor, launcher, locks=locks),
+        captures=CaptureService(store, captures),
+        session_rows=SessionRows(store, journal, supervisor, locks),
+        agent_sessions=SessionService(store, supervisor, types=types, launcher=launcher, reach=reach, usage=usage),
+        permissions=PermissionService(store, journal, broker),
+        elicitations=ElicitationService(store, broker.elicitations),
         workspaces=workspaces,
+        workspace_reading=WorkspaceReading(workspaces, holders),
+        workspace_keeping=keeping,
+        workspace_retention=WorkspaceRetention(store, workspaces, keeping, settings.workspace),
+        holders=holders,
+        shells=shells,
+        snapshots=snapshots,
+        looks=looks,
+        commits=CommitService(store, journal, workspaces=workspaces, settings=settings.snapshots),
         orchestrator=orchestration.service,
         usage=usage,
         search=SearchService(store),
@@ -173,6 +294,7 @@ def build_services(
         recovery=orchestration.recovery,
         dispatcher=orchestration.dispatcher,
         launcher=launcher,
+        credentials=credentials,
     )
 
 

@@ -22,10 +22,13 @@ from kandev_host.protocol.actions.agents import (
     AvailabilityInfo,
 )
 from kandev_host.services.availability import agent_availability
+from kandev_host.services.credentials.shown import shown
 from kandev_host.services.launches import merge_limits
 from kandev_host.services.locks import Locks
 from kandev_host.services.reach import Reach, unheard
 from kandev_host.services.rows import every
+from kandev_host.sessions.options import MODE
+from kandev_host.settings import CredentialSettings
 
 PROBE_KEPT_S = 60.0
 
@@ -33,7 +36,8 @@ PROBE_KEPT_S = 60.0
 class AgentTypeService:
     """What a user stores (a row of `AgentTypeRow`) goes over what plugins and settings say, also after a restart.
 
-    Only whether a type may be started, and its limits: what runs, and what it may reach, is for plugins and settings.
+    Only whether a type may be started, its limits, and the options of its sessions: what runs, and what it may reach,
+    is for plugins and settings.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class AgentTypeService:
         runtimes: Mapping[str, Runtime],
         default_runtime: str,
         reach: Reach,
+        credentials: Mapping[str, CredentialSettings] | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -53,6 +58,7 @@ class AgentTypeService:
         self._given = agent_types
         self._runtimes = runtimes
         self._reach = reach
+        self._credentials = credentials or {}
         self._rows: dict[str, AgentTypeRow] = {}
         self._probed: dict[str, tuple[float, Availability]] = {}
         self.default_runtime = default_runtime
@@ -74,7 +80,9 @@ class AgentTypeService:
         if given is None or row is None:
             return given
         limits = given.default_resources if row.default_resources is None else row.default_resources
-        return dataclasses.replace(given, enabled=given.enabled and row.enabled, default_resources=limits)
+        options = {**given.options, **row.default_options}
+        enabled = given.enabled and row.enabled
+        return dataclasses.replace(given, enabled=enabled, default_resources=limits, options=options)
 
     def need(self, name: str) -> AgentType:
         """The same. Raises `NotFound` with the known ones."""
@@ -123,12 +131,21 @@ class AgentTypeService:
             if limits is not None:
                 limits = merge_limits(Limits(), limits, "default_resources")
             enabled = row.enabled if request.enabled is UNSET else request.enabled
-            if (enabled, limits) != (row.enabled, row.default_resources):
-                row = replace(row, enabled=enabled, default_resources=limits, updated_at=now())
+            options = row.default_options if request.default_options is UNSET else request.default_options or {}
+            if request.default_options is not UNSET:
+                self._check_mode(request.name, options.get(MODE))
+            if (enabled, limits, options) != (row.enabled, row.default_resources, row.default_options):
+                row = replace(row, enabled=enabled, default_resources=limits, default_options=options, updated_at=now())
                 await self._journal.record(Put(row))
                 self._rows[row.name] = row
                 self.on_change()
         return AgentTypeReply(agent_type=await self._describe(self.need(request.name)))
+
+    def _check_mode(self, name: str, mode: str | bool | None) -> None:
+        asking = self._given[name].asking_modes
+        if mode is not None and asking and mode not in asking:
+            told = f"In the mode {mode!r} the agent would not ask; use one of {', '.join(asking)}"
+            raise ValidationFailed(f"default_options.{MODE}", told)
 
     async def _describe(self, agent_type: AgentType) -> AgentTypeInfo:
         found = await self.availability(agent_type)
@@ -143,8 +160,11 @@ class AgentTypeService:
             allow=list(agent_type.allow),
             hosts=list(agent_type.hosts),
             env_required=list(agent_type.env_required),
+            credentials=shown(agent_type, self._credentials),
             capabilities=list(agent_type.capabilities),
             default_resources=agent_type.default_resources,
+            default_options=dict(agent_type.options),
+            asking_modes=list(agent_type.asking_modes),
             install_hint=agent_type.install_hint,
             enabled=agent_type.enabled,
             availability=AvailabilityInfo(ok=found.ok, reason=found.reason, fix=found.fix),

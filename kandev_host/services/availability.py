@@ -21,7 +21,7 @@ async def agent_availability(
     place = probed or await runtime.probe()
     if not place.ok:
         return Availability(False, place.reason, place.fix)
-    command = await runtime.locate(agent_type.command[0])
+    command = await runtime.locate(agent_type.command[0], agent_type.image)
     if not command.ok:
         install = None if command.details.get("found") else agent_type.install_hint
         return Availability(False, command.reason, install or command.fix)
@@ -41,7 +41,7 @@ def _network(agent_type: AgentType) -> Availability | None:
     if not agent_type.hosts or agent_type.network != "none" or agent_type.allow:
         return None
     fix = (
-        f'Set [agents.{agent_type.name}] network = "host" in the settings, '
+        f'Set [agents.{agent_type.name}] network = "allowlist" in the settings, '
         'or allow = ["127.0.0.1:PORT"] for a model server of this machine'
     )
     reason = f"The agent needs the network ({', '.join(agent_type.hosts)}), and its jail has none"

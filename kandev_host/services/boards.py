@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
-from kandev_host.errors import NotFound
+from kandev_host.errors import Conflict, NotFound
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Expect, Principal, Put, Remove, Store
 from kandev_host.journal import Journal
@@ -103,13 +103,18 @@ class BoardService:
             return BoardReply(board=board)
 
     async def delete(self, principal: Principal, request: BoardDelete) -> BoardDeleted:
-        """With its columns, tasks and workspaces. Raises `Conflict` with running agents, unless `force`."""
+        """With its columns, tasks and workspaces.
+
+        Raises `Conflict` with agents or shells, or work in a workspace that is nowhere else, unless `force`.
+        """
         board = await need(self._store, Board, request.board_id)
         check_version("board", board, request.expected_version)
         with self._runs.closing(board.id):
             async with self._locks.hold(f"board:{board.id}"):
                 here = await self._live(board)
             await self._runs.end(here, "board", force=request.force)
+            if not request.force:
+                await self._check_free(board)
             return await self._delete(principal, request, stopped=len(here))
 
     async def _delete(self, principal: Principal, request: BoardDelete, *, stopped: int) -> BoardDeleted:
@@ -118,6 +123,7 @@ class BoardService:
             check_version("board", board, None if stopped else request.expected_version)
             await self._runs.end(await self._live(board), "board", force=False)
             tasks = [task async for task in every(self._store, Task, [("board_id", "=", board.id)], ("id",))]
+            await self._runs.close_shells({task.id for task in tasks}, "board", force=request.force)
             removed = BoardRemoved(
                 columns=await self._store.count(Column, [("board_id", "=", board.id)]),
                 tasks=len(tasks),
@@ -133,6 +139,15 @@ class BoardService:
             left = [await self._workspaces.discard(task.id) for task in tasks]
             kept = sum(one.left is not None for one in left)
         return BoardDeleted(board_id=board.id, removed=replace(removed, workspaces_left=kept))
+
+    async def _check_free(self, board: Board) -> None:
+        async for task in every(self._store, Task, [("board_id", "=", board.id)], ("id",)):
+            await self._runs.close_shells([task.id], "board", force=False)
+            try:
+                await self._workspaces.check_saved(task.id)
+            except Conflict as error:
+                error.details["task_id"] = task.id
+                raise
 
     async def _agents_of(self, tasks: Sequence[str]) -> int:
         parts = [tasks[start : start + PAGE] for start in range(0, len(tasks), PAGE)]

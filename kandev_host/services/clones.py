@@ -6,24 +6,24 @@ transport, so that no object is linked or borrowed and the user's folder is neve
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyio import to_thread
 
 from kandev_host.errors import Unavailable, ValidationFailed
-from kandev_host.interfaces import Mount, Network, Runtime
+from kandev_host.interfaces import Mount, Runtime
 from kandev_host.models import Task, Workspace
+from kandev_host.services.forwarding.brokerage import Brokered
 from kandev_host.services.git import SOURCE, Git, GitFailed, alternate_target, upload_pack
 from kandev_host.services.local_repositories import LocalRepository, find_local_repository
+from kandev_host.services.remotes import Remote, remote_of
 from kandev_host.services.repositories import FIELD, Repository, check_branch, parse_repository
 
 AGENT = {"user.name": "kandev agent", "user.email": "agent@localhost.invalid"}
 """Who commits in a workspace, unless the agent says otherwise."""
 
 _COMMIT = re.compile(r"^([0-9a-f]{40}|[0-9a-f]{64})$")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,21 @@ def branch_name(task_id: str, beside: str | None = None) -> str:
     return f"kandev-{short}" if beside == "kandev" else f"kandev/{short}"
 
 
-async def make_workspace(runtime: Runtime, task: Task, source: Source | None, timeout_s: float) -> Workspace:
-    """Fill the empty place of `task`. Raises `GitFailed`, `ValidationFailed` (unknown branch), `TimedOut`."""
-    git = Git(runtime, task.id, timeout_s)
+async def make_workspace(
+    runtime: Runtime,
+    task: Task,
+    source: Source | None,
+    timeout_s: float,
+    *,
+    allow: tuple[str, ...] = (),
+    brokered: Brokered | None = None,
+) -> Workspace:
+    """Fill the empty place of `task`. Raises `GitFailed`, `ValidationFailed` (unknown branch), `TimedOut`.
+
+    The jail that clones a URL reaches its host and what `allow` names; with `brokered` only the host, that fetches for
+    it.
+    """
+    git = Git(runtime, task.id, timeout_s, pin_git=False)
     if source is None:
         branch = branch_name(task.id)
         await git.text("init", "--quiet", "--template=", f"--initial-branch={branch}", ".")
@@ -70,7 +82,11 @@ async def make_workspace(runtime: Runtime, task: Task, source: Source | None, ti
             await git.text("config", key, value)
         base = Base(None, await _first_commit(git))
     else:
-        base = await _clone(git, task, source)
+        remote = None if source.local is not None else remote_of(source.repository, allow, brokered)
+        try:
+            base = await _clone(git, task, source, remote)
+        except GitFailed as error:
+            raise GitFailed(_plain(error.message, brokered)) from error
         branch = branch_name(task.id, beside=base.branch)
         await _check_out(git, branch, base)
     return Workspace(
@@ -81,6 +97,13 @@ async def make_workspace(runtime: Runtime, task: Task, source: Source | None, ti
         base_branch=base.branch,
         base_commit=base.commit or await _first_commit(git),
     )
+
+
+def _plain(message: str, brokered: Brokered | None) -> str:
+    """With the URL that people know, for the address at which the host fetches it."""
+    for base, url in ({} if brokered is None else brokered.shown).items():
+        message = message.replace(base, url)
+    return message
 
 
 async def _first_commit(git: Git) -> str:
@@ -96,14 +119,15 @@ async def _check_out(git: Git, branch: str, base: Base) -> None:
         await git.text("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
 
-async def _clone(git: Git, task: Task, source: Source) -> Base:
+async def _clone(git: Git, task: Task, source: Source, remote: Remote | None) -> Base:
     options = ["--quiet", "--no-checkout", "--template=", "--no-recurse-submodules", "--no-local", "--no-hardlinks"]
     options += [f"--config={key}={value}" for key, value in AGENT.items()]
     if source.local is None:
-        cloning = _remote(git, source.repository)
-        address = source.repository.location
+        remote = remote or remote_of(source.repository)
+        cloning = replace(git, network=remote.network, allow=remote.allow, env=remote.env)
+        address = remote.url
     else:
-        cloning = _local(git, source.local)
+        cloning = with_local_source(git, source.local)
         address = SOURCE
         options.append(f"--upload-pack={upload_pack(len(source.local.alternates))}")
     try:
@@ -140,19 +164,10 @@ def _not_readable(source: LocalRepository) -> ValidationFailed:
     )
 
 
-def _local(git: Git, source: LocalRepository) -> Git:
+def with_local_source(git: Git, source: LocalRepository) -> Git:
+    """git that also sees this repository, read-only at SOURCE."""
     borrowed = (Mount(folder, alternate_target(index)) for index, folder in enumerate(source.alternates))
-    return Git(git.runtime, git.workspace_id, git.timeout_s, mounts=(Mount(source.git_dir, SOURCE), *borrowed))
-
-
-def _remote(git: Git, repository: Repository) -> Git:
-    """With the network this one command needs: a named port of this host, or the host's network."""
-    port = repository.loopback_port
-    network: Network = "host" if port is None else "none"
-    allow = () if port is None else (f"127.0.0.1:{port}",)
-    names = [*_PROXIES, *(name.upper() for name in _PROXIES)] if port is None else []
-    env = {name: os.environ[name] for name in names if name in os.environ}
-    return Git(git.runtime, git.workspace_id, git.timeout_s, network=network, allow=allow, env=env)
+    return replace(git, mounts=(Mount(source.git_dir, SOURCE), *borrowed))
 
 
 async def _base_of_branch(git: Git, branch: str) -> Base:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from kandev_host.errors import Unavailable
+from kandev_host.interfaces import Result
 from kandev_host.models import Workspace
 from kandev_host.protocol.actions.agents import DiffReply, FileChange
 from kandev_host.services.git import Git, explain
@@ -55,17 +56,22 @@ async def workspace_diff(git: Git, workspace: Workspace, limit_bytes: int) -> Di
     """
     base = workspace.base_commit or ""
     # Somebody waits for it: what takes longer (gigabytes to compare) is answered with that.
-    git = replace(git, timeout_s=min(git.timeout_s, TIMEOUT_S))
+    git = replace(git, timeout_s=min(git.timeout_s, TIMEOUT_S), read_only=git.runtime.confines)
     result = await git.script(_SCRIPT, base, max_output_bytes=limit_bytes + STATISTICS_LIMIT_BYTES)
     if result.exit_code != 0 and not result.truncated:
         raise Unavailable(f"The workspace's repository cannot be read: {explain(result)}", reason="git failed")
+    return as_reply(workspace, result, limit_bytes)
+
+
+def as_reply(workspace: Workspace, result: Result, limit_bytes: int) -> DiffReply:
+    """What git said of two trees: statistics, a NUL more, and the patch."""
     statistics, patch, cut = _split(result.stdout)
     files = parse_statistics(statistics)
     text, truncated = _bounded(patch, limit_bytes, result.truncated)
     return DiffReply(
         task_id=workspace.id,
         base_branch=workspace.base_branch,
-        base_commit=base,
+        base_commit=workspace.base_commit or "",
         branch=workspace.branch or "",
         diff=text,
         truncated=truncated or cut,

@@ -59,6 +59,11 @@ def config_environment(settings: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
+def hardened_settings() -> dict[str, str]:
+    """The configuration of every git command, over that of the repository."""
+    return dict(_SAFE)
+
+
 def hardened_environment() -> dict[str, str]:
     """The environment of every git command: nothing of the user, the system or the repository may run anything."""
     name, email = _IDENTITY
@@ -101,7 +106,11 @@ def alternate_target(index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """git in one workspace of one runtime. `timeout_s` bounds every command."""
+    """git in one workspace of one runtime. `timeout_s` bounds every command; with `read_only` it changes nothing.
+
+    Only who makes the repository sets `pin_git` to false: what a command reads there may make git run an agent's
+    program, which must not reach in this jail what it could not reach in its own.
+    """
 
     runtime: Runtime
     workspace_id: str
@@ -110,6 +119,8 @@ class Git:
     network: Network = "none"
     allow: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    read_only: bool = False
+    pin_git: bool = True
 
     async def attempt(self, *arguments: str) -> Result:
         """Run `git ARGUMENTS`, whatever comes of it. Raises `TimedOut`, and `Unavailable` without git or runtime."""
@@ -135,13 +146,22 @@ class Git:
             mounts=self.mounts,
             network=self.network,
             allow=self.allow,
+            pin_git=self.pin_git,
+            read_only=self.read_only,
             labels={"task_id": self.workspace_id, "purpose": "git"},
         )
         return await self.runtime.run(spec, timeout_s=self.timeout_s, max_output_bytes=max_output_bytes)
 
 
 def explain(result: Result) -> str:
-    """The end of git's stderr as plain text; it may hold what a hostile server sent."""
+    """The end of git's stderr as plain text (it may hold what a hostile server sent), and what else is known of it.
+
+    That is the limit that it met, and what the proxy said, of whose answers git itself shows the number alone.
+    """
     text = printable(result.stderr.decode("utf-8", "replace").replace("\r", "\n"), lines=True).strip()
-    lines = [line for line in text.splitlines() if line.startswith(("fatal:", "error:"))] or text.splitlines()
-    return " ".join(lines)[-STDERR_SHOWN_CHARS:] or f"git ended with status {result.exit_code}"
+    told = ("fatal:", "error:", "remote:")
+    lines = [line for line in text.splitlines() if line.startswith(told)] or text.splitlines()
+    said = " ".join(lines)[-STDERR_SHOWN_CHARS:] or f"git ended with status {result.exit_code}"
+    if result.unreached is not None:
+        said += f" (the proxy of its jail: {result.unreached})"
+    return said if result.ending is None else f"{said} ({result.ending})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,17 +14,24 @@ from msgspec.structs import replace
 
 from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
-from kandev_host.interfaces import AgentType, Put
+from kandev_host.interfaces import AgentType, Change, Put
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, Failure, Task, new_id, now
+from kandev_host.models import AgentInstance, AgentLog, Failure, Task, Turn, new_id, now
 from kandev_host.protocol.notifications import ErrorPayload
+from kandev_host.services.credentials.choice import Credentials
+from kandev_host.services.directories import Directories
 from kandev_host.services.git import GitFailed
 from kandev_host.services.launches import PrepareLaunch, process_spec
+from kandev_host.services.mcp import McpServers
+from kandev_host.services.setups import SetupFailed
 from kandev_host.services.supervision import OnEnd, OnExit, Supervisor
 from kandev_host.services.workspaces import WorkspaceService
 from kandev_host.sessions.conclusion import Conclusion
 from kandev_host.sessions.ending import Ending
-from kandev_host.sessions.presets import Preset
+from kandev_host.sessions.policy import Situation
+from kandev_host.sessions.presets import pinned
+from kandev_host.sessions.prompts import ENDED, PromptQueue, cancelled
+from kandev_host.sessions.stage import Equipment, Resume
 
 log = logging.getLogger(__name__)
 RECORD_S = 10.0
@@ -33,7 +40,7 @@ CLOSED = "The host stopped before the agent had started"
 # What git says of a server that may answer the next time.
 _PASSES = re.compile(
     r"could not resolve|unable to connect|failed to connect|couldn't connect|connection (?:refused|reset|timed out)"
-    r"|timed out|early eof|unexpected disconnect|returned error: (?:429|5\d\d)|network is unreachable",
+    r"|timed out|early eof|unexpected disconnect|(?:returned error:|response) (?:429|5\d\d)|network is unreachable",
     re.I,
 )
 
@@ -48,19 +55,21 @@ class Launch:
     """One agent on its way up. `stopped` says that somebody stopped it meanwhile, `reason` why.
 
     `handed_over`: the supervisor answers for it; else `conclusion` is its end. `done`: waiting for it ends, but its
-    end may not be recorded yet.
+    end may not be recorded yet. `log` is kept of one that could not be brought up.
     """
 
     agent: AgentInstance
     task: Task
     agent_type: AgentType
-    blocks: list[dict[str, Any]] | None
+    prompts: PromptQueue
     created_by: str
-    preset: Preset | None
+    situation: Situation
+    resume: Resume | None = None
     stopped: bool = False
     reason: str | None = None
     handed_over: bool = False
     conclusion: Conclusion | None = None
+    log: AgentLog | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     done: anyio.Event = field(default_factory=anyio.Event)
 
@@ -75,11 +84,20 @@ class Launcher:
         *,
         workspaces: WorkspaceService,
         prepare_launch: Sequence[PrepareLaunch] = (),
+        mcp: McpServers,
+        directories: Directories,
+        credentials: Credentials,
+        before: Callable[[AgentInstance], Awaitable[None]] | None = None,
     ) -> None:
+        """`before` is awaited once the workspace is there, and before anything is started in it."""
         self._journal = journal
         self._supervisor = supervisor
         self._workspaces = workspaces
         self._prepare_launch = prepare_launch
+        self._mcp = mcp
+        self._directories = directories
+        self._credentials = credentials
+        self._before = before
         self._group: anyio.abc.TaskGroup | None = None
         self._starting: dict[str, Launch] = {}
         self.on_end: OnEnd | None = None
@@ -144,6 +162,8 @@ class Launcher:
                     await self._conclude(launch, Ending("STOPPED", CLOSED, "host_died"))
             raise
         finally:
+            if not launch.handed_over:
+                self._credentials.release(launch.agent.id)
             self._starting.pop(launch.agent.id, None)
             launch.done.set()
 
@@ -153,6 +173,8 @@ class Launcher:
             with launch.scope:
                 await self._bring_up(launch)
         except KandevError as error:
+            if isinstance(error, SetupFailed) and error.output:
+                launch.log = AgentLog(agent_instance_id=launch.agent.id, log_level="error", message=error.output)
             return Ending("FAILED", error.message, failure_of(error))
         except Exception:
             correlation_id = new_id()
@@ -163,10 +185,29 @@ class Launcher:
     async def _bring_up(self, launch: Launch) -> None:
         agent, task, agent_type = launch.agent, launch.task, launch.agent_type
         await self._workspaces.ensure(task, agent.runtime)
+        if self._before is not None:
+            await self._before(agent)
         runtime = self._workspaces.runtime(agent.runtime)
         for path, content in agent_type.files.items():
             await runtime.write_home(task.id, path, content.encode())
-        spec = process_spec(agent_type, agent, task, self._prepare_launch)
+        mcp = await self._mcp.of(agent_type, task, runtime)
+        mounts, directories = self._directories.of(agent_type, task, runtime)
+        handed = await self._credentials.of(agent_type, agent, task)
+        spec = process_spec(
+            agent_type,
+            agent,
+            task,
+            self._prepare_launch,
+            read_only=launch.situation.read_only,
+            protected=pinned(launch.situation.preset),
+            mcp=mcp,
+            directories=mounts,
+            handed=handed,
+        )
+        if agent.network == "host":
+            log.warning(
+                "agent %s (%s) has the network of this host: it reaches all that you do", agent.id, agent_type.name
+            )
         with anyio.CancelScope(shield=True):  # from here on the supervisor answers for it: never half handed over
             if launch.scope.cancel_called:
                 return
@@ -176,20 +217,31 @@ class Launcher:
                 agent_type=agent_type,
                 runtime=runtime,
                 spec=spec,
-                first_prompt=launch.blocks,
+                prompts=launch.prompts,
                 created_by=launch.created_by,
-                preset=launch.preset,
+                situation=launch.situation,
+                resume=launch.resume,
+                equipment=Equipment(
+                    mcp_servers=mcp.servers,
+                    directories=directories,
+                    handed=handed.secrets,
+                    release=lambda: self._credentials.release(agent.id),
+                ),
             )
             launch.handed_over = True
 
     async def _conclude(self, launch: Launch, ending: Ending) -> None:
         """Record the end of an agent that never started, and let it be judged, however long the store refuses."""
-        conclusion = launch.conclusion = launch.conclusion or self._conclusion(launch, ending)
+        conclusion = launch.conclusion
+        if conclusion is None:
+            waiting = await launch.prompts.close()
+            dropped = () if ending.keeps_prompts else waiting
+            conclusion = launch.conclusion = self._conclusion(launch, ending, dropped)
         await conclusion.record()
         launch.done.set()
         await conclusion.catch_up()
 
-    def _conclusion(self, launch: Launch, ending: Ending) -> Conclusion:
+    def _conclusion(self, launch: Launch, ending: Ending, dropped: Sequence[Turn]) -> Conclusion:
         agent = replace(
             launch.agent,
             status=ending.status,
@@ -199,7 +251,10 @@ class Launcher:
             stopped_at=now(),
             updated_at=now(),
         )
-        told = [agent_event(agent, launch.task.board_id)]
+        told: list[Change] = [Put(cancelled(turn, ENDED)) for turn in dropped]
+        told += [launch.prompts.emptied()] if dropped else []
+        told += [] if launch.log is None else [Put(launch.log)]
+        told.append(agent_event(agent, launch.task.board_id))
         if ending.status == "FAILED":
             ids: dict[str, Any] = {"task_id": agent.task_id, "agent_id": agent.id}
             message = ending.reason or "The agent could not be started"

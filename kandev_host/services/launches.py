@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,15 @@ from msgspec.structs import asdict, replace
 from kandev_host.errors import ValidationFailed
 from kandev_host.interfaces import AgentType, LaunchExtras, Mount, ProcessSpec
 from kandev_host.models import AgentInstance, Limits, Task
+from kandev_host.services.credentials.handed import NOTHING, Handed
+from kandev_host.services.mcp import McpChoice
+from kandev_host.services.network import reach_of
 
+NO_SERVERS = McpChoice()
 PrepareLaunch = Callable[[AgentInstance, Task], LaunchExtras | None]
 
 _CPU = re.compile(r"^\d{1,4}(\.\d{1,3})?$")
-_SIZE = re.compile(r"^\d{1,12}[kmgtKMGT]?[bB]?$")
+_SIZE = re.compile(r"^\d{1,12}(?:[kmgtKMGT]?|\.\d{1,3}[kmgtKMGT])[bB]?$")
 
 
 def merge_limits(base: Limits, wanted: Limits | None, field: str = "resources") -> Limits:
@@ -32,9 +37,20 @@ def merge_limits(base: Limits, wanted: Limits | None, field: str = "resources") 
 
 
 def process_spec(
-    agent_type: AgentType, agent: AgentInstance, task: Task, prepare: Sequence[PrepareLaunch] = ()
+    agent_type: AgentType,
+    agent: AgentInstance,
+    task: Task,
+    prepare: Sequence[PrepareLaunch] = (),
+    *,
+    read_only: bool = False,
+    protected: Sequence[str] = (),
+    mcp: McpChoice = NO_SERVERS,
+    directories: Sequence[Mount] = (),
+    handed: Handed = NOTHING,
 ) -> ProcessSpec:
-    """What to start: only the named part of the host's environment and the named log-in files enter the jail."""
+    """What to start: only the named part of the host's environment and the named log-in files enter the jail, beside
+    what its MCP servers need, the directories that it may see (of a run that may write nothing, read-only), and the
+    credentials that it is `handed`."""
     extras = [extra for hook in prepare if (extra := hook(agent, task)) is not None]
     own = {"KANDEV_AGENT_ID": agent.id, "KANDEV_TASK_ID": task.id}
     env = {**own, **_environment(agent_type, os.environ), **agent_type.env}
@@ -43,13 +59,27 @@ def process_spec(
     return ProcessSpec(
         workspace_id=task.id,
         command=agent_type.command,
-        env=env,
-        mounts=(*login_mounts(agent_type.share_login), *(mount for extra in extras for mount in extra.mounts)),
+        env=handed.over(env),
+        mounts=(
+            *login_mounts(agent_type.share_login),
+            *(mount for extra in extras for mount in extra.mounts),
+            *handed.mounts,
+            *(dataclasses.replace(mount, read_only=read_only or mount.read_only) for mount in directories),
+        ),
         network=agent_type.network,
-        allow=tuple(dict.fromkeys((*agent_type.allow, *(name for extra in extras for name in extra.allow)))),
+        allow=tuple(
+            dict.fromkeys(
+                (*agent_type.allow, *(name for extra in extras for name in extra.allow), *mcp.allow, *handed.allow)
+            )
+        ),
+        passing=frozenset(handed.allow),
         limits=agent.resource_limits,
         nested_sandbox=agent_type.nested_sandbox,
-        labels={"agent_id": agent.id, "task_id": task.id},
+        read_only=read_only,
+        protected=tuple(protected),
+        programs=mcp.programs,
+        image=agent_type.image,
+        labels={"agent_id": agent.id, "task_id": task.id, **reach_of(task.id)},
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +21,7 @@ from kandev_host.interfaces import Runtime, Store
 from kandev_host.models import (
     LIVE_STATUSES,
     AgentInstance,
+    Elicitation,
     PermissionRequest,
     QueueEntry,
     Task,
@@ -44,7 +45,7 @@ REAP_S = 4.0
 CLEANUP_S = 4.0
 RETRY_S = 5.0
 RETRY_LIMIT_S = 60.0
-COUNTED = ("processes_killed", "turns_closed", "permissions_cancelled")
+COUNTED = ("processes_killed", "turns_closed", "permissions_cancelled", "shells_closed")
 LISTED = ("agents_failed", "tasks_failed", "tasks_requeued", "queue_settled", "workspaces_removed", "not_reached")
 
 
@@ -53,8 +54,10 @@ class Recovery:
     reached then is asked again until it is left.
 
     `report` says what the last look found and did, when, and how long it took; empty before the `first`. `reach` is
-    told which runtimes did not answer.
+    told which runtimes did not answer. `shells` closes those of the dead host, and says how many.
     """
+
+    shells: Callable[[], Awaitable[int]] | None = None
 
     def __init__(
         self,
@@ -113,6 +116,8 @@ class Recovery:
         await self._bury(dead, report)
         await self._close_stray(report)
         await self._settle(report)
+        if self.shells is not None:
+            report["shells_closed"] = await self.shells()
         with anyio.move_on_after(CLEANUP_S) as cleanup:
             await self._remove_half_made(dead)
             await self._remove_orphans(report)
@@ -190,9 +195,10 @@ class Recovery:
         _add(closed, report)
 
     async def _close_stray(self, report: dict[str, Any]) -> None:
-        """What waits for an agent that is not live: a crash between two commits can leave it."""
-        agents = {row.agent_id async for row in every(self._store, Turn, [("state", "in", ("queued", "running"))])}
+        """What is open of an agent that is not live: a crash between two commits can leave it."""
+        agents = {row.agent_id async for row in every(self._store, Turn, [("state", "=", "running")])}
         agents |= {row.agent_id async for row in every(self._store, PermissionRequest, [("state", "=", "pending")])}
+        agents |= {row.agent_id async for row in every(self._store, Elicitation, [("state", "=", "pending")])}
         for agent_id in sorted(agents - self._reach.agents.keys()):
             _add(await self._dead.close(agent_id, REASON), report)
 
@@ -233,12 +239,20 @@ class Recovery:
                 log.warning("The half-made workspace of task %s stays: %s", agent.task_id, error.message)
 
     async def _remove_orphans(self, report: dict[str, Any]) -> None:
-        """Workspaces whose task was deleted."""
+        """Workspaces and captures whose task was deleted, and workspaces of which a dead host had deleted a part."""
+        captured = await self._workspaces.with_captures()
+        for task_id in captured:
+            if await self._store.get(Task, task_id) is None:
+                await self._workspaces.discard(task_id)
         workspaces = [row async for row in every(self._store, Workspace, [])]
         for workspace in workspaces:
-            if await self._store.get(Task, workspace.id) is not None:
+            if await self._store.get(Task, workspace.id) is None:
+                gone = await self._workspaces.discard(workspace.id)
+            elif workspace.removing_at is not None:
+                gone = await self._workspaces.try_to_remove(workspace.id)
+            else:
                 continue
-            if (await self._workspaces.discard(workspace.id)).removed:
+            if gone.removed:
                 report["workspaces_removed"].append(workspace.id)
 
 

@@ -48,6 +48,7 @@ def parse_repository(url: str, field: str = FIELD) -> Repository:
         return Repository("local", url)
     scp = _SCP.match(url)
     if scp is not None and scp["host"].lower() not in {*PORTS, "file"} and (scp["user"] or "@" not in scp["path"]):
+        _check_path(scp["path"], field)
         return Repository("remote", url)
     raise ValidationFailed(
         field, "Give an absolute path, or a git URL: https://, http://, ssh://, git://, file:// or user@host:path"
@@ -72,7 +73,17 @@ def _from_url(url: str, field: str) -> Repository:
         raise ValidationFailed(field, "The URL must not hold credentials; they would be stored with the task")
     if parts.username is not None and parts.username.startswith("-"):
         raise ValidationFailed(field, "The user of the URL must not begin with '-'")
+    _check_path(parts.path, field)
     return Repository("remote", url, (port or PORTS[scheme]) if host in LOOPBACK else None)
+
+
+def _check_path(path: str, field: str) -> None:
+    """No `..`, however it is written: curl resolves it, and so fetches another repository than `match` was asked for.
+
+    Raises `ValidationFailed`.
+    """
+    if {".", ".."} & set(unquote(path).replace("\\", "/").split("/")):
+        raise ValidationFailed(field, "The path of a URL must not hold . or .. as a folder")
 
 
 def _from_file_url(parts: SplitResult, field: str) -> Repository:

@@ -6,14 +6,32 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 from kandev_host.errors import NotFound
-from kandev_host.interfaces import Op, Store
-from kandev_host.models import AgentInstance, Board, Column, PermissionRequest, Row, Task, TaskState
+from kandev_host.interfaces import Op, Page, Store
+from kandev_host.models import (
+    AgentInstance,
+    Board,
+    Column,
+    Elicitation,
+    PermissionRequest,
+    PermissionRule,
+    Row,
+    Session,
+    ShellRow,
+    Snapshot,
+    Task,
+    TaskState,
+)
+from kandev_host.protocol.actions.agents import PermissionList
+from kandev_host.protocol.actions.elicitations import ElicitationList
 
 R = TypeVar("R", bound=Row)
 PAGE = 500
 
 KINDS: dict[type[Row], str] = {
-    Board: "board", Column: "column", Task: "task", AgentInstance: "agent", PermissionRequest: "permission"
+    Board: "board", Column: "column", Task: "task", AgentInstance: "agent", PermissionRequest: "permission",
+    PermissionRule: "permission_rule", Elicitation: "elicitation", Session: "session",
+    ShellRow: "shell",
+    Snapshot: "snapshot",
 }  # fmt: skip
 
 
@@ -23,6 +41,17 @@ async def need(store: Store, kind: type[R], id: str) -> R:
     if row is None:
         raise NotFound(KINDS[kind], id)
     return row
+
+
+async def asked_for(store: Store, kind: type[R], request: ElicitationList | PermissionList) -> Page[R]:
+    """What agents asked for, as the request narrows it. Raises `NotFound` for an unknown agent or task."""
+    if request.agent_id is not None:
+        await need(store, AgentInstance, request.agent_id)
+    if request.task_id is not None:
+        await need(store, Task, request.task_id)
+    wanted = (("agent_id", request.agent_id), ("task_id", request.task_id), ("state", request.state))
+    where: list[tuple[str, Op, Any]] = [(name, "=", value) for name, value in wanted if value is not None]
+    return await store.find(kind, where, limit=request.limit, cursor=request.cursor)
 
 
 async def every(

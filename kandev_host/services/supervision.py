@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
+from msgspec import Raw
+
 from kandev_host.interfaces import AgentType, Change, ProcessSpec, Runtime, Stats
 from kandev_host.models import Activity, AgentInstance, AgentStatus, Session, Task, Turn
+from kandev_host.sessions.audit import Looks
 from kandev_host.sessions.ending import Ending
-from kandev_host.sessions.presets import Preset
+from kandev_host.sessions.logins import Login
+from kandev_host.sessions.policy import Situation
+from kandev_host.sessions.prompts import PromptQueue
+from kandev_host.sessions.stage import Equipment, Resume
+from kandev_host.sessions.steering import Steering
 from kandev_host.sessions.turns import TurnOutcome
 
 OnTurnEnd = Callable[[AgentInstance, Turn, TurnOutcome], Awaitable[None]]
@@ -29,8 +36,18 @@ class LiveAgent(Protocol):
     def session(self) -> Session | None: ...
 
     @property
-    def queued(self) -> Sequence[Turn]:
-        """The prompts that wait."""
+    def prompts(self) -> PromptQueue:
+        """Those that wait."""
+        ...
+
+    @property
+    def login(self) -> Login:
+        """Whether it wants a log-in, and doing it."""
+        ...
+
+    @property
+    def steering(self) -> Steering:
+        """The options of its session, and setting them."""
         ...
 
     @property
@@ -39,6 +56,11 @@ class LiveAgent(Protocol):
         ...
 
     async def stats(self) -> Stats: ...
+
+    @property
+    def ask(self) -> Callable[[str, dict[str, Any], float], Awaitable[Raw]]:
+        """(method, params, timeout_s) → what the agent answers. Raises `AgentError`, `TimedOut`."""
+        ...
 
 
 class Supervisor(Protocol):
@@ -62,6 +84,12 @@ class Supervisor(Protocol):
     @on_exit.setter
     def on_exit(self, callback: OnExit | None) -> None: ...
 
+    @property
+    def looks(self) -> Looks | None: ...
+
+    @looks.setter
+    def looks(self, looks: Looks | None) -> None: ...
+
     async def start(
         self,
         *,
@@ -70,11 +98,13 @@ class Supervisor(Protocol):
         agent_type: AgentType,
         runtime: Runtime,
         spec: ProcessSpec,
-        first_prompt: list[dict[str, Any]] | None = None,
         created_by: str,
-        preset: Preset | None = None,
-    ) -> str | None:
-        """Start it, and return at once: the turn of the first prompt, if there is one."""
+        situation: Situation | None = None,
+        resume: Resume | None = None,
+        prompts: PromptQueue | None = None,
+        equipment: Equipment = ...,
+    ) -> object:
+        """Start it, and return at once. `prompts` are those that wait for it already."""
         ...
 
     async def prompt(

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 from msgspec.structs import asdict
 
+from kandev_host.errors import PayloadTooLarge
 from kandev_host.models import Task, TaskEvent, TaskState
 from kandev_host.protocol.actions.tasks import TaskUpdate
+from kandev_host.services.repositories import check_branch, parse_repository
 
 _NOT_FIELDS = frozenset({"task_id", "expected_version"})
+METADATA_LIMIT_BYTES = 64 << 10
 _LONG = frozenset({"description", "metadata"})
+
+
+def check_fields(repository_url: str | None, branch: str | None, metadata: dict[str, object] | None) -> None:
+    """What can be said without looking at disk or network."""
+    if repository_url is not None:
+        parse_repository(repository_url)
+    if branch is not None:
+        check_branch(branch)
+    if metadata is not None and len(msgspec.json.encode(metadata)) > METADATA_LIMIT_BYTES:
+        raise PayloadTooLarge("metadata is too large", METADATA_LIMIT_BYTES, "metadata")
 
 
 def changed_fields(request: TaskUpdate) -> dict[str, Any]:

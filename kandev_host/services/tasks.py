@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 from msgspec.structs import replace
 
-from kandev_host.errors import NotFound, PayloadTooLarge, Unavailable, ValidationFailed
+from kandev_host.errors import NotFound, Unavailable, ValidationFailed
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Expect, Op, Principal, Put, Remove, Store
 from kandev_host.journal import Journal
@@ -32,19 +33,21 @@ from kandev_host.protocol.actions.tasks import (
 from kandev_host.services import placement
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.clones import find_source
+from kandev_host.services.credentials.choice import Credentials
 from kandev_host.services.dependencies import check_dependencies
+from kandev_host.services.directories import Directories
 from kandev_host.services.locks import Locks
+from kandev_host.services.mcp import McpServers
+from kandev_host.services.network import check_allow, widen
 from kandev_host.services.orchestration.entries import queue_event
-from kandev_host.services.repositories import check_branch, parse_repository
 from kandev_host.services.rows import column_for, columns_of, find_fitting_column, need
 from kandev_host.services.runs import LiveRuns
-from kandev_host.services.task_changes import changed_fields, describe, line, moved_line, placed
+from kandev_host.services.task_changes import changed_fields, check_fields, describe, line, moved_line, placed
 from kandev_host.services.transitions import check_transition, check_version, with_state
 
 if TYPE_CHECKING:
     from kandev_host.services.workspaces import WorkspaceService
 
-METADATA_LIMIT_BYTES = 64 << 10
 ENDS_KEPT = 1024  # of boards
 Where = list[tuple[str, Op, object]]
 
@@ -62,6 +65,10 @@ class TaskService:
         runs: LiveRuns,
         workspaces: WorkspaceService,
         types: AgentTypeService,
+        *,
+        mcp: McpServers,
+        directories: Directories,
+        credentials: Credentials,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -69,6 +76,9 @@ class TaskService:
         self._runs = runs
         self._workspaces = workspaces
         self._types = types
+        self._mcp = mcp
+        self._directories = directories
+        self._credentials = credentials
         self._ends: dict[str, placement.End] = {}
 
     async def list(self, principal: Principal, request: TaskList) -> TasksReply:
@@ -94,7 +104,7 @@ class TaskService:
 
         Raises `NotFound` (board, column, blocked_by, agent type), `ValidationFailed`, `Conflict` if the column is full.
         """
-        _check_fields(request.repository_url, request.branch, request.metadata)
+        check_fields(request.repository_url, request.branch, request.metadata)
         draft = Task(
             board_id=request.board_id,
             title=request.title,
@@ -112,7 +122,13 @@ class TaskService:
             end = await self._end(request)
             blocked_by = await check_dependencies(self._store, draft.id, request.blocked_by)
             state: TaskState = (end.column.state if end.column is not None else None) or "TODO"
-            task = replace(draft, blocked_by=blocked_by, column_id=end.column_id, position=end.size)
+            task = replace(
+                draft,
+                blocked_by=blocked_by,
+                **self._checked(principal, msgspec.structs.asdict(request)),
+                column_id=end.column_id,
+                position=end.size,
+            )
             if state != "TODO":
                 task = with_state(task, state, None, task.created_at)
             audit = line(task, "created", principal.id, new_state=task.state)
@@ -120,6 +136,18 @@ class TaskService:
             await self._journal.record(Put(task), Put(audit), told, reply=reply)
             self._remember(request.board_id, end.taken())
         return reply
+
+    def _checked(self, principal: Principal, given: dict[str, Any]) -> dict[str, Any]:
+        """What is given of the lists that only some may name, or whose entries must be there."""
+        if given.get("repository_url") is not None:
+            self._credentials.check_repository(principal)
+        checks: dict[str, Callable[[Sequence[str]], tuple[str, ...]]] = {
+            "mcp_servers": self._mcp.check,
+            "directories": self._directories.check,
+            "credentials": partial(self._credentials.check, principal),
+            "allow": partial(check_allow, principal, places=self._workspaces, types=self._types),
+        }
+        return {name: check(given[name]) for name, check in checks.items() if name in given}
 
     async def _end(self, request: TaskCreate) -> placement.End:
         """Read only if something else than a new task has changed the board since it was used last."""
@@ -173,8 +201,9 @@ class TaskService:
         Raises `Conflict` for an old version, a ring of blockers, and a new source for a workspace already made.
         """
         changes = changed_fields(request)
-        _check_fields(changes.get("repository_url"), changes.get("branch"), changes.get("metadata"))
+        check_fields(changes.get("repository_url"), changes.get("branch"), changes.get("metadata"))
         task = await need(self._store, Task, request.task_id)
+        changes |= self._checked(principal, changes)
         await self._check_there(replace(task, **changes), task)
         # Two tasks that come to wait for each other at once would close a ring.
         ring = ["dependencies"] if "blocked_by" in changes else []
@@ -193,12 +222,15 @@ class TaskService:
             task = replace(task, **changes, version=task.version + 1, updated_at=now())
             audit = line(task, "updated", principal.id, metadata={"changed": changed})
             await self._write(task, audit, task_event("task.updated", task, principal.id))
+            if "allow" in changed:
+                widen(task, self._workspaces.runtimes)
             return TaskReply(task=task)
 
     async def delete(self, principal: Principal, request: TaskDelete) -> TaskDeleted:
-        """With its workspace. Raises `Conflict` with a live agent, unless `force` stops it first.
+        """With its workspace. Raises `Conflict` with a live agent or open shells, unless `force` ends them first.
 
-        A workspace whose runtime is not there keeps its task, too (`Unavailable`); with `force` it stays behind.
+        So does a workspace with work that is nowhere else, which `force` throws away. One whose runtime is not there
+        keeps its task, too (`Unavailable`); with `force` it stays behind.
         """
         task = await need(self._store, Task, request.task_id)
         check_version("task", task, request.expected_version)
@@ -206,6 +238,9 @@ class TaskService:
             async with self._locks.hold(f"board:{task.board_id}"):
                 live = await self._runs.of_task(task.id)
             await self._runs.end(live, "task", force=request.force)
+            await self._runs.close_shells([task.id], "task", force=request.force)
+            if not request.force:
+                await self._check_workspace(task)
             return await self._delete(principal, request, task, live)
 
     async def _delete(
@@ -216,9 +251,8 @@ class TaskService:
             # The end of an agent has changed its task.
             check_version("task", task, None if live else request.expected_version)
             await self._runs.end(await self._runs.of_task(task.id), "task", force=False)
+            await self._runs.close_shells([task.id], "task", force=request.force)
             agents = await self._store.count(AgentInstance, [("task_id", "=", task.id)])
-            if not request.force:
-                await self._check_workspace(task)
             told = [task_event("task.deleted", task, principal.id)]
             if await self._store.get(QueueEntry, task.id) is not None:
                 told.insert(0, queue_event(task.id, task.board_id, None))
@@ -234,6 +268,7 @@ class TaskService:
         except Unavailable as error:
             error.details["force"] = "leaves its workspace behind"
             raise
+        await self._workspaces.check_saved(task.id)
 
     async def events(self, principal: Principal, request: TaskEvents) -> TaskEventsReply:
         """Who changed what and when, oldest first."""
@@ -357,13 +392,3 @@ class TaskService:
         gone = Expect(Task, task.id, NotFound("task", task.id))
         with anyio.CancelScope(shield=True):  # the locks are held until it is known whether it was written
             await self._journal.record(*more, Put(task), Put(audit), told, expect=[gone, *expect])
-
-
-def _check_fields(repository_url: str | None, branch: str | None, metadata: dict[str, object] | None) -> None:
-    """What can be said without looking at disk or network."""
-    if repository_url is not None:
-        parse_repository(repository_url)
-    if branch is not None:
-        check_branch(branch)
-    if metadata is not None and len(msgspec.json.encode(metadata)) > METADATA_LIMIT_BYTES:
-        raise PayloadTooLarge("metadata is too large", METADATA_LIMIT_BYTES, "metadata")

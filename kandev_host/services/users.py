@@ -7,6 +7,9 @@ from kandev_host.interfaces import Principal, Put, Store
 from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, User
 
+HOST = Principal("host", "host", "host", frozenset({"*"}))
+"""The host itself, where it acts by itself."""
+
 
 class UserService:
     def __init__(self, store: Store, journal: Journal) -> None:

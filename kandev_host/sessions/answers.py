@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,9 +14,15 @@ from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.acp import Json
 from kandev_host.protocol.jsonrpc import RpcError
 from kandev_host.sessions.failures import AgentFailed, Cause
+from kandev_host.sessions.forms import wrong_form
 
 T = TypeVar("T")
 WRONG = Cause("config")
+MESSAGE_CHARS = 16 << 10
+URL_CHARS = 8 << 10
+ID_CHARS = 255
+CALL_ID_CHARS = 1024
+_WEB = re.compile(r"https?://[^\s/]\S*", re.IGNORECASE)
 
 
 def read(raw: Raw, type: type[T], method: str) -> T:
@@ -76,18 +83,47 @@ def replace_mode(session: Session, mode: str, options: list[Json] | None) -> Ses
     return msgspec.structs.replace(session, modes={**session.modes, "currentModeId": mode})
 
 
-def read_permission(params: Raw) -> tuple[Json, list[Json]]:
-    """Tool call and options of a permission request. Raises `RpcError` for options that cannot be told apart."""
+def read_permission(params: Raw) -> tuple[str, Json, list[Json]]:
+    """Session, call and options of a permission request. Raises `RpcError` for options that cannot be told apart."""
     try:
         request = msgspec.json.decode(params, type=acp.PermissionParams)
         options = msgspec.convert(request.options, list[acp.PermissionOption])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise RpcError(jsonrpc.INVALID_PARAMS, f"Invalid params: {error}") from error
-    if not isinstance(request.tool_call.get("toolCallId"), str):
-        raise RpcError(jsonrpc.INVALID_PARAMS, "Invalid params: toolCall.toolCallId is missing")
+    call_id = request.tool_call.get("toolCallId")
+    if not isinstance(call_id, str) or len(call_id) > CALL_ID_CHARS:
+        told = f"toolCall.toolCallId is missing, or longer than {CALL_ID_CHARS} characters"
+        raise RpcError(jsonrpc.INVALID_PARAMS, f"Invalid params: {told}")
     if len({option.option_id for option in options}) != len(options):
         raise RpcError(jsonrpc.INVALID_PARAMS, "Invalid params: two options have the same id")
-    return request.tool_call, request.options
+    return request.session_id, request.tool_call, request.options
+
+
+def read_elicitation(params: Raw) -> acp.ElicitationParams:
+    """What an agent wants of a person. Raises `RpcError` for what cannot be shown to one."""
+    try:
+        asked = msgspec.json.decode(params, type=acp.ElicitationParams)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise RpcError(jsonrpc.INVALID_PARAMS, f"Invalid params: {error}") from error
+    if (complaint := _wrong_elicitation(asked)) is not None:
+        raise RpcError(jsonrpc.INVALID_PARAMS, f"Invalid params: {complaint}")
+    return asked
+
+
+def _wrong_elicitation(asked: acp.ElicitationParams) -> str | None:
+    if len(asked.message) > MESSAGE_CHARS:
+        return f"message is longer than {MESSAGE_CHARS} characters"
+    if any(len(id or "") > ID_CHARS for id in (asked.tool_call_id, asked.elicitation_id)):
+        return f"an id is longer than {ID_CHARS} characters"
+    if asked.mode == "form":
+        return wrong_form(asked.requested_schema)
+    if asked.mode != "url":
+        return f"mode is neither form nor url: {asked.mode[:ID_CHARS]}"
+    if not asked.elicitation_id:
+        return "elicitationId is missing"
+    if not asked.url or len(asked.url) > URL_CHARS or not _WEB.fullmatch(asked.url):
+        return f"url is no address of http or https, of at most {URL_CHARS} characters"
+    return None
 
 
 def _values(option: Json) -> set[str]:

@@ -40,6 +40,7 @@ class Conclusion:
         self._agent = agent
         self._ending = ending
         self._changes = changes
+        self._written = False
         self._settled = False
 
     async def record(self) -> None:
@@ -59,13 +60,15 @@ class Conclusion:
         if self._settled:
             return True
         try:
-            await self._write()
-            self._settled = True
+            if not self._written:
+                await self._write()
+                self._written = True
             if self._on_exit is not None:
                 await self._on_exit(self._agent, self._ending.reason)
+            self._settled = True
         except KandevError as error:
             if error.code in PASSING:
-                logger.warning("the end of agent %s is not recorded yet: %s", self._agent.id, error)
+                logger.warning("the end of agent %s, or what follows it, is owed: %s", self._agent.id, error)
             else:
                 logger.error("the end of agent %s was not recorded: %s", self._agent.id, error)
                 self._settled = True

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from kandev_host.interfaces import AgentType, Change, Decision, ProcessSpec, Runtime
+from kandev_host.interfaces import AgentType, Change, Decision, Process, ProcessSpec, Runtime
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, Task, Turn
+from kandev_host.sessions.audit import Looks
+from kandev_host.sessions.capture import Capture, Captures, captured
 from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.permissions import PermissionBroker
-from kandev_host.sessions.presets import Preset
+from kandev_host.sessions.policy import Situation
+from kandev_host.sessions.prompts import PromptQueue
+from kandev_host.sessions.stage import Equipment, Resume
 from kandev_host.sessions.turns import TurnOutcome
+from kandev_host.sessions.usage import Priced
 from kandev_host.settings import OrchestratorSettings, SessionSettings
+
+logger = logging.getLogger(__name__)
 
 TurnPolicy = Callable[[Turn, Task], Decision | None]
 OnTurnEnd = Callable[[AgentInstance, Turn, TurnOutcome], Awaitable[None]]
@@ -32,15 +41,42 @@ class Crew:
     on_exit: OnExit | None = None
     on_end: OnEnd | None = None
     stalls: OrchestratorSettings = field(default_factory=OrchestratorSettings)
+    priced: Priced | None = None
+    captures: Captures | None = None
+    looks: Looks | None = None
+
+    def denied(self, turn: Turn, task: Task) -> str | None:
+        """Why this turn may not start, if a plugin says so, or broke: that costs its turn, not the agent."""
+        for policy in self.turn_policies:
+            try:
+                decision = policy(turn, task)
+            except Exception as error:
+                logger.exception("a turn policy failed")
+                return f"This turn may not start: a turn policy failed ({error})"
+            if decision is not None and decision.effect == "deny":
+                return f"This turn may not start: {decision.reason}"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What is started, where and for what; `preset` overrides the one of the settings."""
+    """What is started, where and for what.
+
+    `situation` says what it may do without asking; `resume` is what it goes on with, `prompts` what waits for it
+    already, and `equipment` what it has; `capture` keeps what goes over its pipes.
+    """
 
     agent: AgentInstance
     task: Task
     agent_type: AgentType
     runtime: Runtime
     spec: ProcessSpec
-    preset: Preset | None = None
+    situation: Situation
+    resume: Resume | None = None
+    prompts: PromptQueue | None = None
+    equipment: Equipment = Equipment()
+    capture: Capture | None = None
+
+    def captured(self, started: AbstractAsyncContextManager[Process]) -> AbstractAsyncContextManager[Process]:
+        """The process, with a capture of its pipes if there is to be one."""
+        return started if self.capture is None else captured(started, self.capture)

@@ -6,11 +6,20 @@ from collections.abc import Callable
 
 from kandev_host.errors import Unavailable
 from kandev_host.interfaces import AgentType
-from kandev_host.sessions.session import LiveSession, Stage
+from kandev_host.sessions.detect import AutoSession
+from kandev_host.sessions.lines import LineSession
+from kandev_host.sessions.seed_rpc import SeedSession
+from kandev_host.sessions.session import LiveSession
+from kandev_host.sessions.stage import Stage
 
 SessionFactory = Callable[[Stage], LiveSession]
 
-DIALECTS: dict[str, SessionFactory] = {"acp": LiveSession}
+DIALECTS: dict[str, SessionFactory] = {
+    "acp": LiveSession,
+    "seed-rpc": SeedSession,
+    "lines": LineSession,
+    "auto": AutoSession,
+}
 
 
 def dialect(agent_type: AgentType) -> SessionFactory:
@@ -19,6 +28,6 @@ def dialect(agent_type: AgentType) -> SessionFactory:
     if factory is None:
         raise Unavailable(
             f"The agent {agent_type.name} speaks {agent_type.dialect}, which this host does not",
-            fix='use an agent that speaks ACP (dialect = "acp")',
+            fix=f"give it one of the dialects {', '.join(DIALECTS)}",
         )
     return factory

@@ -37,6 +37,14 @@ class AgentFailed(AgentError):
         self.cause = cause
 
 
+class NeedsLogin(AgentFailed):
+    """An agent that wants a log-in first; `fix` is what a person is to do."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(f"{message}. {fix}", Cause("login"))
+        self.fix = fix
+
+
 # HTTP status of the model service. Others of 5xx are "unavailable", others of 4xx "turn".
 STATUS: dict[int, Failure] = {
     400: "config",
@@ -150,12 +158,16 @@ _STATUS_TEXT = re.compile(
 
 
 def classify(error: RpcError, unknown: Failure = "turn") -> Cause:
-    """Of what kind an error answer is; `unknown` if nothing tells. ACP: -32000 is "authentication required"."""
+    """Of what kind an error answer is; `unknown` if nothing tells.
+
+    ACP: -32000 is "authentication required". Some agents use it as a server error like any other, and say which.
+    """
     text = f"{error.message[:READ_CHARS]} {detail(error.data)}".strip()
     status = of_status(error.code)  # Gemini's; its 500 stands for whatever it does not know either
     found = (None if error.code == 500 else status) or _of_data(error.data) or of_text(text) or status
-    if found is None:
-        found = "config" if error.code == jsonrpc.AUTH_REQUIRED else unknown
+    if error.code == jsonrpc.AUTH_REQUIRED and found in {None, "config"} and not of_billing(text):
+        found = "login"
+    found = found or unknown
     return Cause(found, _reset(found, text, error.data))
 
 

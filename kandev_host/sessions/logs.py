@@ -17,6 +17,8 @@ from kandev_host.errors import KandevError
 from kandev_host.interfaces import Change, Process, Put, Remove
 from kandev_host.journal import Journal
 from kandev_host.models import AgentLog, LogLevel
+from kandev_host.secrets import known
+from kandev_host.settings import SessionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +34,11 @@ TAIL_LINE_CHARS = 400
 class AgentLogs:
     """The log of one agent: `note` and `drain` take lines, `run` stores them in batches. Holds at most 4 MiB."""
 
-    def __init__(self, journal: Journal, agent_id: str, *, line_limit_bytes: int, lines_kept: int) -> None:
+    def __init__(self, journal: Journal, agent_id: str, settings: SessionSettings) -> None:
         self._journal = journal
         self._agent_id = agent_id
-        self._line_limit = line_limit_bytes
-        self._lines_kept = lines_kept
+        self._line_limit = settings.stderr_line_limit_bytes
+        self._lines_kept = settings.log_lines_kept
         self._waiting: deque[AgentLog] = deque()
         self._waiting_bytes = 0
         self._stored: deque[str] = deque()
@@ -78,15 +80,17 @@ class AgentLogs:
                 for line in lines:
                     self._take(line, cut)
                     cut = 0
-                if len(held) > self._line_limit:
-                    cut += len(held) - self._line_limit
-                    held = held[: self._line_limit]
+                limit = self._line_limit + known.longest  # so that no secret is cut before it is taken out
+                if len(held) > limit:
+                    cut += len(held) - limit
+                    held = held[:limit]
                 await anyio.lowlevel.checkpoint()
             self._take(held, cut)
         finally:
             self.drained.set()
 
     def _take(self, line: bytes, cut: int) -> None:
+        line = known.clean(line)
         text = line[: self._line_limit].decode(errors="replace").rstrip()
         if not text:
             return
@@ -123,7 +127,7 @@ class AgentLogs:
         self._news.set()
 
     async def _flush(self) -> None:
-        """Store what waits now, oldest first; beyond `lines_kept` the oldest rows go."""
+        """Store what waits now, oldest first; beyond `log_lines_kept` the oldest rows go."""
         self._news = anyio.Event()
         while self._waiting or self._may_confess():
             batch = [self._waiting.popleft() for _ in range(min(BATCH_LINES, len(self._waiting)))]

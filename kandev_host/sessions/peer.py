@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,14 +22,17 @@ from kandev_host.errors import AgentError, KandevError, TimedOut
 from kandev_host.interfaces import Process
 from kandev_host.models import Failure
 from kandev_host.protocol import acp, jsonrpc
-from kandev_host.protocol.jsonrpc import Message, RpcError
+from kandev_host.protocol.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 17
 CONCURRENT_REQUESTS = 64
+REQUESTS_BYTES = 32 << 20  # of those that are served at once, unless one alone has more
 EOF_GRACE_S = 1.0
 DRAIN_S = 2.0
+DRAIN_BYTES = 1 << 20
+WITHDRAW_S = 1.0
 
 Answer = Raw | Exception
 
@@ -40,11 +44,16 @@ class Handler(Protocol):
 
     async def on_request(self, method: str, params: Raw) -> Any:
         """The result; raises `RpcError`."""
+
+    async def on_stray(self, line: bytes) -> bool:
+        """A line that is no message of JSON-RPC; True if it is of use all the same. Else it is a fault."""
         ...
+
+    async def on_rest(self) -> None:
+        """After such lines: what was kept of them is to be told now."""
 
     async def on_fault(self, reason: str, line: bytes) -> None:
         """A line that was no message (its first bytes)."""
-        ...
 
 
 @dataclass(slots=True)
@@ -64,7 +73,10 @@ class Call:
 
 
 class Peer:
-    """One connection. `run` reads until the agent is gone; `call` and `notify` may be used while it does."""
+    """One connection. `run` reads until the agent is gone; `call` and `notify` may be used while it does.
+
+    `assumed` holds the results of methods that an agent need not know.
+    """
 
     def __init__(self, process: Process, handler: Handler, *, line_limit_bytes: int, fault_limit: int) -> None:
         self._process = process
@@ -74,10 +86,16 @@ class Peer:
         self._calls: dict[int, Call] = {}
         self._served: dict[jsonrpc.Id, anyio.CancelScope] = {}
         self._slots = anyio.Semaphore(CONCURRENT_REQUESTS)
+        self._serving_bytes = 0
+        self._made_room = anyio.Event()
         self._sending = anyio.Lock()
         self._next_id = 0
+        self._unanswered: deque[int] = deque(maxlen=CONCURRENT_REQUESTS)
+        self.assumed: Mapping[str, Raw] = {}
         self._broken = False
         self._eof = anyio.Event()
+        self._received = 0
+        self._strayed = False
         self.faults = 0
         self.strikes = 0
         self.exit_code: int | None = None
@@ -118,24 +136,32 @@ class Peer:
         self.exit_code = await self._process.wait()
 
     async def _watch_exit(self, reading: anyio.CancelScope) -> None:
-        """An exited agent is gone, also while a child that it left behind holds its stdout open."""
+        """An exited agent is gone, also while a child that it left behind holds its stdout open.
+
+        What it had said before is read to its end, however slow the store is; no more than pipes and buffers hold.
+        """
         await self._exited()
         for scope in tuple(self._served.values()):
             scope.cancel()
-        with anyio.move_on_after(DRAIN_S):
-            await self._eof.wait()
+        at_exit, before = self._received, -1
+        while before < self._received <= at_exit + DRAIN_BYTES and not self._eof.is_set():
+            before = self._received
+            with anyio.move_on_after(DRAIN_S):
+                await self._eof.wait()
         reading.cancel()
 
     def _end(self) -> None:
         if self.end_reason is None:
-            code = self.exit_code
-            self.end_reason = "closed its output" if code is None else f"exited with code {code}"
+            code, limit = self.exit_code, self._process.ending
+            met = "" if limit is None else f" ({limit})"
+            self.end_reason = "closed its output" if code is None else f"exited with code {code}{met}"
         self.ended.set()
         for call in tuple(self._calls.values()):
-            call.resolve(self._gone_before(call.method))
+            call.resolve(self.gone_before(call.method))
         self._calls.clear()
 
-    def _gone_before(self, method: str) -> AgentError:
+    def gone_before(self, method: str) -> AgentError:
+        """The error for whoever waits for an agent that has gone."""
         return AgentError(f"The agent {self.end_reason} before it answered {method}")
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -144,6 +170,7 @@ class Peer:
         while self.end_reason is None:
             chunk = await self._process.receive(CHUNK_BYTES)
             self.last_heard = time.monotonic()
+            self._received += len(chunk)
             if self._ear is not None:
                 self._ear.set()
                 self._ear = None
@@ -160,7 +187,10 @@ class Peer:
             try:
                 message = decode(line)
             except jsonrpc.BadLine as error:
-                await self._fault(str(error), line)
+                if batch:
+                    await self._flush(batch)
+                    batch = []
+                await self._take_stray(str(error), line)
                 continue
             if message.method is not UNSET and message.id is UNSET and message.method[:2] != "$/":
                 batch.append(message)
@@ -171,16 +201,24 @@ class Peer:
             await self._take_one(message, line, tasks)
         if batch:
             await self._flush(batch)
+        await self._rest()
         for head in self._lines.take_dropped():
             await self._take_dropped(head)
 
+    async def _rest(self) -> None:
+        if self._strayed:
+            self._strayed = False
+            await self._handler.on_rest()
+
     async def _flush(self, batch: list[Message]) -> None:
+        await self._rest()
         unusable = await self._handler.on_notifications(batch)
         self.faults += unusable
         self.strikes = self.strikes + unusable if unusable == len(batch) else 0
         self._strike_out()
 
     async def _take_one(self, message: Message, line: bytes, tasks: TaskGroup) -> None:
+        await self._rest()
         if message.method is UNSET:
             await self._take_answer(message, line)
             return
@@ -189,11 +227,17 @@ class Peer:
             self._cancel_served(message.params)
             return
         await self._slots.acquire()
+        while self._serving_bytes and self._serving_bytes + len(line) > REQUESTS_BYTES:
+            self._made_room = anyio.Event()
+            await self._made_room.wait()
+        self._serving_bytes += len(line)
         scope = self._served[message.id] = anyio.CancelScope()
-        tasks.start_soon(self._serve, message.id, message.method, message.params, scope)
+        tasks.start_soon(self._serve, message.id, message.method, message.params, scope, len(line))
 
     async def _take_answer(self, message: Message, line: bytes) -> None:
         call = self._calls.pop(message.id, None) if isinstance(message.id, int) else None
+        if call is None and message.id in self._unanswered:
+            return  # late: nobody waits for it any more
         if call is None:
             await self._fault("answers no request", line)
             return
@@ -202,6 +246,13 @@ class Peer:
             call.resolve(jsonrpc.decode_error(message.error))
         else:
             call.resolve(Raw(b"null") if message.result is UNSET else message.result)
+
+    async def _take_stray(self, reason: str, line: bytes) -> None:
+        if await self._handler.on_stray(line):
+            self.strikes = 0
+            self._strayed = True
+        else:
+            await self._fault(reason, line)
 
     async def _take_dropped(self, head: bytes) -> None:
         """A line over the limit: whoever waits for it learns so."""
@@ -228,7 +279,7 @@ class Peer:
 
     # --- serving the agent ------------------------------------------------------------------------------------------
 
-    async def _serve(self, id: jsonrpc.Id, method: str, params: Raw, scope: anyio.CancelScope) -> None:
+    async def _serve(self, id: jsonrpc.Id, method: str, params: Raw, scope: anyio.CancelScope, size: int) -> None:
         line = jsonrpc.error_answer(id, RpcError(jsonrpc.CANCELLED, "Cancelled"))
         try:
             with scope:
@@ -241,6 +292,8 @@ class Peer:
             logger.debug("an answer found no reader")
         finally:
             self._slots.release()
+            self._serving_bytes -= size
+            self._made_room.set()
             if self._served.get(id) is scope:
                 del self._served[id]
 
@@ -256,32 +309,71 @@ class Peer:
     # --- asking the agent -------------------------------------------------------------------------------------------
 
     async def call(
-        self, method: str, params: Any, timeout_s: float | None, settle: Callable[[Answer], None] | None = None
+        self,
+        method: str,
+        params: Any,
+        timeout_s: float | None,
+        settle: Callable[[Answer], None] | None = None,
+        *,
+        waits: Callable[[], bool] = lambda: False,
     ) -> Raw:
-        """The result of a request. Raises `RpcError`, `TimedOut`, or `AgentError` when the agent goes away."""
+        """The result of a request. Raises `RpcError`, `TimedOut`, or `AgentError` when the agent goes away.
+
+        An agent that `waits` for a person when its time is over is given as much again.
+        """
         identifier = self._next_id
         self._next_id += 1
         call = Call(method, anyio.Event(), settle)
         self._calls[identifier] = call
-        with anyio.move_on_after(timeout_s):
-            try:
+        try:
+            with anyio.move_on_after(timeout_s):
                 await self._send(jsonrpc.request(identifier, method, params))
                 await call.done.wait()
-            except AgentError:
-                if self.end_reason is None:
-                    raise
-                raise self._gone_before(method) from None
-            finally:
-                self._calls.pop(identifier, None)
+            while call.answer is None and waits():
+                with anyio.move_on_after(timeout_s):
+                    await call.done.wait()
+        except AgentError:
+            if self.end_reason is None:
+                raise
+            raise self.gone_before(method) from None
+        finally:
+            if self._calls.pop(identifier, None) is not None:
+                self._unanswered.append(identifier)
         if call.answer is None:
+            await self._withdraw(identifier, method)
             raise TimedOut(f"The agent did not answer {method} within {timeout_s:g} s")
+        if method in self.assumed and isinstance(call.answer, RpcError) and call.answer.code == METHOD_NOT_FOUND:
+            return self.assumed[method]
         if isinstance(call.answer, Exception):
             raise call.answer
         return call.answer
 
+    async def _withdraw(self, identifier: int, method: str) -> None:
+        """Nobody waits for this answer any more. ACP: `$/cancel_request`; not before both sides have said hello."""
+        if method == "initialize":
+            return
+        with anyio.move_on_after(WITHDRAW_S):
+            try:
+                await self.notify("$/cancel_request", {"requestId": identifier})
+            except AgentError:
+                return  # it is gone
+
     async def notify(self, method: str, params: Any) -> None:
         """Send a notification. Raises `AgentError` when the agent no longer reads."""
         await self._send(jsonrpc.notification(method, params))
+
+    async def terminate(self) -> None:
+        """Tell the agent to end, where its dialect has no word for that."""
+        await self._process.terminate()
+
+    async def hand_over(self, data: bytes) -> None:
+        """Write what is no message, and close the agent's input. An agent that does not read it is no error."""
+        try:
+            async with self._sending:
+                await self._process.send(data)
+                await self._process.close_stdin()
+        except (BrokenPipeError, ConnectionError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            logger.debug("the agent did not read all of its input")
 
     async def _send(self, line: bytes) -> None:
         async with self._sending:

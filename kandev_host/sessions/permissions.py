@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,14 +17,18 @@ from typing import Any, Literal
 import anyio
 import msgspec
 
-from kandev_host.errors import Conflict, KandevError, NotFound, ValidationFailed
+from kandev_host.errors import Conflict, Forbidden, KandevError, NotFound, ValidationFailed
 from kandev_host.events import Event, event
-from kandev_host.interfaces import Decision, Expect, Principal, Put, Store
+from kandev_host.interfaces import Change, Decision, Expect, Op, Principal, Put, Store
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, PermissionRequest, PermissionState, Session, Task, now
+from kandev_host.models import AgentInstance, PermissionRequest, PermissionRule, Session, Task, now
 from kandev_host.protocol import acp
 from kandev_host.protocol.acp import Json
-from kandev_host.sessions.presets import Preset, preset_decision, strictest
+from kandev_host.sessions.choices import age_s, chosen, only_option, state_of
+from kandev_host.sessions.elicitations import ElicitationBroker
+from kandev_host.sessions.left import effects_of, is_left, left_question
+from kandev_host.sessions.policy import Situation, decide
+from kandev_host.sessions.rulebook import Remember, RuleBook, remembered
 from kandev_host.settings import PermissionSettings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +36,9 @@ logger = logging.getLogger(__name__)
 Policy = Callable[[PermissionRequest, Task], Decision | None]
 RECORD_S = 5.0
 BROKER = "policy"
+UNCLEAR = "it would be allowed, but not exactly one option allows it once"
+SCOPE = "permissions:write"
+PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +53,66 @@ class Asked:
     options: list[Json]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody answers: an option or the outcome, for what they were shown, and for how long."""
+
+    principal: Principal
+    option_id: str | None
+    outcome: Literal["cancelled"] | None
+    digest: str | None
+    remember: Remember | None
+
+
 @dataclass(slots=True)
 class Pending:
-    """A request that waits for its answer."""
+    """A request that waits for its answer. `waited_s` is for how long it did so before, for an earlier run."""
 
     request: PermissionRequest
     board_id: str
+    situation: Situation
     done: anyio.Event
     outcome: Json | None = None
+    waited_s: float = 0.0
 
 
 def digest(acp_session_id: str, tool_call: Json, options: Sequence[Json]) -> str:
-    """What an answer is bound to: session, call, input and options, as they were shown."""
-    shown = [acp_session_id, tool_call.get("toolCallId"), tool_call.get("rawInput"), list(options)]
+    """What an answer is bound to: session, call, what it does, and the options, as they were shown."""
+    shown = [acp_session_id, tool_call.get("toolCallId"), effects_of(tool_call), list(options)]
     return hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest()
 
 
 class PermissionBroker:
-    """All requests that wait, of all agents. Lives as long as the host; what waits never outlives its agent."""
+    """All requests that wait, of all agents. Lives as long as the host.
+
+    What waits outlives its agent only if the host died with it: it is then answered all the same, and the answer
+    reaches the run that goes on, if that asks the same (see `left`).
+    """
 
     def __init__(
-        self, store: Store, journal: Journal, policies: Sequence[Policy] = (), *, settings: PermissionSettings
+        self,
+        store: Store,
+        journal: Journal,
+        policies: Sequence[Policy] = (),
+        *,
+        settings: PermissionSettings,
+        rules: RuleBook | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` is monotonic, in seconds: the one of `Situation.expires_at`."""
         self._store = store
         self._journal = journal
         self._policies = policies
         self._settings = settings
+        self._clock = clock
+        self.rules = rules or RuleBook(store)
+        self.elicitations = ElicitationBroker(store, journal, settings)
         self._pending: dict[str, Pending] = {}
+        self._taking = anyio.Lock()  # what was left is either answered or taken up
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    async def ask(self, asked: Asked, preset: Preset | None = None) -> Json:
+    async def ask(self, asked: Asked, situation: Situation) -> Json:
         """The ACP result for the agent, once policy or a person has decided. Raises `KandevError` if not recorded."""
         task, options = asked.task, asked.options
         request = PermissionRequest(
@@ -87,18 +124,31 @@ class PermissionBroker:
             options=options,
             digest=digest(asked.session.acp_session_id, asked.tool_call, options),
         )
-        pending = Pending(request, task.board_id, anyio.Event())
-        decision = self._decide(request, task, preset or self._settings.preset)
+        situation = situation.at(self._clock())
+        pending = Pending(request, task.board_id, situation, anyio.Event())
+        decision = decide(request, situation, self.rules.all(), self._said_by_plugins(request, task))
+        if asked.agent.resumed_from is None:
+            return await self._decided(pending, decision) or await self._wait(pending)
+        async with self._taking:
+            outcome = await self._taken_up(pending, asked.agent, decision) or await self._decided(pending, decision)
+        return outcome or await self._wait(pending)
+
+    async def _decided(self, pending: Pending, decision: Decision) -> Json | None:
+        """What policy says; None if a person is asked, who has then been told."""
         if decision.effect != "ask":
-            option_id = only_option(options, "allow_once" if decision.effect == "allow" else "reject_once")
+            option_id = only_option(
+                pending.request.options, "allow_once" if decision.effect == "allow" else "reject_once"
+            )
             if decision.effect == "deny" or option_id is not None:
                 await self._settle(pending, option_id, BROKER, decision.reason, asked=False)
                 return pending.outcome or acp.cancelled()
+            decision = Decision("ask", UNCLEAR)
+        pending.request = msgspec.structs.replace(pending.request, reason=decision.reason or None)
         await self._open(pending)
-        return await self._wait(pending)
+        return None
 
-    def _decide(self, request: PermissionRequest, task: Task, preset: Preset) -> Decision:
-        decisions = [preset_decision(preset, request)]
+    def _said_by_plugins(self, request: PermissionRequest, task: Task) -> list[Decision]:
+        decisions = []
         for policy in self._policies:
             try:
                 decision = policy(request, task)
@@ -107,7 +157,7 @@ class PermissionBroker:
                 decision = Decision("ask", "a policy failed")
             if decision is not None:
                 decisions.append(decision)
-        return strictest(decisions)
+        return decisions
 
     async def _open(self, pending: Pending) -> None:
         request = pending.request
@@ -121,7 +171,7 @@ class PermissionBroker:
 
     async def _wait(self, pending: Pending) -> Json:
         try:
-            with anyio.move_on_after(self._settings.wait_timeout_s):
+            with anyio.move_on_after(self._left_s(pending)):
                 await pending.done.wait()
             if pending.request.id in self._pending:
                 option_id = only_option(pending.request.options, "reject_once")
@@ -133,6 +183,77 @@ class PermissionBroker:
             raise
         return pending.outcome or acp.cancelled()
 
+    def _left_s(self, pending: Pending) -> float | None:
+        limit = self._settings.wait_timeout_s
+        return None if limit is None else max(0.0, limit - pending.waited_s)
+
+    # --- what a dead host left ----------------------------------------------------------------------------------------
+
+    async def _taken_up(self, pending: Pending, agent: AgentInstance, decision: Decision) -> Json | None:
+        """Ask no second time what an earlier run asked: `pending` becomes its request, and its answer, if one was
+        given since and no policy denies it now, is the result.
+        """
+        new = pending.request
+        row = await left_question(self._store, agent, new.tool_call, new.options)
+        if row is None or (row.state != "pending" and decision.effect == "deny"):
+            return None
+        # Its digest stays: it is of what was shown, whoever was shown it before may answer now.
+        pending.request = msgspec.structs.replace(
+            row, agent_id=new.agent_id, turn_id=new.turn_id, session_id=new.session_id, tool_call=new.tool_call
+        )
+        if row.state == "pending" or row.option_id is None:
+            pending.waited_s = age_s(row)
+            return None
+        gone = Conflict("This request was already taken up", state="resolved")
+        expect = [Expect(PermissionRequest, row.id, gone, "agent_id", (row.agent_id,))]
+        told = self._event("permission.resolved", pending)
+        await self._journal.record(Put(pending.request), told, expect=expect)
+        return acp.selected(row.option_id)
+
+    async def _left_over(self, row: PermissionRequest) -> Pending | None:
+        """A request that waits although its run died with its host; None if this is no such one."""
+        agent = await self._store.get(AgentInstance, row.agent_id)
+        task = await self._store.get(Task, row.task_id)
+        if row.state != "pending" or agent is None or task is None or not is_left(agent):
+            return None
+        situation = Situation(agent_type=agent.agent_type, task_id=task.id)
+        return Pending(row, task.board_id, situation, anyio.Event(), waited_s=age_s(row))
+
+    async def turn_ended(self, agent: AgentInstance) -> None:
+        """Nothing of this agent waits any more, nor what earlier runs of its task had left. Never raises
+        `KandevError`.
+        """
+        await self.cancel_all(agent.id, "its turn ended")
+        where: list[tuple[str, Op, Any]] = [("task_id", "=", agent.task_id), ("state", "=", "pending")]
+        try:
+            async with self._taking:
+                for row in (await self._store.find(PermissionRequest, where, limit=PAGE)).rows:
+                    pending = None if row.agent_id == agent.id else await self._left_over(row)
+                    if pending is not None:
+                        self._pending[row.id] = pending
+                        await self._settle(pending, None, "host", "the agent did not ask again")
+        except KandevError as error:
+            logger.warning("what an earlier run asked is looked at again later: %s", error)
+
+    async def _answer_left(self, permission_id: str, answer: Answer) -> tuple[PermissionRequest, PermissionRule | None]:
+        """Answer a request whose agent is gone: the run that goes on gets it. Raises as `answer`."""
+        row = await self._store.get(PermissionRequest, permission_id)
+        if row is None:
+            raise NotFound("permission", permission_id)
+        if row.state != "pending":
+            raise Conflict(f"This request was already {row.state}", state=row.state)
+        pending = await self._left_over(row)
+        if pending is None:
+            raise Conflict("This request is being answered, or its agent is gone", state=row.state)
+        self._pending[row.id] = pending
+        try:
+            if self._left_s(pending) == 0:
+                await self._settle(pending, None, BROKER, "nobody answered in time")
+                raise Conflict("Nobody answered this request in time", state="cancelled")
+            return await self._answered(pending, answer)
+        finally:
+            self._pending.pop(permission_id, None)
+
     # --- answering --------------------------------------------------------------------------------------------------
 
     async def answer(
@@ -142,49 +263,71 @@ class PermissionBroker:
         principal: Principal,
         option_id: str | None = None,
         outcome: Literal["cancelled"] | None = None,
-    ) -> PermissionRequest:
-        """The resolved request.
+        digest: str | None = None,
+        remember: Remember | None = None,
+    ) -> tuple[PermissionRequest, PermissionRule | None]:
+        """The resolved request, and the rule if it is to be remembered, stored with it.
 
-        Raises `NotFound`, `Conflict` for a second answer, `ValidationFailed` for an option that was not offered.
+        With a `digest`, only if that is the request's: what its answerer was shown. Raises `NotFound`, `Conflict` for a
+        second answer and for another digest, `ValidationFailed` for an option that was not offered and for what cannot
+        be remembered, `Forbidden` for anybody but a user.
         """
+        if principal.kind != "user":
+            raise Forbidden(SCOPE)
+        answer = Answer(principal, option_id, outcome, digest, remember)
         pending = self._pending.get(permission_id)
         if pending is None:
-            raise await self._why_not(permission_id)
+            async with self._taking:
+                pending = self._pending.get(permission_id)
+                if pending is None:
+                    return await self._answer_left(permission_id, answer)
+        return await self._answered(pending, answer)
+
+    async def _answered(self, pending: Pending, answer: Answer) -> tuple[PermissionRequest, PermissionRule | None]:
+        principal, option_id, outcome = answer.principal, answer.option_id, answer.outcome
         if (option_id is None) == (outcome is None):
             raise ValidationFailed("option_id", "Give either option_id or outcome")
         offered = {option.get("optionId") for option in pending.request.options}
         if option_id is not None and option_id not in offered:
             raise ValidationFailed("option_id", f"This request does not offer {option_id!r}")
-        return await self._settle(pending, option_id, principal.id, None)
-
-    async def _why_not(self, permission_id: str) -> KandevError:
-        row = await self._store.get(PermissionRequest, permission_id)
-        if row is None:
-            return NotFound("permission", permission_id)
-        if row.state == "pending":
-            return Conflict("This request is being answered, or its agent is gone", state=row.state)
-        return Conflict(f"This request was already {row.state}", state=row.state)
+        if answer.digest not in (None, pending.request.digest):
+            raise Conflict("This is not what you were shown: look at the request again", state="changed")
+        reason = chosen(principal, pending.request.options, option_id)
+        if answer.remember is None:
+            return await self._settle(pending, option_id, principal.id, reason), None
+        self.rules.check_room()
+        rule = remembered(pending.request, option_id, answer.remember, pending.situation, principal)
+        resolved = await self._settle(pending, option_id, principal.id, reason, also=[Put(rule)])
+        self.rules.add(rule)
+        return resolved, rule
 
     async def cancel_all(self, agent_id: str, reason: str) -> int:
-        """Answer everything pending of an agent with `cancelled`; how many there were. Never raises `KandevError`."""
+        """Answer everything pending of an agent with `cancelled`, elicitations too; how many permissions there were.
+
+        Never raises `KandevError`.
+        """
         mine = [pending for pending in self._pending.values() if pending.request.agent_id == agent_id]
         async with anyio.create_task_group() as tasks:  # together: a store that is locked is waited for once
             for pending in mine:
                 tasks.start_soon(self._give_up, pending, reason)
+            tasks.start_soon(self.elicitations.cancel_all, agent_id, reason)
         return len(mine)
 
     def pending(self, agent_id: str) -> list[PermissionRequest]:
         """What waits of an agent, oldest first."""
         return [item.request for item in self._pending.values() if item.request.agent_id == agent_id]
 
-    async def input_changed(self, agent_id: str, tool_call_id: str, raw_input: Any) -> None:
-        """The input of a call is not what was shown for it any more: a request that waits for it is void."""
+    async def call_changed(self, agent_id: str, tool_call_id: str, update: Json) -> None:
+        """An update of a call: a request that waits for it is void if anything that was shown is another now."""
         for pending in tuple(self._pending.values()):
-            shown = pending.request.tool_call
-            if pending.request.agent_id != agent_id or shown.get("toolCallId") != tool_call_id:
+            call = pending.request.tool_call
+            if pending.request.agent_id != agent_id or call.get("toolCallId") != tool_call_id:
                 continue
-            if shown.get("rawInput") is not None and shown["rawInput"] != raw_input:
-                await self._give_up(pending, "the input changed while it waited")
+            shown, told = effects_of(call), effects_of(update)
+            fields = [("rawInput", "rawInput"), ("content", "diffs"), ("locations", "locations")]
+            names = [name for field, name in fields if update.get(field) is not None and name in shown]
+            if any(told.get(name) != shown[name] for name in names):
+                await self._give_up(pending, "what it does changed while it waited")
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
@@ -201,7 +344,14 @@ class PermissionBroker:
             pending.done.set()
 
     async def _settle(
-        self, pending: Pending, option_id: str | None, decided_by: str, reason: str | None, *, asked: bool = True
+        self,
+        pending: Pending,
+        option_id: str | None,
+        decided_by: str,
+        reason: str,
+        *,
+        asked: bool = True,
+        also: Sequence[Change] = (),
     ) -> PermissionRequest:
         """Record the decision, then tell the agent. Of two at once the first wins, the second is a `Conflict`."""
         request = pending.request
@@ -220,7 +370,8 @@ class PermissionBroker:
         pending.request = resolved
         try:
             with anyio.CancelScope(shield=True):  # half an answer would leave the agent waiting for ever
-                await self._journal.record(Put(resolved), self._event("permission.resolved", pending), expect=expect)
+                told = self._event("permission.resolved", pending)
+                await self._journal.record(Put(resolved), *also, told, expect=expect)
         except BaseException:
             if asked:
                 pending.request = request
@@ -242,17 +393,3 @@ class PermissionBroker:
             agent_id=row.agent_id,
             turn_id=row.turn_id,
         )
-
-
-def only_option(options: Sequence[Json], kind: str) -> str | None:
-    """The id of the option of this kind, if there is exactly one."""
-    found = [option["optionId"] for option in options if option.get("kind") == kind]
-    return found[0] if len(found) == 1 else None
-
-
-def state_of(options: Sequence[Json], option_id: str | None) -> PermissionState:
-    """What a choice amounts to, by its kind; an unknown kind counts as allowed, so that no record makes it smaller."""
-    if option_id is None:
-        return "cancelled"
-    kind = next((option.get("kind") for option in options if option.get("optionId") == option_id), None)
-    return "rejected" if isinstance(kind, str) and kind.startswith("reject") else "allowed"

@@ -17,8 +17,10 @@ from kandev_host.journal import Journal
 from kandev_host.models import Activity, AgentInstance, Session, Task, Turn, now
 from kandev_host.protocol.notifications import AgentNotice, HeartbeatPayload, ResultPayload
 from kandev_host.sessions.ending import Ending
+from kandev_host.sessions.prompts import ENDED
 from kandev_host.sessions.turns import TurnOutcome
 from kandev_host.sessions.updates import Voice
+from kandev_host.sessions.usage import unreported
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class RunRecord:
         self.agent = agent
         self.turn: Turn | None = None
         self.acp_session_id: str | None = None
+        self._begun = False
         self._owed: Sequence[Change] = ()  # of a turn whose end the store did not take
 
     async def write(self, *changes: Change, **fields: Any) -> None:
@@ -57,10 +60,12 @@ class RunRecord:
         except KandevError as error:
             logger.warning("the silence of agent %s was not recorded: %s", self.agent.id, error)
 
-    async def begin_turn(self, turn: Turn) -> None:
+    async def begin_turn(self, turn: Turn, *changes: Change) -> None:
         """Record that the turn begins. Raises `KandevError` as `_insist`."""
-        self.turn = turn
-        await self._insist(Put(turn), *self._changed(activity="prompting"))
+        self.turn, self._begun = turn, False
+        with anyio.CancelScope(shield=True):  # else nobody knew whether its prompt still waits
+            await self._insist(Put(turn), *changes, *self._changed(activity="prompting"))
+        self._begun = True
 
     async def end_turn(self, ended: Turn, outcome: TurnOutcome, *changes: Change, activity: Activity) -> None:
         """Record the end of the turn. Raises `KandevError` as `_insist`; then it is written with the end of the run."""
@@ -86,18 +91,22 @@ class RunRecord:
             await anyio.sleep(RETRY_S)
 
     def end(
-        self, ending: Ending, queue: Sequence[Turn], session: Session | None, exit_code: int | None
+        self, ending: Ending, dropped: Sequence[Turn], session: Session | None, exit_code: int | None
     ) -> list[Change]:
-        """All that the end of the run changes: its row, its session, and every turn that is not ended yet."""
-        changes: list[Change] = [*self._owed]
-        if self.turn is not None and not self._owed:
+        """All that the end of the run changes: its row, its session, the turn that runs, and prompts that are dropped.
+
+        A turn whose beginning the store did not take waits on, unless it is dropped as well.
+        """
+        over = TurnOutcome(result="cancelled", error=ENDED)
+        changes: list[Change] = [Put(over.applied_to(turn)) for turn in dropped]
+        changes += self._owed
+        if self.turn is not None and not self._owed and (self._begun or dropped):
             broken = TurnOutcome(result="failed", error=ending.reason, failure=ending.failure)
             ended = broken.applied_to(self.turn)
-            changes += [Put(ended), self.result(ended, broken)]
+            usage = unreported(ended, board_id=self._task.board_id, agent_type=self.agent.agent_type)
+            changes += [Put(ended), Put(usage), self.result(ended, broken)]
         if ending.status == "FAILED":
             changes.append(self.error("AGENT_FAILED", ending.reason or "The agent failed"))
-        left = TurnOutcome(result="cancelled", error="The agent ended before this prompt's turn")
-        changes += [Put(left.applied_to(turn)) for turn in queue]
         if session is not None:
             changes.append(Put(msgspec.structs.replace(session, closed_at=now())))
         return changes + self._changed(
@@ -134,7 +143,7 @@ class RunRecord:
             status=outcome.result,
             stop_reason=outcome.stop_reason,
             summary=outcome.summary,
-            artifacts=[],
+            artifacts=list(outcome.artifacts),
             usage=outcome.usage,
         )
         return self._voice.event("acp.result", payload)

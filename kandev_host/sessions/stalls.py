@@ -30,7 +30,8 @@ class Talker(Protocol):
 class Asker(Protocol):
     """What an agent asks of people; `last_answer` is when it last ceased to wait for one."""
 
-    last_answer: float
+    @property
+    def last_answer(self) -> float: ...
 
     @property
     def asking(self) -> bool: ...

@@ -13,14 +13,21 @@ from kandev_host.errors import Conflict, Unavailable
 from kandev_host.interfaces import AgentType, ProcessSpec, Runtime
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, AgentStatus, Task
+from kandev_host.sessions.audit import Looks
+from kandev_host.sessions.capture import Captures
 from kandev_host.sessions.crew import Crew, Launch, OnEnd, OnExit, OnTurnEnd, TurnPolicy
 from kandev_host.sessions.dialects import dialect
 from kandev_host.sessions.ending import Ending
+from kandev_host.sessions.known_secrets import register_secrets
 from kandev_host.sessions.permissions import PermissionBroker
-from kandev_host.sessions.presets import Preset
+from kandev_host.sessions.policy import Situation
+from kandev_host.sessions.prompts import PromptQueue
 from kandev_host.sessions.run import AgentRun
+from kandev_host.sessions.stage import Equipment, Resume
+from kandev_host.sessions.usage import Priced
 from kandev_host.settings import OrchestratorSettings, SessionSettings
 
+NOTHING = Equipment()
 SHUTDOWN_S = 8.0
 FORCED_S = 5.0
 
@@ -33,7 +40,7 @@ class AgentSupervisor:
     services and awaited by the run itself, in order. They may call `stop` and `prompt` of the same agent: neither
     waits for the run there. `on_end` is asked to record the changes that end the run in one commit with what follows
     for the task, and answers whether it did; else, or if it raises, they are recorded alone. `stalls` says when a
-    silent agent counts as stalled, and what then.
+    silent agent counts as stalled, and what then. `priced` puts a price on what a turn used, if it knows one.
     """
 
     def __init__(
@@ -47,9 +54,12 @@ class AgentSupervisor:
         on_exit: OnExit | None = None,
         on_end: OnEnd | None = None,
         stalls: OrchestratorSettings | None = None,
+        priced: Priced | None = None,
+        captures: Captures | None = None,
     ) -> None:
         stalls = stalls or OrchestratorSettings()
-        self._crew = Crew(journal, broker, settings, turn_policies, on_turn_end, on_exit, on_end, stalls)
+        told = (on_turn_end, on_exit, on_end)
+        self._crew = Crew(journal, broker, settings, turn_policies, *told, stalls, priced, captures)
         self._runs: dict[str, AgentRun] = {}
         self._unrecorded: dict[str, anyio.CancelScope] = {}  # runs that are over, whose end the store refuses
         self._closing = False
@@ -78,6 +88,15 @@ class AgentSupervisor:
     def on_end(self, callback: OnEnd | None) -> None:
         self._crew.on_end = callback
 
+    @property
+    def looks(self) -> Looks | None:
+        """Who tells which files of a workspace a command of an agent changed."""
+        return self._crew.looks
+
+    @looks.setter
+    def looks(self, looks: Looks | None) -> None:
+        self._crew.looks = looks
+
     async def __aenter__(self) -> AgentSupervisor:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -102,9 +121,14 @@ class AgentSupervisor:
         *,
         first_prompt: list[dict[str, Any]] | None = None,
         created_by: str,
-        preset: Preset | None = None,
+        situation: Situation | None = None,
+        resume: Resume | None = None,
+        prompts: PromptQueue | None = None,
+        equipment: Equipment = NOTHING,
     ) -> str | None:
         """Start an agent whose row is recorded already; returns at once, with the turn of the first prompt if any.
+
+        Without a `situation` it must ask for everything. `prompts` are those that wait for it already.
 
         Raises `Unavailable` for a dialect that is not spoken and while the host shuts down, `Conflict` if it is live.
         """
@@ -113,9 +137,23 @@ class AgentSupervisor:
         if agent.id in self._runs:
             raise Conflict("The agent runs already", state=agent.status)
         dialect(agent_type)
+        situation = situation or Situation(agent_type=agent_type.name, task_id=task.id)
+        captures = self._crew.captures
+        register_secrets(agent_type, spec.env, equipment.secrets)
         run = AgentRun(
             self._crew,
-            Launch(agent=agent, task=task, agent_type=agent_type, runtime=runtime, spec=spec, preset=preset),
+            Launch(
+                agent=agent,
+                task=task,
+                agent_type=agent_type,
+                runtime=runtime,
+                spec=spec,
+                situation=situation,
+                resume=resume,
+                prompts=prompts,
+                equipment=equipment,
+                capture=None if captures is None else captures.of(agent.id, task.id),
+            ),
         )
         self._runs[agent.id] = run
         try:
@@ -123,6 +161,7 @@ class AgentSupervisor:
             self._tasks.start_soon(self._own, run, name=f"agent {agent.id}")
         except BaseException:
             del self._runs[agent.id]
+            run.release()
             raise
         return turn_id
 
@@ -200,6 +239,7 @@ class AgentSupervisor:
         try:
             await run.run()
         finally:
+            run.release()
             self._runs.pop(run.agent.id, None)
         if self._closing:
             return

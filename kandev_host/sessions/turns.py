@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -46,6 +46,7 @@ class TurnOutcome:
     failure: Failure | None = None
     retry_at: datetime | None = None
     summary: str | None = None
+    artifacts: tuple[Any, ...] = ()
     usage: Usage | None = None
 
     @property

@@ -22,10 +22,15 @@ from kandev_host.protocol.notifications import (
     ProgressPayload,
     StatusPayload,
 )
+from kandev_host.secrets import Redactor, known
 from kandev_host.sessions.commands import clean, command_in
+from kandev_host.sessions.policy import TRUNCATED
 
 MESSAGE_CHARS = 32 << 10
 HEADS_KEPT = 16
+WORD_CHARS = 100  # of a kind, a status
+# What is around the text in an update that has nothing else, also with a space behind each sign of JSON.
+FRAME_BYTES = len('{"sessionUpdate": "", "content": {"type": "text", "text": }}')
 CHUNKS: dict[type, str] = {
     acp.AgentMessageChunk: "agent_message_chunk",
     acp.AgentThoughtChunk: "agent_thought_chunk",
@@ -33,6 +38,8 @@ CHUNKS: dict[type, str] = {
 }
 _tag = msgspec.json.Decoder(acp.Tag)
 _encode = msgspec.json.Encoder().encode
+_NOTHING = Raw(b"[]")
+_HeadKey = tuple[str, str, str | None, Redactor]
 
 
 class Voice:
@@ -41,7 +48,7 @@ class Voice:
     def __init__(self, agent: AgentInstance) -> None:
         self._agent_id = agent.id
         self._task_id = agent.task_id
-        self._heads: dict[tuple[str, str, str | None], bytes] = {}
+        self._heads: dict[_HeadKey, tuple[bytes, int]] = {}
 
     def event(self, action: str, payload: Payload, at: datetime | None = None, *, by_agent: bool = True) -> Event:
         return Event(
@@ -62,28 +69,38 @@ class Voice:
         text = chunk.content.text
         if chunk.message_id is not None or len(text) > MESSAGE_CHARS or params.meta is not UNSET:
             return self.event("acp.log", self._long_chunk(params, chunk, kind, turn_id), at)
-        key = (params.session_id, kind, turn_id)
-        head = self._heads.get(key)
-        if head is None:
-            head = self._new_head(key)
+        key = (params.session_id, kind, turn_id, known.now)
+        found = self._heads.get(key)
+        if found is None:
+            found = self._new_head(key)
+        head, frame_bytes = found
+        quoted = _encode(text)
+        # Nothing is in such an update but its text: then that is all in which a secret can be.
+        bare = len(params.update) - len(quoted) <= frame_bytes and chunk.content.type == "text"
         return Event(
             action="acp.log",
-            payload=Raw(b"".join((head, _encode(text), b',"update":', bytes(params.update), b"}"))),
+            payload=Raw(b"".join((head, quoted, b',"update":', params.update, b"}"))),
             id=new_id(),
             actor=self._agent_id,
             task_id=self._task_id,
             agent_id=self._agent_id,
             turn_id=turn_id,
             created_at=at,
+            text=text if bare else None,
         )
 
-    def _new_head(self, key: tuple[str, str, str | None]) -> bytes:
-        session_id, kind, turn_id = key
+    def _new_head(self, key: _HeadKey) -> tuple[bytes, int]:
+        """And how much is around the text of an update that has nothing else; 0 if a secret is in the session's id."""
+        session_id, kind, turn_id, redactor = key
         flat = {**self.ids(turn_id, session_id), "level": "info", "metadata": {"type": kind}}
         if len(self._heads) >= HEADS_KEPT:
             self._heads.clear()
-        head = self._heads[key] = bytes(_encode(flat))[:-1] + b',"message":'
-        return head
+        encoded = _encode(flat)
+        found = self._heads[key] = (
+            encoded[:-1] + b',"message":',
+            0 if redactor.found_json(encoded) else FRAME_BYTES + len(kind),
+        )
+        return found
 
     def _long_chunk(self, params: acp.SessionUpdate, chunk: acp.Chunk, kind: str, turn_id: str | None) -> LogPayload:
         text = chunk.content.text
@@ -184,14 +201,30 @@ class ToolState(msgspec.Struct, kw_only=True):
     kind: str | None = None
     status: str | None = None
     raw_input: Raw | None = None
+    locations: Raw | None = None
+    content: Raw | None = None
+    too_large: frozenset[str] = frozenset()
     command_known: bool = False
 
     def merge(self, call: acp.ToolVariant) -> None:
         self.title = self.title if call.title is None else call.title[:MESSAGE_CHARS]
-        self.kind = self.kind if call.kind is None else call.kind
-        self.status = self.status if call.status is None else call.status
-        if call.raw_input is not UNSET and len(bytes(call.raw_input)) <= MESSAGE_CHARS:
-            self.raw_input = call.raw_input.copy()
+        self.kind = self.kind if call.kind is None else call.kind[:WORD_CHARS]
+        self.status = self.status if call.status is None else call.status[:WORD_CHARS]
+        if call.locations is not None:
+            self.locations = self._kept("locations", Raw(_encode(call.locations)))
+        if call.raw_input is not UNSET:
+            self.raw_input = self._kept("rawInput", call.raw_input)
+        if call.content is not UNSET and bytes(call.content) != b"null":
+            # Only what a diff may be in: contents are mostly output, and then nobody decides by them.
+            self.content = self._kept("content", call.content if b'"diff"' in bytes(call.content) else _NOTHING)
+
+    def _kept(self, field: str, value: Raw) -> Raw | None:
+        """What is bounded is kept. Of anything else it is known that it is too large: never what was there before."""
+        if len(bytes(value)) <= MESSAGE_CHARS:
+            self.too_large -= {field}
+            return value.copy()
+        self.too_large |= {field}
+        return None
 
     def new_command(self, call: acp.ToolVariant) -> str | None:
         """What an `execute` call runs, as soon as that is known (at its end at the latest), and only once."""
@@ -209,14 +242,35 @@ class ToolState(msgspec.Struct, kw_only=True):
 
     def shown(self) -> dict[str, Any]:
         """What is known, as ACP spells it: for a permission request that holds hardly more than the call's id."""
-        known = {"title": self.title, "kind": self.kind, "status": self.status}
-        if self.raw_input is not None:
-            known["rawInput"] = msgspec.json.decode(self.raw_input)
+        known: dict[str, Any] = {"title": self.title, "kind": self.kind, "status": self.status}
+        known |= _decoded(locations=self.locations, rawInput=self.raw_input, content=self.content)
         return {key: value for key, value in known.items() if value is not None}
+
+    def asked(self, call: dict[str, Any], before: ToolState) -> dict[str, Any]:
+        """What a permission request is about: its own words, over what was known of the call when it came (`before`),
+        under what the agent has said since."""
+        known, then = self.shown(), before.shown()
+        said = {key: value for key, value in call.items() if value is not None}
+        since = {key: value for key, value in known.items() if then.get(key) != value}
+        unseen = self.too_large - (said.keys() if self.too_large == before.too_large else set())
+        return {**known, **said, **since, **({TRUNCATED: True} if unseen else {})}
 
     @property
     def open(self) -> bool:
         return self.status not in {"completed", "failed"}
+
+
+def effects_told(call: acp.ToolVariant) -> dict[str, Any] | None:
+    """What an update of a call says of what the call does, as ACP spells it; None if it says nothing of that."""
+    sent = {"rawInput": call.raw_input, "content": call.content}
+    told = _decoded(**{key: value for key, value in sent.items() if value is not UNSET})
+    if call.locations is not None:
+        told["locations"] = call.locations
+    return told or None
+
+
+def _decoded(**values: Raw | None) -> dict[str, Any]:
+    return {key: msgspec.json.decode(value) for key, value in values.items() if value is not None}
 
 
 def name_of(update: Raw) -> str:

@@ -24,7 +24,7 @@ ALIASES: dict[str, KeyPath] = {
     "LOG_FORMAT": ("log", "format"),
     "LOG_OUTPUT_PATH": ("log", "path"),
     "NATS_URL": ("bus", "nats", "url"),
-    "DOCKER_HOST": ("runtime", "docker", "host"),
+    "DOCKER_HOST": ("runtime", "docker", "socket"),
     "DOCKER_API_VERSION": ("runtime", "docker", "api_version"),
     "DOCKER_DEFAULT_NETWORK": ("runtime", "docker", "default_network"),
     "JWT_SECRET": ("authenticator", "jwt", "secret"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from kandev_host.settings import AgentOverride, Settings
+from kandev_host.settings import Settings
 from kandev_host.settings.environment import ALIASES, MEANINGLESS, NOT_SETTINGS, variable
 from kandev_host.settings.keys import KeyPath, bare, children, struct_of, table_of
 
@@ -20,9 +20,18 @@ _HEAD = """\
 # key, KANDEV_SERVER__PORT for [server] port; lists are separated by commas or written as JSON. A key ends in its unit:
 # _s is seconds, _bytes is bytes. Unknown keys are errors. `kandev-host config check` checks this file.
 """
+_NAMED = {
+    "agents": "A table per agent: it changes one that a plugin brings, or adds one.",
+    "rules": "A table per rule of permission.",
+    "mcp": "A table per MCP server.",
+    "directories": "A table per folder.",
+    "credentials": "A table per credential.",
+    "repositories": "A table per repository, or for several.",
+}
 _RAW = """\
-# Settings of providers: one table each, [runtime.NAME], [store.NAME], [bus.NAME], [authenticator.NAME] and
-# [telemetry.NAME], named as in [use]. `kandev-host plugins` lists what there is; those of installed plugins follow.
+# Settings of providers: one table each, [runtime.NAME], [store.NAME], [bus.NAME], [authenticator.NAME],
+# [telemetry.NAME] and [prices.NAME], named as in [use]. `kandev-host plugins` lists what there is; those of installed
+# plugins follow.
 """
 
 
@@ -33,11 +42,16 @@ def example(providers: Mapping[tuple[str, str], type[Any]] | None = None) -> str
         if struct_of(kind) is not None:
             parts.append("\n".join([f"# {_summary(kind)}", f"[{name}]", *_lines(kind, (name,))]) + "\n")
         elif table_of(kind) is not None:
-            title = f"# A table per agent: it changes one that a plugin brings, or adds one. {_summary(AgentOverride)}"
-            parts.append("\n".join([*_wrapped(title), "# [agents.NAME]", *_lines(AgentOverride, ())]) + "\n")
+            parts.append("\n".join(_named(name, table_of(kind))) + "\n")
     return "\n".join(
         [*parts, _RAW, *(_provider(path, table) for path, table in (providers or {}).items()), _variables()]
     )
+
+
+def _named(name: str, table: Any) -> Iterator[str]:
+    yield from _wrapped(f"# {_NAMED[name]} {_summary(table)}")
+    yield f"# [{name}.NAME]"
+    yield from _lines(table, ())
 
 
 def toml(value: Any) -> str:

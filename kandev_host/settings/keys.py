@@ -15,6 +15,7 @@ from kandev_host.errors import SettingsError
 from kandev_host.settings import RawTables, Settings
 
 KeyPath = tuple[str, ...]
+_SECRET_TABLES = {("agents", "env"), ("agents", "files"), ("mcp", "env"), ("mcp", "headers"), ("mcp", "url")}
 _SECRET_WORDS = ("secret", "password", "token", "passwd", "api_key", "apikey", "credential", "private")
 
 
@@ -158,8 +159,8 @@ def all_keys() -> tuple[KeyPath, ...]:
 
 
 def is_secret(path: KeyPath) -> bool:
-    """Does the key's name, or being an agent's environment, say that its value is not for the screen?"""
-    if path[0] == "agents" and path[-1] in ("env", "files"):
+    """Does the key's name, or being an environment or headers, say that its value is not for the screen?"""
+    if (path[0], path[-1]) in _SECRET_TABLES:
         return True
     return any(word in path[-1] for word in _SECRET_WORDS) and path[0] not in ("gateway", "server")
 

@@ -67,7 +67,11 @@ def load(
             table = table.setdefault(name, {})
         table[entry.path[-1]] = entry.checked()
         sources[entry.path] = entry.source
-    return Loaded(msgspec.convert(merged, Settings), home, path, sources, tuple(notes))
+    try:
+        settings = msgspec.convert(merged, Settings)
+    except msgspec.ValidationError as error:  # values that are right alone and wrong together
+        raise SettingsError(f"{path or 'settings'}: {str(error).replace('$.', '').replace('`', '')}") from error
+    return Loaded(settings, home, path, sources, tuple(notes))
 
 
 def data_home(data_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:

@@ -1,6 +1,7 @@
 """Contract suites for plugin authors, for pytest with anyio's plugin: subclass one and give it its fixture."""
 
 from kandev_host.testing.bus import BusContract
+from kandev_host.testing.runtime import RuntimeContract
 from kandev_host.testing.store import StoreContract
 
-__all__ = ["BusContract", "StoreContract"]
+__all__ = ["BusContract", "RuntimeContract", "StoreContract"]

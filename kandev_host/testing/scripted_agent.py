@@ -6,28 +6,38 @@ variable SCRIPTED_AGENT) is a JSON object, every key optional:
     start        steps before anything is read
     initialize   the result's fields, or {"error": {...}}, or null to never answer
     new          the fields of session/new's result; new_steps are played before it is answered, after_new behind it
+    load, resume the result of session/load, session/resume, or {"error": {...}}; absent: the method is not found.
+                 load_steps are played before session/load is answered
+    list         the answers of session/list, page by page: the first, or the one whose place its cursor names;
+                 close, delete  the result of session/close, session/delete, or {"error": {...}}; absent: not found
     prompt       steps of every turn; a prompt whose text is a JSON list brings its own
-    ignore_cancel, ignore_eof, ignore_term   booleans
+    login        {"needed": [methods], "methods": [ids], "error": {...}}: those methods are refused with -32000 until
+                 one of the ids was authenticated; authenticate is refused with the error if there is one
+    refused_values   values of config options that are refused;  ignore_cancel, ignore_eof, ignore_term  booleans
     log          a file to which every line from the host is appended
 
 A step is an object with one of these keys:
 
-    text, thought    a chunk; with "repeat": n (n chunks) and "delay_s" before each; "{n}" counts
+    text, thought    a chunk; with "repeat": n (n chunks) and "delay_s" before each; "{n}" counts; with "backwards":
+                     true from its end to its beginning, as equipment and mcp: so a test is told of a secret
     update           any update, sent as it is; with "session": another session id
     tool             a tool_call;  tool_update  a tool_call_update
     flood            so many text chunks, as fast as the pipe takes them; with "size" characters each
     permission       params of session/request_permission without sessionId; then "chosen": {optionId: steps,
-                     "cancelled": steps}; "options" are filled in if absent; "withdraw": true cancels the request
+                     "cancelled": steps}; "options" are filled in if absent; "withdraw": true cancels the request,
+                     "meanwhile": steps behind it, before its answer
+    elicit           params of elicitation/create without sessionId; what was chosen comes back as a text chunk,
+                     with the names of what was filled in
     request          {"method", "params"}: a request to the host; its answer comes back as a text chunk
     notify           {"method", "params"}
+    mcp              {"server", "arguments"}: start this stdio server of session/new and call its first tool; the
+                     answer comes back as a text chunk;  equipment  the fields of session/new as a text chunk
     write            {"path", "text"}: a file;  child  a command left running, with the agent's stdout
     raw, hex         bytes on stdout, as text or hexadecimal;  huge  one line of so many bytes
-    stderr           a line, with "repeat"
-    sleep_s          wait, ended by a cancel;  hang  wait for ever, ended by nothing
-    exit             end with this code;  close  close stdout and live on
-    usage, meta      fields of the answer to the prompt
+    stderr           a line, with "repeat";  exit  end with this code;  close  close stdout and live on
+    sleep_s          wait, ended by a cancel;  until_file  wait for this file, ended so too;  hang  for ever, by nothing
+    usage, meta      fields of the answer to the prompt;  after  steps played behind the answer
     stop             end the turn with this stop reason;  error  end it with this error;  no_stop  without a reason
-    after            steps played behind the answer
 """
 
 from __future__ import annotations
@@ -68,6 +78,9 @@ class ScriptedAgent:
         self.deaf = False
         self.answer: Json = {}
         self.after: list[Json] = []
+        self.opened: Json = {}
+        self.logged_in = False
+        self.options: list[Json] = (script.get("new") or {}).get("configOptions") or []
 
     # --- wire -------------------------------------------------------------------------------------------------------
 
@@ -94,6 +107,8 @@ class ScriptedAgent:
             if message.get("method") == "session/cancel":
                 if not self.script.get("ignore_cancel"):
                     self.cancelled.set()
+            elif message.get("method", "").startswith("$/"):
+                continue
             elif "method" not in message:
                 self.answers.setdefault(message["id"], queue.Queue()).put(message)
             else:
@@ -102,13 +117,16 @@ class ScriptedAgent:
         if not self.script.get("ignore_eof"):
             os._exit(0)
 
-    def request(self, method: str, params: Json, *, withdraw: bool = False) -> Json:
+    def request(
+        self, method: str, params: Json, *, withdraw: bool = False, meanwhile: list[Json] | None = None
+    ) -> Json:
         identifier = self.next_id
         self.next_id += 1
         waiting = self.answers.setdefault(identifier, queue.Queue())
         self.send({"id": identifier, "method": method, "params": params})
         if withdraw:
             self.send({"method": "$/cancel_request", "params": {"requestId": identifier}})
+        self.play(meanwhile or [])
         return waiting.get()
 
     # --- requests of the host ---------------------------------------------------------------------------------------
@@ -120,7 +138,10 @@ class ScriptedAgent:
         self.play(self.script.get("start", []))
         while (message := self.incoming.get()) is not None:
             handler = getattr(self, "on_" + message["method"].replace("/", "_"), None)
-            if handler is None:
+            if message["method"] in self.script.get("login", {}).get("needed", []) and not self.logged_in:
+                error = {"code": -32000, "message": "Authentication required"}
+                self.send({"id": message["id"], "error": error})
+            elif handler is None:
                 self.send({"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
             else:
                 handler(message)
@@ -138,9 +159,19 @@ class ScriptedAgent:
         self.send({"id": message["id"], "result": {"protocolVersion": 1, "agentInfo": info, **wanted}})
 
     def on_authenticate(self, message: Json) -> None:
+        login = self.script.get("login", {})
+        if "error" in login:
+            self.send({"id": message["id"], "error": login["error"]})
+            return
+        self.logged_in = message["params"]["methodId"] in login.get("methods", [])
+        self.send({"id": message["id"], "result": {}})
+
+    def on_logout(self, message: Json) -> None:
+        self.logged_in = False
         self.send({"id": message["id"], "result": {}})
 
     def on_session_new(self, message: Json) -> None:
+        self.opened = message["params"]
         self.play(self.script.get("new_steps", []))
         wanted = self.script.get("new", {})
         if "error" in wanted:
@@ -149,14 +180,46 @@ class ScriptedAgent:
             self.send({"id": message["id"], "result": {"sessionId": SESSION, **wanted}})
         self.play(self.script.get("after_new", []))
 
+    def on_session_load(self, message: Json) -> None:
+        self.play(self.script.get("load_steps", []))
+        self.reopen("load", message)
+
+    def on_session_resume(self, message: Json) -> None:
+        self.reopen("resume", message)
+
+    def reopen(self, way: str, message: Json) -> None:
+        self.opened = message["params"]
+        self.answer_as_told(way, message)
+
+    def on_session_close(self, message: Json) -> None:
+        self.answer_as_told("close", message)
+
+    def on_session_delete(self, message: Json) -> None:
+        self.answer_as_told("delete", message)
+
+    def on_session_list(self, message: Json) -> None:
+        pages = self.script.get("list", [{"error": {"code": -32601, "message": "Method not found"}}])
+        page = pages[int(message["params"].get("cursor") or 0)]
+        self.send({"id": message["id"], **(page if "error" in page else {"result": page})})
+
+    def answer_as_told(self, way: str, message: Json) -> None:
+        wanted = self.script.get(way, {"error": {"code": -32601, "message": "Method not found"}})
+        failed = isinstance(wanted, dict) and "error" in wanted
+        self.send({"id": message["id"], **(wanted if failed else {"result": wanted})})
+
     def on_session_set_mode(self, message: Json) -> None:
         self.send({"id": message["id"], "result": {}})
 
     def on_session_set_config_option(self, message: Json) -> None:
-        options = self.script.get("new", {}).get("configOptions", [])
         params = message["params"]
-        changed = [{**o, "currentValue": params["value"]} if o["id"] == params["configId"] else o for o in options]
-        self.send({"id": message["id"], "result": {"configOptions": changed}})
+        if params["value"] in self.script.get("refused_values", []):
+            self.send({"id": message["id"], "error": {"code": -32602, "message": "Not today"}})
+            return
+        self.options = [
+            {**each, "currentValue": params["value"]} if each["id"] == params["configId"] else each
+            for each in self.options
+        ]
+        self.send({"id": message["id"], "result": {"configOptions": self.options}})
 
     def on_session_prompt(self, message: Json) -> None:
         self.cancelled.clear()
@@ -189,7 +252,8 @@ class ScriptedAgent:
         for n in range(step.get("repeat", 1)):
             if self.cancelled.wait(step["delay_s"]) if "delay_s" in step else self.cancelled.is_set():
                 return
-            content = {"type": "text", "text": text.replace("{n}", str(n))}
+            said = text[::-1] if step.get("backwards") else text.replace("{n}", str(n))
+            content = {"type": "text", "text": said}
             self.update({"sessionUpdate": variant, "content": content})
 
     def do_thought(self, text: str, step: Json) -> None:
@@ -216,7 +280,8 @@ class ScriptedAgent:
 
     def do_permission(self, asked: Json, step: Json) -> None:
         params = {"sessionId": SESSION, "options": OPTIONS, **asked}
-        answer = self.request("session/request_permission", params, withdraw=step.get("withdraw", False))
+        more = {"withdraw": step.get("withdraw", False), "meanwhile": step.get("meanwhile")}
+        answer = self.request("session/request_permission", params, **more)
         if "error" in answer:
             self.do_text(f"error {answer['error']['code']}", {})
             return
@@ -225,9 +290,38 @@ class ScriptedAgent:
         self.do_text(f"permission: {chosen}", {})
         self.play(step.get("chosen", {}).get(chosen, []))
 
+    def do_elicit(self, asked: Json, _step: Json) -> None:
+        answer = self.request("elicitation/create", {"sessionId": SESSION, **asked})
+        if "error" in answer:
+            self.do_text(f"error {answer['error']['code']}", {})
+            return
+        names = " ".join(answer["result"].get("content", {}))
+        self.do_text(f"elicitation: {answer['result']['action']} {names}".rstrip(), {})
+
     def do_request(self, request: Json, _step: Json) -> None:
         answer = self.request(request["method"], request.get("params", {}))
         self.do_text(json.dumps(answer, sort_keys=True), {})
+
+    def do_equipment(self, _value: Any, step: Json) -> None:
+        self.do_text(json.dumps(self.opened), step)
+
+    def do_mcp(self, wanted: Json, step: Json) -> None:
+        server = next(server for server in self.opened["mcpServers"] if server["name"] == wanted["server"])
+        env = os.environ | {pair["name"]: pair["value"] for pair in server["env"]}
+        command, pipe = [server["command"], *server["args"]], subprocess.PIPE
+        with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+            told = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}
+            self.ask_mcp(process, "initialize", told)
+            tool = self.ask_mcp(process, "tools/list", {})["tools"][0]["name"]
+            answer = self.ask_mcp(process, "tools/call", {"name": tool, "arguments": wanted.get("arguments", {})})
+            process.communicate()
+        self.do_text(answer["content"][0]["text"], step)
+
+    def ask_mcp(self, process: Any, method: str, params: Json) -> Json:
+        process.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}) + "\n")
+        process.stdin.flush()
+        result: Json = json.loads(process.stdout.readline())["result"]
+        return result
 
     def do_notify(self, notification: Json, _step: Json) -> None:
         self.send(notification)
@@ -256,6 +350,10 @@ class ScriptedAgent:
 
     def do_sleep_s(self, seconds: float, _step: Json) -> None:
         self.cancelled.wait(seconds)
+
+    def do_until_file(self, path: str, _step: Json) -> None:
+        while not (Path(path).exists() or self.cancelled.wait(0.01)):
+            pass
 
     def do_hang(self, _value: Any, _step: Json) -> None:
         while True:

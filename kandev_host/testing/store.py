@@ -24,11 +24,12 @@ from kandev_host.models import (
     now,
 )
 from kandev_host.testing.retention import RetentionContract
+from kandev_host.testing.usage import UsageContract
 from kandev_host.testing.world import AGENT, BOARD, ONE_OF_EACH, TASK, USER, a_task, a_world, seqs, write
 
 
 @pytest.mark.anyio
-class StoreContract(RetentionContract):
+class StoreContract(RetentionContract, UsageContract):
     """The tests. They use only what `Store` promises."""
 
     @pytest.mark.parametrize("row", ONE_OF_EACH, ids=lambda row: type(row).__name__)
@@ -331,6 +332,14 @@ class StoreContract(RetentionContract):
         assert await found("task:t1", action_prefix="b.") == [2]
         assert await found("*", action_prefix="b.") == [2, 3]
         assert await found("shell:s") == []
+
+    async def test_a_page_of_events_ends_with_the_one_that_fills_it(self, store: Store) -> None:
+        numbers = await write(store, *(event("test", {"text": "x" * 1000}, task_id="t") for _ in range(5)))
+        for topic in ("*", "task:t"):
+            page = await store.events(0, topics=[topic], limit_bytes=1500)
+            assert [item.seq for item in page] == numbers[:2]
+            assert len(await store.events(0, topics=[topic], limit_bytes=1)) == 1
+            assert len(await store.events(0, topics=[topic], limit_bytes=1 << 20)) == 5
 
     async def test_the_state_of_the_journal_follows_its_events(self, store: Store) -> None:
         empty = await store.journal_state()

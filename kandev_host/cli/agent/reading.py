@@ -1,4 +1,4 @@
-"""`kandev-host agent list`, `status`, `logs` and `transcript`."""
+"""`kandev-host agent list`, `status`, `log` and `transcript`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kandev_host.cli.agent.raw import show_capture
 from kandev_host.cli.asking import Remote, asking, paged
 from kandev_host.cli.ids import find, find_given
 from kandev_host.cli.options import example
@@ -16,8 +17,8 @@ from kandev_host.printable import printable
 _STATUSES = click.Choice(["PENDING", "STARTING", "RUNNING", "COMPLETED", "FAILED", "STOPPED"], case_sensitive=False)
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 _SHOWN = (
-    "id", "task_id", "agent_type", "runtime", "status", "activity", "exit_code", "error_message", "started_at",
-    "stopped_at",
+    "id", "task_id", "agent_type", "runtime", "status", "activity", "preset", "preset_expires_at", "attempt",
+    "resumed_from", "exit_code", "failure", "error_message", "started_at", "stopped_at",
 )  # fmt: skip
 PAGE = 500
 
@@ -41,7 +42,7 @@ async def list_agents(remote: Remote, task: str | None, status: str | None, **pa
 @click.argument("agent")
 @asking
 async def status(remote: Remote, agent: str) -> None:
-    """How an agent does: what it is at, what it uses, how it ended."""
+    """How an agent does: what it is at, what it may do without asking, what it uses, how it ended."""
     reply = await remote.call("agent.status", agent_id=await find(remote, "agent", agent))
 
     def plain() -> None:
@@ -53,13 +54,33 @@ async def status(remote: Remote, agent: str) -> None:
     remote.show(reply, plain)
 
 
-@click.command(epilog=example("kandev-host agent logs 7b1d20f3 --level warning\nkandev-host agent logs 7b1d20f3 --all"))
+@click.command(
+    epilog=example(
+        "kandev-host agent log 7b1d20f3 --level warning\n"
+        "kandev-host agent log 7b1d20f3 --all\n"
+        "kandev-host agent log 7b1d20f3 --raw | jq -c 'select(.dir == \"out\").line'\n"
+        "kandev-host agent log 7b1d20f3 --raw --follow"
+    )
+)
 @click.argument("agent")
 @click.option("--level", type=_LEVELS, help="Only of this level or a higher one.")
+@click.option("--raw", is_flag=True, help="All that went over its pipes instead, one JSON object a line.")
+@click.option("--follow", "-f", is_flag=True, help="With --raw: go on until the agent has ended.")
 @paged
 @asking
-async def logs(remote: Remote, agent: str, level: str | None, **paging: Any) -> None:
-    """What an agent wrote to stderr, and what the host noted about it; oldest first."""
+async def log(remote: Remote, agent: str, level: str | None, raw: bool, follow: bool, **paging: Any) -> None:
+    """What an agent wrote to stderr, and what the host noted about it; oldest first.
+
+    With --raw, what went over its pipes as the host keeps it: {"at", "dir": "in" | "out" | "err", "line"}, where
+    `line` is JSON as it came, or a string. Keys and passwords that the host knows are "[redacted]".
+    """
+    if raw:
+        if level is not None or paging["limit"] is not None or paging["cursor"] is not None:
+            raise click.UsageError("--raw shows all there is, without --level, --limit and --cursor.")
+        await show_capture(remote, await find(remote, "agent", agent), follow=follow)
+        return
+    if follow:
+        raise click.UsageError("--follow goes with --raw.")
 
     def plain(rows: list[dict[str, Any]]) -> None:
         for row in rows:

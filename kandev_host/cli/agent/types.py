@@ -12,6 +12,7 @@ from kandev_host.cli.inputs import resource_options, resources_of
 from kandev_host.cli.options import as_json as json_option
 from kandev_host.cli.options import example, load_settings, settings_options
 from kandev_host.cli.output import emit, hints, table
+from kandev_host.cli.shown import credential
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ def types(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
         emit(found)
         return
     table(
-        ["NAME", "STATE", "RUNTIME", "COMMAND", "WHY NOT"],
+        ["NAME", "STATE", "RUNTIME", "COMMAND", "CREDENTIALS", "WHY NOT"],
         (
             [
                 kind["name"],
                 "ok" if kind["availability"]["ok"] else "missing" if kind["enabled"] else "disabled",
                 kind["runtime"],
                 " ".join(kind["command"]),
+                ", ".join(map(credential, kind["credentials"])),
                 kind["availability"]["reason"] or "",
             ]
             for kind in found["agent_types"]

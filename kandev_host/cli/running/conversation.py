@@ -13,7 +13,8 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from kandev_host.cli.running.ask import Asker, rejecting
-from kandev_host.cli.running.outcome import Outcome, result_of
+from kandev_host.cli.running.outcome import REMEDY, Outcome, result_of
+from kandev_host.cli.running.questions import Questions
 from kandev_host.cli.running.view import View
 from kandev_host.client import Client, ClientError, ConnectionLost
 
@@ -31,6 +32,8 @@ class Order:
     title: str
     repository_url: str | None = None
     branch: str | None = None
+    allow: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
     preset: str | None = None
     timeout_s: float | None = None
 
@@ -45,9 +48,7 @@ class Conversation:
         self._asker = asker
         self._url = url
         self._outcome = Outcome()
-        self._held: list[Mapping[str, Any]] | None = None
-        self._asking: dict[str, anyio.CancelScope] = {}
-        self._turn = anyio.Lock()
+        self._questions = Questions(client, view, asker)
         self._interrupts = 0
 
     async def run(self) -> Outcome:
@@ -71,6 +72,7 @@ class Conversation:
             # Interrupted while the host was starting it: the answer never came, the agent may.
             await self._stop("cancelled at the terminal")
         await self._gather()
+        self._outcome.judge()
         return self._outcome
 
     async def _start(self, task: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +94,11 @@ class Conversation:
         if board is None:
             board = (await self._client.call("board.create", {"name": BOARD}))["board"]
         payload = {"board_id": board["id"], "title": self._order.title, "description": self._order.prompt}
-        optional = {"repository_url": self._order.repository_url, "branch": self._order.branch}
+        order = self._order
+        optional = {
+            "repository_url": order.repository_url, "branch": order.branch, "allow": list(order.allow) or None,
+            "credentials": list(order.credentials) or None,
+        }  # fmt: skip
         payload |= {key: value for key, value in optional.items() if value is not None}
         # It names no agent type: the queue would start it as well, and perhaps sooner.
         return dict((await self._client.call("task.create", payload))["task"])
@@ -102,12 +108,16 @@ class Conversation:
             payload = notification.payload
             if self._task_of(payload) != self._outcome.task_id:
                 continue
-            self._show({"type": "notification", **msgspec.structs.asdict(notification)})
+            self._questions.show({"type": "notification", **msgspec.structs.asdict(notification)})
             match notification.action:
                 case "permission.requested":
                     tasks.start_soon(self._answer, payload.get("permission") or {})
                 case "permission.resolved":
                     self._settled(payload.get("permission") or {})
+                case "elicitation.requested":
+                    tasks.start_soon(self._fill, payload.get("elicitation") or {})
+                case "elicitation.resolved":
+                    self._questions.settled(payload.get("elicitation") or {})
                 case "acp.result":
                     self._outcome.stop_reason = payload.get("stop_reason")
                     if self._interrupts:
@@ -142,47 +152,30 @@ class Conversation:
         self._outcome.reason = task.get("state_reason") or agent.get("error_message")
         return True
 
-    def _show(self, message: Mapping[str, Any]) -> None:
-        if self._held is None:
-            self._view.notification(message)
-        else:
-            self._held.append(message)
-
     async def _answer(self, permission: Mapping[str, Any]) -> None:
-        if permission.get("state") != "pending":
-            return
-        identity = permission["id"]
-        with anyio.CancelScope() as scope:
-            self._asking[identity] = scope
-            try:
-                answer = await self._decide(permission)
-                await self._client.call("permission.respond", {"permission_id": identity, **answer})
-            except ClientError as error:
-                self._view.note(f"The answer was not taken: {error.message}")
-            finally:
-                self._asking.pop(identity, None)
+        if permission.get("state") == "pending":
+            await self._questions.respond("permission", permission["id"], lambda: self._decide(permission))
+
+    async def _fill(self, elicitation: Mapping[str, Any]) -> None:
+        await self._questions.respond("elicitation", elicitation["id"], lambda: self._filled(elicitation))
+
+    async def _filled(self, elicitation: Mapping[str, Any]) -> dict[str, Any]:
+        if self._asker.interactive:
+            return await self._questions.at_the_terminal(lambda: self._asker.fill(elicitation))
+        self._view.note(f"Declined: {elicitation.get('message')}. Nobody can be asked here.")
+        return {"outcome": "decline"}
 
     async def _decide(self, permission: Mapping[str, Any]) -> dict[str, Any]:
         if not self._asker.interactive:
             title = (permission.get("tool_call") or {}).get("title")
-            self._view.note(
-                f"Rejected: {title}. Nobody can be asked here; run it at a terminal, or with --yes --policy contained."
-            )
+            self._outcome.unasked += 1
+            self._view.note(f"Rejected: {title}. Nobody can be asked here; {REMEDY}.")
             return rejecting(permission.get("options") or [])
-        async with self._turn:
-            self._held = []
-            try:
-                return await self._asker.ask(permission)
-            finally:
-                held, self._held = self._held, None
-                for message in held:
-                    self._view.notification(message)
+        return await self._questions.at_the_terminal(lambda: self._asker.ask(permission))
 
     def _settled(self, permission: Mapping[str, Any]) -> None:
         self._outcome.settled(permission)
-        scope = self._asking.get(str(permission.get("id")))
-        if scope is not None:
-            scope.cancel()
+        self._questions.settled(permission)
 
     async def _listen_for_signals(
         self, tasks: TaskGroup, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -209,8 +202,7 @@ class Conversation:
             self._view.note(f"{error.message}")
 
     async def _cancel(self) -> None:
-        for scope in tuple(self._asking.values()):
-            scope.cancel()
+        self._questions.drop_all()
         try:
             await self._client.call("agent.cancel", {"agent_id": self._outcome.agent_id})
         except ClientError as error:

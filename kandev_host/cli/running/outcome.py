@@ -11,6 +11,7 @@ EXIT_STATUS: Mapping[Result, int] = {"completed": 0, "failed": 1, "blocked": 3, 
 _RESULTS: Mapping[str, Result] = {
     "COMPLETED": "completed", "FAILED": "failed", "BLOCKED": "blocked", "CANCELLED": "cancelled",
 }  # fmt: skip
+REMEDY = "run it at a terminal, or with --yes --policy contained"
 _KINDS = (
     ("input", "input_tokens"),
     ("output", "output_tokens"),
@@ -22,7 +23,10 @@ _KINDS = (
 
 @dataclass(slots=True)
 class Outcome:
-    """Unknown is None: a count that no agent reported is not 0."""
+    """Unknown is None: a count that no agent reported is not 0.
+
+    `unasked` requests for permission were rejected since there was nobody to ask.
+    """
 
     result: Result = "failed"
     reason: str | None = None
@@ -39,6 +43,7 @@ class Outcome:
     attempts: int = 1
     permissions: dict[str, int] = field(default_factory=dict)
     withheld_because: list[str] = field(default_factory=list)
+    unasked: int = 0
 
     @property
     def exit_status(self) -> int:
@@ -54,6 +59,15 @@ class Outcome:
         self.permissions[state] = self.permissions.get(state, 0) + 1
         if state != "allowed" and reason and reason not in self.withheld_because:
             self.withheld_because.append(reason)
+
+    def judge(self) -> None:
+        """A run that was given nothing, for want of somebody to ask, and changed nothing, is not done: it is blocked.
+
+        Its agent may call that a success, and its task be COMPLETED; but whoever started it wanted the work.
+        """
+        if self.result == "completed" and self.unasked and not self.permissions.get("allowed") and not self.files:
+            self.result = "blocked"
+            self.reason = f"the agent needed permission, and nobody can be asked here; {REMEDY}"
 
     def withheld(self) -> str | None:
         """What the agent had to do without; None if it was given all that it asked for.

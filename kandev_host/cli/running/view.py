@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "in_progress": ("…", "cyan"), "pending": ("·", "dim")}
 _PLAN = {"completed": "✓", "in_progress": "▸", "pending": "○"}
-_SHOWN = ("acp.log", "acp.progress", "permission.resolved")
+_SHOWN = ("acp.log", "acp.progress", "permission.resolved", "elicitation.resolved")
 _OUTCOMES = {"completed": "green", "failed": "red", "blocked": "yellow", "cancelled": "yellow"}
 
 
@@ -46,11 +46,14 @@ class TerminalView:
         self._error: Mapping[str, Any] = {}
         self._attempts = 1
         self._failed: object = None
+        self._denied: set[tuple[Any, Any]] = set()
 
     def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str, attempts: int) -> None:
         self._attempts = attempts
         where = f"{agent.get('agent_type')} in {agent.get('runtime')}"
         self._line(f"▶ {task.get('title')}  ({where}; task {task.get('id')} at {url})", "bold")
+        if agent.get("network") == "host":
+            self.note("  It has the network of this host, and reaches all that you do.")
 
     def note(self, text: str) -> None:
         self._line(text, "yellow")
@@ -75,6 +78,13 @@ class TerminalView:
             why = permission.get("reason") if permission.get("state") != "allowed" else None
             told = f"  permission {permission.get('state')}: {call.get('title') or call.get('toolCallId')}"
             self._line(told + (f" ({why})" if why else ""), "yellow")
+        elif action == "network.decided":
+            self._network(payload)
+        elif action == "credential.used" and not payload.get("allowed"):
+            told = f"  credential {payload.get('name')}: {payload.get('what') or payload.get('way')}"
+            self._line(f"{told}: {payload.get('reason')}", "yellow")
+        elif action == "elicitation.resolved":
+            self._elicitation(payload.get("elicitation") or {})
 
     def end(self) -> None:
         """What is printed next begins a line of its own."""
@@ -93,6 +103,15 @@ class TerminalView:
         self._line(outcome.usage_line(), "dim")
         if outcome.workspace_hint:
             self._line(outcome.workspace_hint, "dim")
+
+    def _network(self, payload: Mapping[str, Any]) -> None:
+        """A denial, once: what was let through is what the user has allowed."""
+        what = (payload.get("host"), payload.get("port"))
+        if payload.get("allowed") or what in self._denied:
+            return
+        self._denied.add(what)
+        how = payload.get("how_to_allow")
+        self._line(f"  network: {payload.get('reason')}" + (f"; to allow it: {how}" if how else ""), "yellow")
 
     def _failure(self, payload: Mapping[str, Any]) -> None:
         self._tell_failure(unless=payload.get("message"))
@@ -115,7 +134,7 @@ class TerminalView:
         wait = datetime.fromisoformat(not_before) - datetime.fromisoformat(at) if not_before else timedelta()
         counted = f"attempt {entry.get('attempt')} of {self._attempts} failed: "
         told = f"✗ {'' if entry.get('failure') == 'host_died' else counted}{reason}"
-        self._line(f"{told}. Trying again in {max(wait.total_seconds(), 0):.1f} s.", "red")
+        self._line(f"{told.removesuffix('.')}. Trying again in {max(wait.total_seconds(), 0):.1f} s.", "red")
 
     def _update(self, update: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         kind = update.get("sessionUpdate")
@@ -138,6 +157,12 @@ class TerminalView:
         self._tools[call] = now
         mark, style = _MARKS.get(now[1], ("·", ""))
         self._line(f"  {mark} {now[0]}" + ("" if now[1] in _MARKS and now[1] != "failed" else f" ({now[1]})"), style)
+
+    def _elicitation(self, elicitation: Mapping[str, Any]) -> None:
+        if elicitation.get("completed_at"):
+            self._line(f"  done with: {elicitation.get('url')}", "dim")
+        else:
+            self._line(f"  answer {elicitation.get('state')}: {elicitation.get('message')}", "yellow")
 
     def _show_plan(self, entries: Any, payload: Mapping[str, Any]) -> None:
         if not isinstance(entries, list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kandev_host.cli.options import example
+from kandev_host.cli.task.allowing import allow
 from kandev_host.cli.task.changing import create, delete, move, state, update
 from kandev_host.cli.task.reading import diff, events, list_tasks, show
 from kandev_host.cli.task.running import complete, prompt, start, stop, trigger
@@ -29,6 +30,7 @@ for each in (
     show,
     create,
     update,
+    allow,
     move,
     state,
     delete,

@@ -14,13 +14,44 @@ from kandev_host.cli.options import example, states
 from kandev_host.cli.output import counted, done, removed
 
 END = 1_000_000
-_CLEARED: Mapping[str, Any] = {"agent": None, "repo": None, "branch": None, "blocked-by": [], "metadata": {}}
-_FIELDS = {"agent": "agent_type", "repo": "repository_url", "blocked-by": "blocked_by"}
+_CLEARED: Mapping[str, Any] = {
+    "agent": None,
+    "repo": None,
+    "branch": None,
+    "blocked-by": [],
+    "mcp": [],
+    "directory": [],
+    "credential": [],
+    "allow": [],
+    "metadata": {},
+}
+_FIELDS = {
+    "agent": "agent_type", "repo": "repository_url", "blocked-by": "blocked_by", "mcp": "mcp_servers",
+    "directory": "directories", "credential": "credentials",
+}  # fmt: skip
 _priority = click.option("--priority", type=click.IntRange(0, 10), metavar="N", help="From 0 to 10, the most urgent.")
 _agent = click.option("--agent", "agent_type", help="Agent type; see: kandev-host agent types")
 _repo = click.option("--repo", metavar="PATH|URL", help="Repository that its agents get a clone of.")
 _branch = click.option("--branch", help="Branch to start from.")
 _blocked_by = click.option("--blocked-by", metavar="TASK", multiple=True, help="Wait for this task; repeatable.")
+_mcp = click.option(
+    "--mcp", metavar="NAME", multiple=True, help="Give its agents this MCP server of the settings; repeatable."
+)
+_directory = click.option(
+    "--directory", metavar="NAME", multiple=True, help="Show its agents this folder of the settings; repeatable."
+)
+_credential = click.option(
+    "--credential",
+    metavar="NAME",
+    multiple=True,
+    help="Let its agents use this credential of the settings; repeatable.",
+)
+_allow = click.option(
+    "--allow",
+    metavar="ENTRY",
+    multiple=True,
+    help="Let its agents reach this: pypi.org, *.example.org, name:port, 127.0.0.1:PORT or @preset; repeatable.",
+)
 _metadata = click.option("--metadata", metavar="JSON", help="An object of your own.")
 _description = click.option("--description", metavar="TEXT", help="What is to be done; - reads it from standard input.")
 
@@ -29,11 +60,17 @@ async def _payload(remote: Remote, options: dict[str, Any]) -> dict[str, Any]:
     """The fields that creating and updating share, as the protocol has them."""
     repo, description = options.pop("repo"), options.pop("description")
     metadata, blocked_by = options.pop("metadata"), options.pop("blocked_by")
+    mcp, directories, allow = options.pop("mcp"), options.pop("directory"), options.pop("allow")
+    credentials = options.pop("credential")
     return given(
         repository_url=repo and repository(repo),
         description=None if description is None else text_of(description, "description", may_be_empty=True),
         metadata=metadata and json_of(metadata, "--metadata"),
         blocked_by=await find_all(remote, "task", blocked_by),
+        mcp_servers=list(mcp) or None,
+        directories=list(directories) or None,
+        credentials=list(credentials) or None,
+        allow=list(allow) or None,
         **options,
     )
 
@@ -42,6 +79,9 @@ async def _payload(remote: Remote, options: dict[str, Any]) -> dict[str, Any]:
     epilog=example(
         "kandev-host task create 'Fix the log-in' --repo ~/src/app --agent demo --priority 5\n"
         "kandev-host task create 'A long story' --description - < story.txt\n"
+        "kandev-host task create 'Go through the tickets' --agent demo --mcp tickets --directory handbook\n"
+        "kandev-host task create 'Fix it and push' --repo https://example.org/app --agent claude --credential push\n"
+        "kandev-host task create 'Update the packages' --agent claude --allow @npm --allow git.example.org\n"
         "id=$(kandev-host task create 'Fix it' --json | jq -r .task.id)"
     )
 )
@@ -54,6 +94,10 @@ async def _payload(remote: Remote, options: dict[str, Any]) -> dict[str, Any]:
 @_repo
 @_branch
 @_blocked_by
+@_mcp
+@_directory
+@_credential
+@_allow
 @_metadata
 @asking
 async def create(remote: Remote, title: str, board: str | None, column: str | None, **options: Any) -> None:
@@ -82,6 +126,10 @@ async def create(remote: Remote, title: str, board: str | None, column: str | No
 @_repo
 @_branch
 @_blocked_by
+@_mcp
+@_directory
+@_credential
+@_allow
 @_metadata
 @click.option("--clear", type=click.Choice(list(_CLEARED)), multiple=True, help="Empty this field; repeatable.")
 @version_option
@@ -89,7 +137,11 @@ async def create(remote: Remote, title: str, board: str | None, column: str | No
 async def update(
     remote: Remote, task: str, clear: tuple[str, ...], expected_version: int | None, **options: Any
 ) -> None:
-    """Change fields of a task. --blocked-by and --metadata replace what there was."""
+    """Change fields of a task. --blocked-by, --mcp, --directory, --credential, --allow and --metadata replace
+    what there was.
+
+    To add to what its agents may reach: kandev-host task allow.
+    """
     changes = await _payload(remote, options)
     changes |= {_FIELDS.get(name, name): _CLEARED[name] for name in clear}
     task_id = await find(remote, "task", task)
@@ -133,14 +185,19 @@ async def state(remote: Remote, task: str, state: str, **options: Any) -> None:
 
 @click.command(epilog=example("kandev-host task delete 0c9e6a41\nkandev-host task delete 0c9e6a41 --force --yes"))
 @click.argument("task")
-@click.option("--force", is_flag=True, help="Also with a running agent: it is stopped first.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also with a running agent, which is stopped first, or with work that is nowhere else, which is lost.",
+)
 @yes_option
 @version_option
 @asking
 async def delete(remote: Remote, task: str, force: bool, yes: bool, expected_version: int | None) -> None:
     """Delete a task, with its agents' records and its workspace, for good.
 
-    At a terminal it says what goes with the task, and asks. With a running agent the host refuses, unless --force.
+    At a terminal it says what goes with the task, and asks. With a running agent, or with files or
+    commits in its workspace that are nowhere else, the host refuses, unless --force.
     """
     task_id = await find(remote, "task", task)
     if not yes:

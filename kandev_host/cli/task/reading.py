@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -83,7 +84,11 @@ async def events(remote: Remote, task: str, **paging: Any) -> None:
 @asking
 async def diff(remote: Remote, task: str) -> None:
     """What a task's agents changed. What a terminal might obey is escaped: --json has every byte."""
-    reply = await remote.call("workspace.diff", task_id=await find(remote, "task", task))
+    show_diff(remote, await remote.call("workspace.diff", task_id=await find(remote, "task", task)))
+
+
+def show_diff(remote: Remote, reply: Mapping[str, Any]) -> None:
+    """What `workspace.diff` answered."""
 
     def plain() -> None:
         shown = printable(reply["diff"], lines=True).rstrip("\n")

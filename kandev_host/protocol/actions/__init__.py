@@ -8,7 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kandev_host.protocol.actions import agents, boards, host, orchestrator, search, tasks
+from kandev_host.protocol.actions import (
+    agents,
+    boards,
+    captures,
+    elicitations,
+    host,
+    orchestrator,
+    permissions,
+    queue,
+    search,
+    session_list,
+    sessions,
+    shells,
+    snapshots,
+    tasks,
+    usage,
+    workspaces,
+)
 from kandev_host.protocol.actions.fields import PageRequest, Request, Response
 
 __all__ = [
@@ -19,8 +36,13 @@ __all__ = [
     "Shape",
     "agents",
     "boards",
+    "elicitations",
     "host",
     "orchestrator",
+    "permissions",
+    "sessions",
+    "shells",
+    "snapshots",
     "tasks",
 ]
 
@@ -74,10 +96,47 @@ ACTIONS: dict[str, Shape] = {
     "agent.logs": Shape(agents.AgentLogs, agents.LogsReply, "agents:read", "What an agent wrote to stderr"),
     "agent.prompt": Shape(agents.AgentPrompt, agents.TurnReply, "agents:write", "Give an agent a prompt"),
     "agent.cancel": Shape(agents.AgentCancel, agents.AgentReply, "agents:write", "Cancel the turn, keep the agent"),
+    "agent.resume": Shape(
+        agents.AgentResume, agents.AgentReply, "agents:write", "Go on with the session of an agent that ended"
+    ),
     "agent.stop": Shape(agents.AgentStop, agents.AgentReply, "agents:write", "End an agent"),
     "agent.transcript": Shape(agents.AgentTranscript, agents.TranscriptReply, "agents:read", "Stored ACP updates"),
+    "queue.list": Shape(queue.QueueList, queue.PromptsReply, "agents:read", "The prompts that wait for an agent"),
+    "queue.update": Shape(queue.QueueUpdate, queue.PromptsReply, "agents:write", "Change or move a prompt that waits"),
+    "queue.remove": Shape(queue.QueueRemove, queue.PromptsReply, "agents:write", "Take out a prompt that waits"),
+    "agent.capture": Shape(
+        captures.AgentCapture, captures.CaptureReply, "captures:read", "What went over an agent's pipes"
+    ),
+    "agent.sessions": Shape(
+        session_list.AgentSessions, session_list.AgentSessionsReply, "agents:read", "Sessions of agents"
+    ),
+    "agent.session_delete": Shape(
+        session_list.AgentSessionDelete, session_list.AgentSessionDeleted, "agents:write", "Have a session forgotten"
+    ),
+    "agent.session": Shape(
+        sessions.AgentSession, sessions.AgentSessionReply, "agents:read", "Its session, options and log-in"
+    ),
+    "agent.set_option": Shape(
+        sessions.AgentSetOption, sessions.OptionsReply, "agents:write", "Set an option or the mode of a session"
+    ),
+    "agent.authenticate": Shape(
+        sessions.AgentAuthenticate, agents.AgentReply, "agents:write", "Log an agent in, by a method of its own"
+    ),
+    "agent.logout": Shape(sessions.AgentLogout, agents.AgentReply, "agents:write", "Log an agent out"),
     "permission.list": Shape(agents.PermissionList, agents.PermissionsReply, "agents:read", "Permission requests"),
     "permission.respond": Shape(agents.PermissionRespond, agents.PermissionReply, "permissions:write", "Answer one"),
+    "permission.rules": Shape(
+        permissions.PermissionRules, permissions.PermissionRulesReply, "agents:read", "The rules of permission"
+    ),
+    "permission.rule_delete": Shape(
+        permissions.PermissionRuleDelete, permissions.PermissionRuleReply, "permissions:write", "Forget a rule"
+    ),
+    "elicitation.list": Shape(
+        elicitations.ElicitationList, elicitations.ElicitationsReply, "agents:read", "What agents ask people for"
+    ),
+    "elicitation.respond": Shape(
+        elicitations.ElicitationRespond, elicitations.ElicitationReply, "permissions:write", "Answer one"
+    ),
     "orchestrator.status": Shape(
         orchestrator.OrchestratorStatus, orchestrator.OrchestratorStatusReply, "agents:read", "How the queue does"
     ),
@@ -104,5 +163,42 @@ ACTIONS: dict[str, Shape] = {
         orchestrator.OrchestratorResume, orchestrator.OrchestratorStatusReply, "agents:write", "Go on"
     ),
     "search.query": Shape(search.SearchQuery, search.SearchReply, "tasks:read", "Full-text search, best hits first"),
-    "workspace.diff": Shape(agents.WorkspaceDiff, agents.DiffReply, "agents:read", "What changed since the base"),
+    "usage.summary": Shape(usage.UsageSummary, usage.UsageSummaryReply, "agents:read", "What turns used and cost"),
+    "workspace.commits": Shape(
+        snapshots.WorkspaceCommits, snapshots.CommitsReply, "agents:write", "Its commits, and taking them home"
+    ),
+    "workspace.diff": Shape(
+        agents.WorkspaceDiff, agents.DiffReply, "agents:read", "What changed since the base, or between two snapshots"
+    ),
+    "workspace.restore": Shape(
+        snapshots.WorkspaceRestore, snapshots.RestoreReply, "agents:write", "Make it what a snapshot holds"
+    ),
+    "workspace.snapshot": Shape(
+        snapshots.WorkspaceSnapshot, snapshots.SnapshotReply, "agents:write", "Keep what it holds now"
+    ),
+    "workspace.snapshots": Shape(
+        snapshots.WorkspaceSnapshots, snapshots.SnapshotsReply, "agents:read", "Its snapshots, newest first"
+    ),
+    "workspace.delete": Shape(
+        workspaces.WorkspaceDelete, workspaces.WorkspaceDeleted, "workspaces:write", "Delete a task's workspace"
+    ),
+    "workspace.get": Shape(
+        workspaces.WorkspaceGet, workspaces.WorkspaceReply, "workspaces:read", "What a task's workspace takes"
+    ),
+    "workspace.files": Shape(
+        workspaces.WorkspaceFiles, workspaces.FilesReply, "workspaces:read", "The files of a workspace"
+    ),
+    "workspace.read": Shape(
+        workspaces.WorkspaceRead, workspaces.ReadReply, "workspaces:read", "What is in a file of a workspace"
+    ),
+    "shell.open": Shape(shells.ShellOpen, shells.ShellReply, "shell:open", "Open a shell in a workspace"),
+    "shell.run": Shape(shells.ShellRun, shells.ShellRunReply, "shell:open", "Run a command to its end"),
+    "shell.input": Shape(shells.ShellInput, shells.ShellInputReply, "shell:open", "Type at a terminal"),
+    "shell.resize": Shape(shells.ShellResize, shells.ShellReply, "shell:open", "Give a terminal another size"),
+    "shell.signal": Shape(shells.ShellSignal, shells.ShellSignalReply, "shell:open", "Signal what runs in a shell"),
+    "shell.close": Shape(shells.ShellClose, shells.ShellReply, "shell:open", "Close a shell"),
+    "shell.list": Shape(shells.ShellList, shells.ShellsReply, "shell:read", "Shells, newest first"),
+    "shell.jobs": Shape(shells.ShellJobs, shells.ShellJobsReply, "shell:read", "What runs in a shell"),
+    "shell.read": Shape(shells.ShellRead, shells.ShellReadReply, "shell:read", "The latest output of a shell"),
+    "shell.commands": Shape(shells.ShellCommands, shells.ShellCommandsReply, "shell:read", "The commands that ran"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Raw
 
 from kandev_host.models import (
@@ -15,12 +16,15 @@ from kandev_host.models import (
     Limits,
     LogLevel,
     PermissionRequest,
+    PermissionRule,
     PermissionState,
     Session,
 )
+from kandev_host.protocol.actions.credentials import CredentialInfo
 from kandev_host.protocol.actions.fields import (
     AgentName,
     Id,
+    OptionValues,
     PageRequest,
     Prompt,
     Request,
@@ -38,12 +42,14 @@ class AgentTypes(Request, frozen=True, kw_only=True):
 
 
 class AgentTypeUpdate(Request, frozen=True, kw_only=True):
-    """Absent fields stay; null gives `default_resources` back to the plugin. What runs, and what it may reach, is set
-    by plugins and settings alone."""
+    """Absent fields stay; null gives `default_resources` or `default_options` back to the plugin. What runs, and what
+    it may reach, is set by plugins and settings alone. `default_options` are an option's id or category → its value in
+    every new session."""
 
     name: AgentName
     enabled: bool | Unset = UNSET
     default_resources: Limits | Unset | None = UNSET
+    default_options: OptionValues | Unset | None = UNSET
 
 
 class AgentList(PageRequest, frozen=True, kw_only=True):
@@ -92,6 +98,13 @@ class AgentStop(Request, frozen=True, kw_only=True):
     force: bool = False
 
 
+class AgentResume(Request, frozen=True, kw_only=True):
+    """Go on where a run ended, in a new one, with what waited for that one; `prompt`, if given, comes behind it."""
+
+    agent_id: Id
+    prompt: Prompt | None = None
+
+
 class AgentTranscript(Request, frozen=True, kw_only=True):
     """The stored ACP updates of one agent, or of all agents of a task; exactly one of the two ids."""
 
@@ -108,15 +121,25 @@ class PermissionList(PageRequest, frozen=True, kw_only=True):
 
 
 class PermissionRespond(Request, frozen=True, kw_only=True):
-    """Exactly one of `option_id` (one of the request's options) and `outcome`."""
+    """Exactly one of `option_id` (one of the request's options) and `outcome`.
+
+    With `digest`, the answer counts only for the request that has it. `remember` makes the answer a rule, for the same
+    call again in this task, or of this agent type.
+    """
 
     permission_id: Id
     option_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     outcome: Literal["cancelled"] | None = None
+    digest: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    remember: Literal["task", "agent_type"] | None = None
 
 
 class WorkspaceDiff(Request, frozen=True, kw_only=True):
+    """`from` and `to` are ids of snapshots, `base` (before the first agent began) or `now`."""
+
     task_id: Id
+    from_: Id = msgspec.field(name="from", default="base")
+    to: Id = "now"
 
 
 class AvailabilityInfo(Response, frozen=True, kw_only=True):
@@ -134,12 +157,15 @@ class AgentTypeInfo(Response, frozen=True, kw_only=True):
     runtime: str
     image: str | None
     command: list[str]
-    network: Literal["none", "host"]
+    network: Literal["none", "allowlist", "host"]
     allow: list[str]
     hosts: list[str]
     env_required: list[str]
+    credentials: list[CredentialInfo]
     capabilities: list[str]
     default_resources: Limits
+    default_options: dict[str, str | bool]
+    asking_modes: list[str]
     install_hint: str | None
     enabled: bool
     availability: AvailabilityInfo
@@ -230,7 +256,10 @@ class TranscriptReply(Response, frozen=True, kw_only=True):
 
 
 class PermissionReply(Response, frozen=True, kw_only=True):
+    """`rule` is what is remembered."""
+
     permission: PermissionRequest
+    rule: PermissionRule | None = None
 
 
 class PermissionsReply(Response, frozen=True, kw_only=True):
@@ -262,3 +291,5 @@ class DiffReply(Response, frozen=True, kw_only=True):
     files_truncated: bool = False
     additions: int
     deletions: int
+    from_: str = msgspec.field(name="from", default="base")
+    to: str = "now"

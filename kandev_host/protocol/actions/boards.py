@@ -44,7 +44,10 @@ class BoardUpdate(Request, frozen=True, kw_only=True):
 
 
 class BoardDelete(Request, frozen=True, kw_only=True):
-    """With running agents it is refused unless `force`, which stops them first."""
+    """Refused with running agents, or with work in a workspace that is nowhere else, unless `force`.
+
+    That stops the agents first, and throws the work away.
+    """
 
     board_id: Id
     force: bool = False

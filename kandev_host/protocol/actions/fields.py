@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,17 +10,23 @@ from msgspec import Meta
 from kandev_host.models import AgentStatus, LogLevel, PermissionState, TaskState
 
 __all__ = [
-    "AgentName", "AgentStatus", "Branch", "Cursor", "Description", "Id", "Limit", "LogLevel", "Metadata", "Name",
-    "PageRequest", "PermissionState", "Position", "Priority", "Prompt", "Reason", "RepositoryUrl", "Request",
-    "Response", "Seq", "TaskState", "Title", "Topic", "Unset", "Version", "WipLimit",
+    "AgentName", "AgentStatus", "AllowList", "Branch", "Cursor", "Description", "Id", "Limit", "LogLevel", "Metadata",
+    "Name", "OptionId", "OptionValue", "OptionValues", "PageRequest", "PermissionState", "Position", "Priority",
+    "Prompt", "Reason", "RepositoryUrl", "Request", "Response", "Seq", "SettingNames", "TaskState", "Title", "Topic",
+    "Unset", "Version", "WipLimit",
 ]  # fmt: skip
 
 PROMPT_LIMIT_CHARS = 512 << 10
 DESCRIPTION_LIMIT_CHARS = 256 << 10
 
 _NOT_BLANK = r"\S"
+_ENTRY = r"^(@[a-z0-9-]+|(\*\.)?[^\s\x00-\x1f\x7f@*/:\[\]]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?)$"
 _TOPIC = r"^(\*|(task|board|agent|shell):[^\s]{1,128})$"
-FORMS = {_NOT_BLANK: "and not blank", _TOPIC: "either * or one of task:ID, board:ID, agent:ID, shell:ID"}
+FORMS = {
+    _NOT_BLANK: "and not blank",
+    _ENTRY: "a name, *.name, name:port, an address, 127.0.0.1:PORT or @preset",
+    _TOPIC: "either * or one of task:ID, board:ID, agent:ID, shell:ID",
+}
 """What a pattern asks for, in words: nobody should have to read it in an error."""
 
 Unset = msgspec.UnsetType
@@ -41,11 +47,17 @@ Seq = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Limit = Annotated[int, Meta(ge=1, le=500)]
 Cursor = Annotated[str, Meta(min_length=1, max_length=2048)]
 Metadata = dict[Annotated[str, Meta(min_length=1, max_length=255)], Any]
+OptionId = Annotated[str, Meta(min_length=1, max_length=255)]
+OptionValue = bool | Annotated[str, Meta(min_length=1, max_length=1000)]
+OptionValues = Annotated[dict[OptionId, OptionValue], Meta(max_length=100)]
 Topic = Annotated[str, Meta(pattern=_TOPIC, max_length=160)]
+AllowList = Annotated[list[Annotated[str, Meta(min_length=1, max_length=300, pattern=_ENTRY)]], Meta(max_length=64)]
+SettingNames = Annotated[list[AgentName], Meta(max_length=32)]
 Prompt = (
     Annotated[str, Meta(min_length=1, max_length=PROMPT_LIMIT_CHARS)]
     | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100)]
 )
+Encoding = Literal["utf-8", "base64"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

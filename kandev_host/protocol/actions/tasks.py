@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, field
 from kandev_host.models import Task, TaskEvent
 from kandev_host.protocol.actions.fields import (
     AgentName,
+    AllowList,
     Branch,
     Description,
     Id,
@@ -21,6 +22,7 @@ from kandev_host.protocol.actions.fields import (
     Request,
     Response,
     Seq,
+    SettingNames,
     TaskState,
     Title,
     Topic,
@@ -46,6 +48,8 @@ class TaskCreate(Request, frozen=True, kw_only=True):
     """`repository_url` is a local path or a git URL; the agents work on a clone of their own.
 
     An agent type that is not there is NOT_FOUND, with the `known` ones; a local repository, VALIDATION_ERROR.
+    `mcp_servers`, `directories` and `credentials` are names of the settings, which agents of this task have beside
+    their own. `allow` is what they may reach beside what theirs may; that and credentials only a user may name.
     """
 
     board_id: Id
@@ -57,6 +61,10 @@ class TaskCreate(Request, frozen=True, kw_only=True):
     repository_url: RepositoryUrl | None = None
     branch: Branch | None = None
     blocked_by: BlockedBy = field(default_factory=list)
+    mcp_servers: SettingNames = field(default_factory=list)
+    directories: SettingNames = field(default_factory=list)
+    credentials: SettingNames = field(default_factory=list)
+    allow: AllowList = field(default_factory=list)
     metadata: Metadata = field(default_factory=dict)
 
 
@@ -65,7 +73,7 @@ class TaskGet(Request, frozen=True, kw_only=True):
 
 
 class TaskUpdate(Request, frozen=True, kw_only=True):
-    """Absent fields stay; null clears those that may be empty. `metadata` and `blocked_by` are replaced whole."""
+    """Absent fields stay; null clears those that may be empty. Lists and `metadata` are replaced whole."""
 
     task_id: Id
     title: Title | Unset = UNSET
@@ -75,12 +83,19 @@ class TaskUpdate(Request, frozen=True, kw_only=True):
     repository_url: RepositoryUrl | Unset | None = UNSET
     branch: Branch | Unset | None = UNSET
     blocked_by: BlockedBy | Unset = UNSET
+    mcp_servers: SettingNames | Unset = UNSET
+    directories: SettingNames | Unset = UNSET
+    credentials: SettingNames | Unset = UNSET
+    allow: AllowList | Unset = UNSET
     metadata: Metadata | Unset = UNSET
     expected_version: Version | None = None
 
 
 class TaskDelete(Request, frozen=True, kw_only=True):
-    """With a live agent it is refused unless `force`, which stops the agent first."""
+    """Refused with a live agent, or with work in its workspace that is nowhere else, unless `force`.
+
+    That stops the agent first, and throws the work away.
+    """
 
     task_id: Id
     force: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from kandev_host.errors import Conflict, KandevError
@@ -29,7 +29,8 @@ class Conclusions:
     """Called by the supervisor and the launcher with each end, and by `settling` for ends that nobody concluded.
 
     `ended_by` says of runs that somebody stopped who it was, until their end is judged here; `prompts_wait` whether an
-    agent has prompts left to work on.
+    agent has prompts left to work on. `go_on` begins the run that follows one which would not be interrupted, and
+    answers whether it could; then the end of that one means nothing for its task.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Conclusions:
         settings: OrchestratorSettings,
         *,
         ended_by: dict[str, str],
+        go_on: Callable[[AgentInstance], Awaitable[bool]],
         prompts_wait: Callable[[str], bool],
         clock: Clock,
         backoffs: Backoffs,
@@ -50,12 +52,14 @@ class Conclusions:
         self._locks = locks
         self._settings = settings
         self._ended_by = ended_by
+        self._go_on = go_on
         self._prompts_wait = prompts_wait
         self._clock = clock
         self._backoffs = backoffs
         self._random = random
         self._retry_at: dict[str, datetime] = {}
         self._concluded: set[str] = set()
+        self._going_on: set[str] = set()
 
     async def on_turn_end(self, agent: AgentInstance, turn: Turn, outcome: TurnOutcome) -> None:
         """Give the task the state that the turn's end means; never against what a person decided meanwhile."""
@@ -77,6 +81,9 @@ class Conclusions:
         if ending.retry_at is not None:
             self._retry_at[agent.id] = ending.retry_at
         by_person = agent.id in self._ended_by
+        if ending.go_on and not by_person:
+            self._going_on.add(agent.id)
+            return False
         async with self._locks.hold(f"task:{agent.task_id}"):
             try:
                 written = await self.of_ended(agent, ending.reason, by_person=by_person, changes=changes)
@@ -91,6 +98,9 @@ class Conclusions:
         """The end of a run is recorded; what it means too, unless `on_end` could not say so."""
         by_person, concluded = agent.id in self._ended_by, agent.id in self._concluded
         self._concluded.discard(agent.id)
+        if agent.id in self._going_on:
+            self._going_on.discard(agent.id)
+            concluded = not by_person and await self._go_on(agent)
         if not concluded:
             async with self._locks.hold(f"task:{agent.task_id}"):
                 try:
@@ -170,6 +180,7 @@ class Conclusions:
             not_before=not_before,
             reason=reason,
             failure=agent.failure,
+            resume_from=agent.id,
         )
         if not_before is not None:
             self._backoffs.note(entry.id, not_before, more.delay_s)

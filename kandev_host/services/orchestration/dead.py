@@ -10,14 +10,16 @@ from msgspec.structs import replace
 from kandev_host.events import event
 from kandev_host.interfaces import Change, Op, Put, Store
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, Failure, PermissionRequest, Session, Task, Turn, now
-from kandev_host.protocol.notifications import AgentNotice, ErrorPayload, PermissionNotice
+from kandev_host.models import AgentInstance, Elicitation, Failure, PermissionRequest, Session, Task, Turn, now
+from kandev_host.protocol.notifications import AgentNotice, ElicitationNotice, ErrorPayload, PermissionNotice
 from kandev_host.services.rows import every
+from kandev_host.sessions.left import is_left
+from kandev_host.sessions.usage import unreported
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What waited for a run that is over: its turns, running or queued, and its requests."""
+    """What was open of a run that is over: its turn, and its requests."""
 
     turns: int = 0
     permissions: int = 0
@@ -29,7 +31,7 @@ class DeadRuns:
         self._journal = journal
 
     async def fail(self, agent: AgentInstance, reason: str, failure: Failure, code: str) -> Closed:
-        """The agent FAILED, and all that waited for it closed, in one commit."""
+        """The agent FAILED, and what was open closed, in one commit. Prompts that wait for it wait on, for a resume."""
         failed = replace(
             agent,
             status="FAILED",
@@ -43,7 +45,9 @@ class DeadRuns:
         task = await self._store.get(Task, agent.task_id)
         ids: dict[str, Any] = {"task_id": agent.task_id, "agent_id": agent.id}
         where = ids | {"board_id": task.board_id if task is not None else None}
-        changes, closed = await self._closing(agent.id, reason)
+        changes, closed = await self._closing(failed, reason)
+        cut_off = [each.row for each in changes if isinstance(each, Put) and isinstance(each.row, Turn)]
+        changes += [Put(unreported(turn, board_id=where["board_id"], agent_type=agent.agent_type)) for turn in cut_off]
         if agent.session_id is not None and (row := await self._store.get(Session, agent.session_id)) is not None:
             changes.append(Put(replace(row, closed_at=row.closed_at or now())))
         told = event("agent.updated", AgentNotice(agent=failed, **ids), **where)
@@ -52,23 +56,43 @@ class DeadRuns:
         return closed
 
     async def close(self, agent_id: str, reason: str) -> Closed:
-        """Turns and requests that wait for an agent that is over: a crash between two commits can leave them."""
-        changes, closed = await self._closing(agent_id, reason)
+        """The turn and requests of an agent that is over: a crash between two commits can leave them."""
+        agent = await self._store.get(AgentInstance, agent_id)
+        changes, closed = await self._closing(agent, reason) if agent is not None else ([], Closed())
         if changes:
             await self._journal.record(*changes)
         return closed
 
-    async def _closing(self, agent_id: str, reason: str) -> tuple[list[Change], Closed]:
+    async def _closing(self, agent: AgentInstance, reason: str) -> tuple[list[Change], Closed]:
+        """Permissions stay pending where the session can be gone on with: whoever does may ask the same again."""
         changes: list[Change] = []
         turns = permissions = 0
-        where: list[tuple[str, Op, Any]] = [("agent_id", "=", agent_id)]
-        async for turn in every(self._store, Turn, [*where, ("state", "in", ("queued", "running"))]):
+        where: list[tuple[str, Op, Any]] = [("agent_id", "=", agent.id)]
+        async for turn in every(self._store, Turn, [*where, ("state", "=", "running")]):
             turns += 1
-            state = "cancelled" if turn.state == "queued" else "failed"
-            changes.append(Put(replace(turn, state=state, error=reason, ended_at=now())))
+            changes.append(Put(replace(turn, state="failed", error=reason, ended_at=now())))
         async for request in every(self._store, PermissionRequest, [*where, ("state", "=", "pending")]):
+            if is_left(agent):
+                continue
             permissions += 1
-            done = replace(request, state="cancelled", decided_by="host", reason=reason, resolved_at=now())
-            ids: dict[str, Any] = {"task_id": request.task_id, "agent_id": request.agent_id}
-            changes += [Put(done), event("permission.resolved", PermissionNotice(permission=done, **ids), **ids)]
+            changes += _withdrawn(request, reason)
+        async for asked in every(self._store, Elicitation, [*where, ("state", "=", "pending")]):
+            ended = replace(asked, state="cancelled", decided_by="host", reason=reason, resolved_at=now())
+            told: dict[str, Any] = {"task_id": asked.task_id, "agent_id": asked.agent_id}
+            changes += [Put(ended), event("elicitation.resolved", ElicitationNotice(elicitation=ended, **told), **told)]
         return changes, Closed(turns, permissions)
+
+
+async def left_questions(store: Store, task_id: str, reason: str) -> list[Change]:
+    """What cancels the questions that outlived the runs of this task: no run is to go on with it and ask them again."""
+    changes: list[Change] = []
+    async for request in every(store, PermissionRequest, [("task_id", "=", task_id), ("state", "=", "pending")]):
+        if is_left(await store.get(AgentInstance, request.agent_id)):
+            changes += _withdrawn(request, reason)
+    return changes
+
+
+def _withdrawn(request: PermissionRequest, reason: str) -> list[Change]:
+    done = replace(request, state="cancelled", decided_by="host", reason=reason, resolved_at=now())
+    ids: dict[str, Any] = {"task_id": request.task_id, "agent_id": request.agent_id}
+    return [Put(done), event("permission.resolved", PermissionNotice(permission=done, **ids), **ids)]

@@ -14,7 +14,7 @@ import msgspec
 
 from kandev_host.errors import Busy, Conflict, KandevError, NotFound, StorageFull
 from kandev_host.events import Event
-from kandev_host.interfaces import Bus, Principal, Store, Subscription
+from kandev_host.interfaces import Bus, Store, Subscription
 from kandev_host.models import LIVE_STATUSES, Activity, AgentStatus, QueueEntry
 from kandev_host.protocol.actions.agents import AgentLaunch
 from kandev_host.services.agents import AgentService
@@ -24,10 +24,11 @@ from kandev_host.services.orchestration.conclusions import Conclusions
 from kandev_host.services.orchestration.look import Look, Looks
 from kandev_host.services.orchestration.settling import Settler
 from kandev_host.services.orchestration.sweep import Sweep
+from kandev_host.services.starts import Outrun
+from kandev_host.services.users import HOST
 
 log = logging.getLogger(__name__)
 
-HOST = Principal("host", "host", "host", frozenset({"*"}))
 RETRY_S = 1.0
 RECHECK_S = 60.0
 PAGE = 200
@@ -234,9 +235,14 @@ class Dispatcher:
                 look.paused = await self._looks.pause.since() is not None
                 if look.paused:
                     return
-                _, agent = await self._agents.begin(HOST, launch, orchestrated=True, seen=entry)
+                _, agent = await self._agents.begin(
+                    HOST, launch, orchestrated=True, seen=entry, counted_at=look.counted_at
+                )
         except (Busy, StorageFull):
             raise
+        except Outrun:
+            look.outrun = True
+            self._woken.set()
         except KandevError as error:
             if failure_of(error) == "config" and not _faster(error):
                 await self._conclusions.refuse(entry, error)

@@ -70,8 +70,13 @@ def waiting_again(entry: QueueEntry, **changes: object) -> QueueEntry:
 
 
 def waiting_anew(entry: QueueEntry) -> QueueEntry:
-    """The entry, held by nobody, as if it had never been tried."""
-    return waiting_again(entry, attempt=0, host_deaths=0, not_before=None, reason=None, failure=None)
+    """The entry, held by nobody, as if it had never been tried.
+
+    But the preset `unattended` was given for so many hours, which its runs may have used up: it is to be given again.
+    """
+    preset = None if entry.preset == "unattended" and (entry.attempt or entry.resume_from) else entry.preset
+    untried = {"attempt": 0, "host_deaths": 0, "not_before": None, "reason": None, "failure": None}
+    return waiting_again(entry, preset=preset, resume_from=None, **untried)
 
 
 def queue_event(task_id: str, board_id: str, entry: QueueEntry | None) -> Event:

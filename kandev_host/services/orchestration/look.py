@@ -44,25 +44,29 @@ class Looks:
 
     async def take(self) -> Look:
         """How things are now."""
+        counted_at = self._runs.starts.moment()
         live = await self._runs.everywhere()
         tasks = await tasks_of(self.store, {agent.task_id for agent in live})
-        return Look(self, occupancy(live, tasks), paused=(await self.pause.since()) is not None)
+        paused = (await self.pause.since()) is not None
+        return Look(self, occupancy(live, tasks), paused=paused, counted_at=counted_at)
 
 
 class Look:
-    """`used` is kept up to date by whoever starts something meanwhile."""
+    """`used` is kept up to date by the queue, which sets `outrun` once others have started something meanwhile."""
 
-    def __init__(self, looks: Looks, used: Occupancy, *, paused: bool) -> None:
+    def __init__(self, looks: Looks, used: Occupancy, *, paused: bool, counted_at: int) -> None:
         self._looks = looks
         self._tasks: dict[str, Task] = {}
         self._types: dict[str, Availability] = {}
         self.used = used
         self.paused = paused
+        self.counted_at = counted_at
+        self.outrun = False
 
     @property
     def free(self) -> bool:
         """Could anything be started at all?"""
-        return not self.paused and self._looks.capacity.full(self.used) is None
+        return not self.paused and not self.outrun and self._looks.capacity.full(self.used) is None
 
     def task(self, entry: QueueEntry) -> Task | None:
         return self._tasks.get(entry.id)

@@ -30,17 +30,21 @@ from kandev_host.protocol.actions.orchestrator import (
 )
 from kandev_host.services.agents import AgentService
 from kandev_host.services.locks import Locks
+from kandev_host.services.network import reaching
+from kandev_host.services.orchestration.dead import left_questions
 from kandev_host.services.orchestration.dispatcher import Dispatcher
 from kandev_host.services.orchestration.entries import in_step, new_entry, queue_event, waiting_anew
 from kandev_host.services.orchestration.lease import release, taken, unchanged
 from kandev_host.services.orchestration.pause import Pause
 from kandev_host.services.orchestration.views import QueueViews
+from kandev_host.services.prompt_queue import dropped
 from kandev_host.services.rows import need
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.tasks import TaskService
 from kandev_host.settings import OrchestratorSettings
 
 CONSIDERED_S = 2.0
+COMPLETED = "The task was completed"
 
 
 class OrchestratorService:
@@ -97,21 +101,22 @@ class OrchestratorService:
     async def trigger(self, principal: Principal, request: OrchestratorTrigger) -> TriggerReply:
         """Queue the task now, from any state, with its attempts anew.
 
-        Raises `Conflict` with a live agent, `NotFound` for an unknown agent type, `ValidationFailed` without any.
+        Raises `Conflict` with a live agent, `NotFound` for an unknown agent type, `ValidationFailed` without any, and
+        for a preset that it cannot have, `Forbidden` for one that only users may name.
         """
+        self._agents.check_asker(principal, request.preset)
         if request.agent_type is not None and self._agents.types.get(request.agent_type) is None:
             raise NotFound("agent_type", request.agent_type)
         async with self._locks.hold(f"task:{request.task_id}"):
             task = await need(self._store, Task, request.task_id)
-            live = await self._runs.of_task(task.id)
-            if live:
-                raise Conflict("The task has a live agent", state=live[0].status, agent_id=live[0].id)
+            await self._runs.check_none(task.id)
             await self._enqueue(principal, task, request)
         await self._dispatcher.considered(CONSIDERED_S)
         return await self._triggered(task.id)
 
     async def _enqueue(self, principal: Principal, task: Task, request: OrchestratorTrigger) -> None:
         seen = await self._store.get(QueueEntry, task.id)
+        self._check_preset(task, request, seen)
         entry = self._fresh(principal, task, request, seen)
         changes: list[Change] = [Put(entry), queue_event(entry.id, entry.board_id, entry)]
         expect = [] if seen is None else unchanged(seen, taken(task.id))
@@ -120,6 +125,14 @@ class OrchestratorService:
             await self._journal.record(*changes, expect=[*expect, still])
         else:
             await self._tasks.transition(task.id, "TODO", actor=principal.id, also=changes, expect=expect)
+
+    def _check_preset(self, task: Task, request: OrchestratorTrigger, seen: QueueEntry | None) -> None:
+        """Now, while somebody is there to be told; and again when it is started."""
+        name = request.agent_type or (seen.agent_type if seen is not None else None) or task.agent_type
+        found = None if name is None else self._agents.types.get(name)
+        if request.preset is not None and found is not None:
+            runtime = found.runtime or self._agents.types.default_runtime
+            self._agents.check_preset(request.preset, reaching(found, task), runtime, task.id)
 
     def _fresh(
         self, principal: Principal, task: Task, request: OrchestratorTrigger, seen: QueueEntry | None
@@ -137,8 +150,9 @@ class OrchestratorService:
         if seen is None:
             return entry
         changes = {"agent_type": entry.agent_type, "pinned": True} if request.agent_type is not None else {}
+        anew = waiting_anew(seen)
         return in_step(
-            replace(waiting_anew(seen), preset=request.preset or seen.preset, created_by=principal.id, **changes),
+            replace(anew, preset=request.preset or anew.preset, created_by=principal.id, **changes),
             task,
             self._settings.ageing_s,
         )
@@ -177,12 +191,15 @@ class OrchestratorService:
         with anyio.CancelScope(shield=True):  # also when the caller is gone meanwhile
             async with self._locks.hold(f"task:{task_id}"):
                 entry = await self._store.get(QueueEntry, task_id)
+                live = await self._runs.of_task(task_id)
+                left = await dropped(self._store, self._journal, task_id, reason or COMPLETED, but=live)
+                left += await left_questions(self._store, task_id, reason or COMPLETED)
                 task = await self._tasks.transition(
                     task_id,
                     state,
                     actor=principal.id,
                     reason=reason,
-                    also=() if entry is None else release(entry),
+                    also=(*left, *(() if entry is None else release(entry))),
                     expect=() if entry is None else unchanged(entry, taken(task_id)),
                 )
             status: AgentStatus = "COMPLETED" if state == "COMPLETED" else "STOPPED"

@@ -61,10 +61,12 @@ def of_run(
 
     What a person stopped is cancelled, however it ended in the end. A run without a lease is a person's: one of
     `agent.launch`, or one that a person went on with after its task was BLOCKED. It is not repeated, and a shutdown
-    leaves it to them. A failure may still be tried again: `retry`.
+    leaves it to them. A failure may still be tried again: `retry`. The want of a log-in needs a person.
     """
     if by_person and agent.status != "COMPLETED":
         return Verdict("CANCELLED", reason, UNFINISHED)
+    if agent.status == "FAILED" and agent.failure == "login":
+        return Verdict("BLOCKED", reason, UNFINISHED)
     if agent.status == "FAILED":
         return Verdict("FAILED", reason or DIED, UNFINISHED)
     if agent.status == "COMPLETED":
