@@ -7,7 +7,6 @@ import anyio
 from kandev_host import Stats
 from kandev_sandbox import Jail
 from kandev_sandbox.pipes import PipeReader
-from kandev_sandbox.processes import usage
 
 NOT_EXECUTED = 127  # as a shell says it
 
@@ -21,6 +20,14 @@ class JailProcess:
     @property
     def ref(self) -> str:
         return self._jail.id
+
+    @property
+    def jail(self) -> Jail:
+        return self._jail
+
+    @property
+    def ending(self) -> str | None:
+        return None if self._jail.ending is None else self._jail.ending.text
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await _receive(self._jail.stdout, max_bytes)
@@ -53,7 +60,7 @@ class JailProcess:
     async def stats(self) -> Stats:
         if not self._jail.init.alive():
             return Stats()
-        used = await anyio.to_thread.run_sync(usage, self._jail.init.pid)
+        used = await self._jail.usage()
         return Stats(used.cpu_s, used.rss_bytes, used.processes)
 
 

@@ -63,8 +63,14 @@ def failure(error: apsw.Error, connection: apsw.Connection) -> errors.KandevErro
             return errors.Unavailable(
                 "The database cannot be used", reason=str(error), fix="Check the disk and the permissions of its folder"
             )
+        case apsw.SQLError() if str(error).startswith(("no such table", "no such column")):
+            return errors.Unavailable(
+                "The database is of another version of kandev-host",
+                reason=str(error),
+                fix="Start that version, or choose another data folder (--data-dir)",
+            )
         case _:
-            return errors.KandevError("The database failed")
+            return errors.KandevError(f"The database failed: {error}")
 
 
 def startup_failure(error: apsw.Error, path: Path) -> errors.StartupError:

@@ -28,12 +28,16 @@ TABLES: dict[type[models.Row], str] = {
     models.Session: "sessions",
     models.Turn: "turns",
     models.PermissionRequest: "permission_requests",
+    models.PermissionRule: "permission_rules",
+    models.Elicitation: "elicitations",
     models.Usage: "usage",
     models.Workspace: "workspaces",
     models.QueueEntry: "queue_entries",
+    models.ShellRow: "shells",
     models.Command: "commands",
     models.Receipt: "receipts",
     models.HostState: "host_state",
+    models.Snapshot: "snapshots",
 }
 SEARCHED: dict[type[models.Row], str] = {
     models.Task: "tasks_fts",
@@ -44,8 +48,11 @@ NAMES = {table: kind.__name__.lower() for kind, table in TABLES.items()} | {
     "agent_types": "agent_type",
     "agent_instances": "agent",
     "permission_requests": "permission",
+    "permission_rules": "permission_rule",
+    "elicitations": "elicitation",
     "queue_entries": "queue_entry",
     "host_state": "host_state",
+    "shells": "shell",
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,6 +7,7 @@ back. Row by row, a flooding agent would starve its own journal, and many small 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import apsw
@@ -25,13 +26,13 @@ INSERT_EVENTS = "INSERT INTO events(seq, id, action, actor, stream, payload, cre
 EVENT_VALUES = "(?,?,?,?,?,?,?)"
 # One row, whatever it finds: see above. NULLs are equal to each other here, but not in the index's UNIQUE.
 FIND_STREAMS = """
-WITH wanted(at, task_id, agent_id, turn_id, board_id) AS (VALUES {})
+WITH wanted(at, task_id, agent_id, turn_id, board_id, shell_id) AS (VALUES {})
 SELECT (SELECT coalesce(max(n), 0) FROM streams), json_group_object(at, n) FROM wanted CROSS JOIN streams AS s
 WHERE s.task_id IS wanted.task_id AND s.agent_id IS wanted.agent_id
-AND s.turn_id IS wanted.turn_id AND s.board_id IS wanted.board_id
+AND s.turn_id IS wanted.turn_id AND s.board_id IS wanted.board_id AND s.shell_id IS wanted.shell_id
 """
-INSERT_STREAMS = "INSERT INTO streams(n, task_id, agent_id, turn_id, board_id) VALUES "
-STREAM_VALUES = "(?,?,?,?,?)"
+INSERT_STREAMS = "INSERT INTO streams(n, task_id, agent_id, turn_id, board_id, shell_id) VALUES "
+STREAM_VALUES = "(?,?,?,?,?,?)"
 INSERT_MESSAGE = """
 INSERT INTO messages(id, created_at, task_id, agent_id, turn_id, role, text)
 SELECT ?1, ?2, ?3, ?4, ?5, 'agent', ?6 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?3) ON CONFLICT DO NOTHING
@@ -48,7 +49,7 @@ class _Result(msgspec.Struct):
 
 _result = msgspec.json.Decoder(_Result)
 _found = msgspec.json.Decoder(dict[int, int])
-StreamKey = tuple[str | None, str | None, str | None, str | None]
+StreamKey = tuple[str | None, str | None, str | None, str | None, str | None]
 
 
 class Pending:
@@ -96,7 +97,7 @@ class Pending:
         except (UnicodeError, OverflowError, TypeError, ValueError, apsw.TooBigError) as error:
             raise Refused(errors.ValidationFailed("payload", f"This event cannot be stored: {error}")) from error
         for _, item in events:
-            self.grown_bytes += memoryview(item.payload).nbytes + EVENT_BYTES
+            self.grown_bytes += len(item.payload) + EVENT_BYTES
             if item.action == "acp.result" and item.task_id is not None:
                 self._remember(item)
 
@@ -129,10 +130,12 @@ class Pending:
         return errors.Conflict(f"This {table.name} refers to what another commit removed")
 
     def _append(self, events: Sequence[tuple[int, Event]]) -> None:
-        keys = [(item.task_id, item.agent_id, item.turn_id, item.board_id) for _, item in events]
+        keys = [(item.task_id, item.agent_id, item.turn_id, item.board_id, item.shell_id) for _, item in events]
         streams = self._numbers(keys)
+        # What an agent said at once has one time, and working it out costs as much as the rest of the record.
+        times = {at: from_time(at) for at in {item.created_at for _, item in events}}
         records = [
-            (seq, one.id, one.action, one.actor, streams[key], str(one.payload, "utf-8"), from_time(one.created_at))
+            (seq, one.id, one.action, one.actor, streams[key], str(one.payload, "utf-8"), times[one.created_at])
             for (seq, one), key in zip(events, keys, strict=True)
         ]
         for some in _portions(records):
@@ -158,7 +161,7 @@ class Pending:
         return streams
 
     def _insert(self, sql: str, marks: str, records: Sequence[Sequence[Any]]) -> None:
-        self._db.execute(sql + ",".join([marks] * len(records)), [value for record in records for value in record])
+        self._db.execute(sql + ",".join([marks] * len(records)), list(chain.from_iterable(records)))
 
     def _remember(self, item: Event) -> None:
         """Index the last words of a turn. No trigger, as one on `events` costs two thirds of the speed."""

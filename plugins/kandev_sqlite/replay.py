@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from typing import Any
 
@@ -13,13 +13,13 @@ from kandev_host import Event
 from kandev_sqlite.mapper import to_time
 from kandev_sqlite.schema import EVENT_BYTES
 
-TOPICS = {"task": "task_id", "board": "board_id", "agent": "agent_id"}
+TOPICS = {"task": "task_id", "board": "board_id", "agent": "agent_id", "shell": "shell_id"}
 SCAN_STREAMS = 2000
 MAX_SEQ = (1 << 63) - 1
 
 _EVENT = (
-    "SELECT e.seq, e.id, e.action, e.actor, s.board_id, s.task_id, s.agent_id, s.turn_id, e.payload, e.created_at "
-    "FROM events AS e JOIN streams AS s ON s.n = e.stream "
+    "SELECT e.seq, e.id, e.action, e.actor, s.board_id, s.task_id, s.agent_id, s.turn_id, s.shell_id, e.payload, "
+    "e.created_at FROM events AS e JOIN streams AS s ON s.n = e.stream "
 )
 # Without an end, a prefix is a range: from itself to itself followed by the last character.
 _ALL = _EVENT + "WHERE e.seq > ?1 AND e.action >= ?2 AND e.action < ?3 ORDER BY e.seq LIMIT ?4"
@@ -38,17 +38,34 @@ _STREAM = (
 
 
 def events(
-    db: apsw.Connection, after_seq: int, topics: Sequence[str], limit: int, action_prefix: str = ""
+    db: apsw.Connection,
+    after_seq: int,
+    topics: Sequence[str],
+    limit: int,
+    action_prefix: str = "",
+    limit_bytes: int | None = None,
 ) -> list[Event]:
-    """Durable events after `after_seq` of any of the topics, by `seq`, each once."""
-    span = (action_prefix, action_prefix + "\U0010ffff")
+    """Durable events after `after_seq` of any of the topics, by `seq`, each once; see `Store.events` for the bounds."""
+    found: list[Event] = []
+    room = MAX_SEQ if limit_bytes is None else limit_bytes
+    for row in _rows(db, after_seq, topics, limit, (action_prefix, action_prefix + "\U0010ffff")):
+        found.append(_event(row))
+        room -= len(bytes(found[-1].payload))
+        if room <= 0:
+            break
+    return found
+
+
+def _rows(
+    db: apsw.Connection, after_seq: int, topics: Sequence[str], limit: int, span: tuple[str, str]
+) -> Iterator[Sequence[Any]]:
     if "*" in topics:
-        return [_event(row) for row in db.execute(_ALL, (after_seq, *span, limit))]
+        return db.execute(_ALL, (after_seq, *span, limit))
     streams = _streams(db, topics)
     if len(streams) > SCAN_STREAMS:
-        return _scan(db, streams, after_seq, limit, span)
-    found = _first(db, streams, after_seq, limit, span)
-    return [_event(row) for row in db.execute(_THESE, (str(found),))]
+        # The same for very many streams: the journal is read on until enough of theirs were met.
+        return db.execute(_SOME, (after_seq, *span, limit, str(list(streams))))
+    return db.execute(_THESE, (str(_first(db, streams, after_seq, limit, span)),))
 
 
 def expired(db: apsw.Connection, before: int | None, limit_bytes: int | None, limit: int) -> int:
@@ -83,15 +100,8 @@ def _first(db: apsw.Connection, streams: Sequence[int], after_seq: int, limit: i
     return seqs
 
 
-def _scan(
-    db: apsw.Connection, streams: Sequence[int], after_seq: int, limit: int, span: tuple[str, str]
-) -> list[Event]:
-    """The same for very many streams: the journal is read on until enough of theirs were met."""
-    return [_event(row) for row in db.execute(_SOME, (after_seq, *span, limit, str(list(streams))))]
-
-
 def _event(row: Sequence[Any]) -> Event:
-    seq, id, action, actor, board_id, task_id, agent_id, turn_id, payload, created_at = row
+    seq, id, action, actor, board_id, task_id, agent_id, turn_id, shell_id, payload, created_at = row
     return Event(
         seq=seq,
         id=id,
@@ -101,6 +111,7 @@ def _event(row: Sequence[Any]) -> Event:
         task_id=task_id,
         agent_id=agent_id,
         turn_id=turn_id,
+        shell_id=shell_id,
         payload=msgspec.Raw(payload.encode()),
         created_at=to_time(created_at),
     )

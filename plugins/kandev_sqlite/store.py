@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.to_thread
 import apsw
 
-from kandev_host import Commit, Event, Hit, JournalState, Page, Trimmed, errors, models
-from kandev_sqlite import replay
+from kandev_host import Commit, Event, Hit, JournalState, Page, Trimmed, UsageGroup, UsageSum, errors, models
+from kandev_sqlite import replay, sums
 from kandev_sqlite.failures import failure, startup_failure
 from kandev_sqlite.ladder import migrate, pragma, private_file
 from kandev_sqlite.mapper import from_time, mapper
@@ -112,12 +112,25 @@ class SqliteStore:
         sql = f'SELECT count(*) FROM "{table.table}" WHERE {chosen}'  # noqa: S608
         return await self._read(lambda db: int(db.execute(sql, values).get))
 
+    async def usage_sums(
+        self, where: Where = (), *, group_by: UsageGroup | None = None, limit: int = 100
+    ) -> list[UsageSum]:
+        statement = sums.statement(where, group_by, _bounded(limit))
+        return await self._read(lambda db: sums.usage_sums(db, statement))
+
     async def events(
-        self, after_seq: int, *, topics: Sequence[str] = ("*",), limit: int = 500, action_prefix: str = ""
+        self,
+        after_seq: int,
+        *,
+        topics: Sequence[str] = ("*",),
+        limit: int = 500,
+        limit_bytes: int | None = None,
+        action_prefix: str = "",
     ) -> list[Event]:
         start = max(0, min(after_seq, replay.MAX_SEQ))
         wanted = [_utf8(topic) for topic in topics]
-        return await self._read(lambda db: replay.events(db, start, wanted, _bounded(limit), _utf8(action_prefix)))
+        how = (_bounded(limit), _utf8(action_prefix), limit_bytes)
+        return await self._read(lambda db: replay.events(db, start, wanted, *how))
 
     async def expired(self, *, before: datetime | None = None, limit_bytes: int | None = None, limit: int = 500) -> int:
         limit_at = None if before is None else from_time(before)
@@ -149,6 +162,7 @@ class SqliteStore:
 def _connect(path: Path, settings: SqliteSettings, pragmas: str) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS_KEPT)
     configure(connection, settings, pragmas)
+    sums.add_functions(connection)
     return connection
 
 

@@ -34,6 +34,11 @@ class PlainProcess:
         """The pid of the command on the host."""
         return self._popen.pid
 
+    @property
+    def ending(self) -> str | None:
+        """Nothing limits it."""
+        return None
+
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await _receive(self._stdout, max_bytes)
 

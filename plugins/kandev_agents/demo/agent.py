@@ -11,7 +11,16 @@ from . import script
 from .sessions import Archive, Session, cancel
 from .story import play
 from .turn import Turn, Withdrawn
-from .wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Connection, Object, RpcError, connect
+from .wire import (
+    AUTH_REQUIRED,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    Connection,
+    Object,
+    RpcError,
+    connect,
+)
 
 PROTOCOL_VERSION = 1
 VERSION = "1.0.0"
@@ -20,7 +29,9 @@ CAPABILITIES: Object = {
     "promptCapabilities": {"image": False, "audio": False, "embeddedContext": True},
     "mcpCapabilities": {"http": False, "sse": False},
     "sessionCapabilities": {"list": {}, "resume": {}, "close": {}, "delete": {}},
+    "auth": {"logout": {}},
 }
+LOGIN = "demo"
 
 
 class Agent:
@@ -30,9 +41,12 @@ class Agent:
         self._connection = connection
         self._archive = archive
         self._pause_s = pause_s
+        self._logged_in = True
         self._prompts: dict[object, Session] = {}
         self._methods: dict[str, Callable[[Object], Awaitable[Any]]] = {
             "initialize": self._initialize,
+            "authenticate": self._authenticate,
+            "logout": self._logout,
             "session/new": self._new,
             "session/load": self._load,
             "session/resume": self._resume,
@@ -69,8 +83,18 @@ class Agent:
             "protocolVersion": PROTOCOL_VERSION,
             "agentCapabilities": CAPABILITIES,
             "agentInfo": {"name": "kandev-demo-agent", "title": "Demo", "version": VERSION},
-            "authMethods": [],
+            "authMethods": [{"id": LOGIN, "name": "Log in", "description": "Checks nothing"}],
         }
+
+    async def _authenticate(self, params: Object) -> Object:
+        if params.get("methodId") != LOGIN:
+            raise RpcError(INVALID_PARAMS, "there is no such log-in", known=[LOGIN])
+        self._logged_in = True
+        return {}
+
+    async def _logout(self, _params: Object) -> Object:
+        self._logged_in = False
+        return {}
 
     async def _new(self, params: Object) -> Object:
         session = self._archive.create(_cwd(params))
@@ -113,6 +137,8 @@ class Agent:
 
     async def _prompt(self, params: Object, id: Any) -> Object:
         session = self._archive.get(params.get("sessionId"))
+        if not self._logged_in:
+            raise RpcError(AUTH_REQUIRED, "Authentication required")
         blocks = params.get("prompt")
         if not isinstance(blocks, list) or not blocks:
             raise RpcError(INVALID_PARAMS, "prompt must be a list of content blocks")

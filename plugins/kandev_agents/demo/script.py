@@ -15,6 +15,7 @@ DIRECTIVES = {
     "run": ("COMMAND", "Run a shell command in the workspace"),
     "say": ("TEXT", "Say it"),
     "think": ("TEXT", "Think it"),
+    "ask": ("TEXT", "Ask you a question in a form, and count the words of the answer"),
     "sleep": ("SECONDS", "Wait, as a model would"),
     "flood": ("COUNT", "Send so many message chunks"),
     "cost": ("AMOUNT", "Report so many US dollars spent"),

@@ -58,10 +58,20 @@ async def _read(turn: Turn, step: Step) -> None:
 async def _flood(turn: Turn, step: Step) -> None:
     for number in range(int(step.text)):
         await turn.update("agent_message_chunk", content={"type": "text", "text": f"{number} "})
+        if number % 100 == 0:
+            await asyncio.sleep(0)  # a client that reads fast never holds the flood up, and its cancel must be read
 
 
 async def _cost(turn: Turn, step: Step) -> None:
     turn.session.cost += float(step.text)
+
+
+async def _ask(turn: Turn, step: Step) -> None:
+    answer = await turn.ask_in_a_form(step.text)
+    if answer is None:
+        await turn.say("You did not answer.")
+    else:
+        await turn.say(f"You answered with {len(answer.split())} words.")
 
 
 async def _exit(turn: Turn, step: Step) -> None:
@@ -79,6 +89,7 @@ _PLAYED: dict[str, Callable[[Turn, Step], Awaitable[None]]] = {
     "run": lambda turn, step: turn.run(step.text),
     "say": lambda turn, step: turn.say(_lines(step.text)),
     "think": lambda turn, step: turn.think(_lines(step.text)),
+    "ask": _ask,
     "help": lambda turn, step: turn.say(script.help_text()),
     "sleep": lambda turn, step: asyncio.sleep(float(step.text)),
     "flood": _flood,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from . import workspace
 from .sessions import Archive, Session
-from .wire import Connection, Object
+from .wire import Connection, Object, RpcError
 from .workspace import ToolError
 
 CONTEXT_TOKENS = 200_000
@@ -149,6 +149,23 @@ class Turn:
             session.always.add(call.kind)
         elif outcome.get("optionId") != "yes":
             raise Refused("Not done: you said no.")
+
+    async def ask_in_a_form(self, question: str) -> str | None:
+        """What the user answered; None if nothing. Raises `Withdrawn` when the turn is over."""
+        form = {
+            "type": "object",
+            "properties": {"answer": {"type": "string", "title": "Answer"}},
+            "required": ["answer"],
+        }
+        asked = {"sessionId": self._session.id, "mode": "form", "message": question, "requestedSchema": form}
+        try:
+            answer = await self._connection.call("elicitation/create", asked)
+        except RpcError:
+            return None  # this client does not offer it
+        action = answer.get("action") if isinstance(answer, dict) else None
+        if action == "cancel":
+            raise Withdrawn
+        return str((answer.get("content") or {}).get("answer", "")) if action == "accept" else None
 
     async def look(self, title: str, kind: str, raw_input: Object, found: Object) -> None:
         """A call that only looked; `found` are the fields of its result."""

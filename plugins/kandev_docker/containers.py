@@ -1,0 +1,323 @@
+"""Making a container, letting its command go once all is there, and removing it, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kandev_docker import DockerSettings, inside, owned
+from kandev_docker.attach import attach, attach_again
+from kandev_docker.check import Allowed, check
+from kandev_docker.copies import Copies
+from kandev_docker.engine import Engine, EngineGone, Facts, unfit
+from kandev_docker.images import Images
+from kandev_docker.process import ContainerProcess
+from kandev_docker.request import Container, Folders, asked_mounts, create_request, own_mounts
+from kandev_docker.shells import laid_out
+from kandev_docker.terminals import resized
+from kandev_host import Mount, ProcessSpec, errors
+from kandev_places.decisions import Decisions, Gates, Unreached, hint
+from kandev_places.limits import limits_of
+from kandev_places.places import Place
+from kandev_sandbox import Bind, Ending, Limits, Owner, Policy, doors, mountpoints
+from kandev_sandbox.beside import beside
+from kandev_sandbox.egress import environment
+from kandev_sandbox.processes import Identity
+from kandev_sandbox.records import new_id
+from kandev_sandbox.shell import Change
+
+START_TIMEOUT_S = 30.0
+_ROOT_FIX = "run the host as root beside the engine, use the runtime bwrap, or set network to none"
+
+
+class NotAdopted(errors.Unavailable):
+    """A container that cannot be taken over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How a container is opened. `size` are the columns and rows of one on a terminal.
+
+    `unreached` hears of what its proxy decides. `shell` is what a shell makes of its environment and its command, which
+    then is the first process.
+    """
+
+    adoptable: bool = False
+    size: tuple[int, int] | None = None
+    unreached: Unreached | None = None
+    shell: Change | None = None
+
+
+PLAIN = Opening()
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every container of one runtime stands on. `closed` are folders of the host that no container sees."""
+
+    settings: DockerSettings
+    engine: Engine
+    images: Images
+    owner: Owner
+    decisions: Decisions
+    gates: Gates
+    copies: Copies
+    # The names of those that are there or being made.
+    running: set[str]
+    closed: tuple[str, ...]
+    # Hears of a container that could not be removed.
+    left: Callable[[str], None]
+
+
+@asynccontextmanager
+async def opened(
+    ground: Ground, spec: ProcessSpec, place: Place | None, how: Opening = PLAIN
+) -> AsyncIterator[ContainerProcess]:
+    """A running container, gone when the context is left. Raises `Unavailable`, `ValidationFailed`, `SandboxError`."""
+    facts = await ground.engine.known()
+    if (problem := unfit(facts)) is not None:
+        raise errors.Unavailable(problem[0], fix=problem[1])
+    image = await ground.images.ready(spec.image or ground.settings.image)
+    policy = _policy(ground, spec, place)
+    if policy is not None and how.unreached is not None:
+        policy, _ = how.unreached.onto(policy, ())
+    _check_network(spec, facts)
+    shown: list[Mount] = []
+    if how.shell is not None and place is not None:
+        spec, control = laid_out(how.shell, spec, place, image.path)
+        shown.append(control)
+    if policy is not None:
+        await anyio.to_thread.run_sync(mountpoints.make, policy)
+    name = owned.name_of(ground.owner, new_id())
+    limits = _within_machine(limits_of(ground.settings, spec.limits))
+    container = Container(
+        name=name,
+        spec=spec,
+        image=image.id,
+        user=_user(place, facts),
+        limits=limits,
+        folders=None if place is None else Folders(place.workspace, place.home, place.tmp, place.snapshots),
+        marker=owned.marker_of(name),
+        labels=owned.labels_of(ground.owner, name, spec, adoptable=how.adoptable),
+        env=_proxy_environment(spec),
+        volumes=image.volumes,
+        adoptable=how.adoptable,
+        terminal=how.size is not None,
+        shown=shown,
+        init=how.shell is None,
+        log_bytes=ground.settings.log_limit_bytes,
+        scratch_bytes=ground.settings.scratch_limit_bytes,
+    )
+    allowed = _allowed(ground, container, facts)
+    async with AsyncExitStack() as stack:
+        stack.callback(ground.copies.remove, name)
+        body = await anyio.to_thread.run_sync(_requested, container, allowed, ground.copies, place)
+        ground.running.add(name)
+        stack.push_async_callback(_removed, ground, name)
+        made = await ground.engine.call(
+            lambda client: client.create_container_from_config(body, name), what="make the container", sure=True
+        )
+        attached = await attach(ground.engine.path, name, container.marker, terminal=container.terminal)
+        stack.callback(attached.close)
+        process = ContainerProcess(name, ground.engine, attached, limits, adoptable=how.adoptable)
+        await ground.engine.call(lambda client: client.start(name), what="start the container", sure=True)
+        tasks = await stack.enter_async_context(beside())
+        tasks.start_soon(process.watch)
+        stack.push_async_callback(process.kill)
+        process.init = await _init(ground.engine, name, str(made["Id"]))
+        if policy is not None:
+            await _furnished(stack, process, policy, ground, spec)
+        if how.size is not None:
+            await resized(ground.engine, name, *how.size)
+        await _released(process, attached.started.wait)
+        if limits.wall_s is not None:
+            _bounded(tasks, process, limits.wall_s)
+        yield process
+
+
+@asynccontextmanager
+async def adopted(ground: Ground, found: owned.Found, place: Place, position: int) -> AsyncIterator[ContainerProcess]:
+    """One that outlived its host, read from `position` of its stdout on; gone when the context is left.
+
+    Raises `NotAdopted`, having left it alone, when its output is no longer whole; and as `opened`.
+    """
+    settings, engine = ground.settings, ground.engine
+    spec = ProcessSpec(
+        workspace_id=found.workspace_id, command=(), network=found.network, allow=found.allow, labels=found.labels
+    )
+    state = await engine.call(lambda client: client.inspect_container(found.id))
+    limits = replace(limits_of(settings, spec.limits), memory_bytes=state["HostConfig"].get("Memory") or None)
+    async with AsyncExitStack() as stack:
+        ground.running.add(found.ref)
+        stack.callback(ground.running.discard, found.ref)
+        attached = await attach_again(engine.path, found.id, owned.marker_of(found.ref), position)
+        stack.callback(attached.close)
+        process = ContainerProcess(found.ref, engine, attached, limits, adoptable=True)
+        process.init = await _init(engine, found.ref, found.id)
+        tasks = await stack.enter_async_context(beside())
+        tasks.start_soon(process.watch)
+        with anyio.move_on_after(START_TIMEOUT_S):
+            await attached.started.wait()
+        if not (attached.started.is_set() and attached.whole):
+            raise NotAdopted(f"The output of container {found.ref} is no longer whole.", fix="start the agent again")
+        stack.push_async_callback(_removed, ground, found.ref)
+        stack.push_async_callback(process.kill)
+        await _served(stack, process, _policy(ground, spec, place), ground, spec)
+        if limits.wall_s is not None:
+            _bounded(tasks, process, limits.wall_s)
+        yield process
+
+
+def _requested(container: Container, allowed: Allowed, copies: Copies, place: Place | None) -> dict[str, Any]:
+    """What the engine is asked to make, looked at last of all. Blocks. Raises `Refused`, `Unavailable`."""
+    body = create_request(container)
+    check(body, allowed)  # before anything that is named in it is read
+    if place is None or place.uid is None:
+        return body
+    kept, copied = copies.made(container.name, allowed.asked, place.uid)
+    if copied:
+        targets = {mount.target: mount.source for mount in copied}
+        mounts = body["HostConfig"]["Mounts"]
+        body["HostConfig"]["Mounts"] = [
+            {**mount, "Source": targets.get(mount["Target"], mount["Source"])} for mount in mounts
+        ]
+        check(body, replace(allowed, own=[*allowed.own, *copied], asked=kept))
+    return body
+
+
+async def _released(process: ContainerProcess, started: Callable[[], Awaitable[object]]) -> None:
+    """Let the command go, once the container says that it waits for that."""
+    with anyio.move_on_after(START_TIMEOUT_S) as scope:
+        await started()
+    if scope.cancelled_caught:
+        raise EngineGone(f"The container did not come up within {START_TIMEOUT_S:g} s.", fix="try again")
+    with suppress(BrokenPipeError):  # it ended: its exit code tells
+        await process.send(b"\n")
+
+
+async def _furnished(
+    stack: AsyncExitStack, process: ContainerProcess, policy: Policy, ground: Ground, spec: ProcessSpec
+) -> None:
+    """The listeners in its network, and what of its workspace cannot be changed. Raises `SandboxError`."""
+    await _served(stack, process, policy, ground, spec)
+    init = process.init
+    if init is not None and os.geteuid() == 0 and not spec.read_only and (policy.pin_git or policy.protected):
+        await anyio.to_thread.run_sync(inside.pin, init.pid, policy)
+    elif policy.protected and not spec.read_only:
+        raise errors.Unavailable(
+            "Files of a workspace can be protected by root beside the engine only.",
+            fix="run the host as root, or use the runtime bwrap",
+        )
+
+
+async def _served(
+    stack: AsyncExitStack, process: ContainerProcess, policy: Policy | None, ground: Ground, spec: ProcessSpec
+) -> None:
+    if policy is None or not (policy.allow or policy.network == "allowlist"):
+        return
+    if process.init is None:
+        raise _no_allowlist("The containers of this engine run on another machine")
+    listeners = await doors.listen(process.init.pid, policy)
+    gate = await stack.enter_async_context(doors.serving(listeners, policy))
+    if gate is not None:
+        stack.enter_context(ground.gates.of(gate, spec.labels))
+
+
+def _bounded(tasks: TaskGroup, process: ContainerProcess, wall_s: float) -> None:
+    async def end() -> None:
+        await anyio.sleep(wall_s)
+        await process.kill(Ending("time", f"it ran longer than its limit of {wall_s:g} s"))
+
+    tasks.start_soon(end)
+
+
+async def _init(engine: Engine, name: str, container_id: str) -> Identity | None:
+    state = (await engine.call(lambda client: client.inspect_container(name)))["State"]
+    return await anyio.to_thread.run_sync(inside.init_of, int(state.get("Pid") or 0), container_id)
+
+
+async def _removed(ground: Ground, name: str) -> None:
+    try:
+        with anyio.CancelScope(shield=True):
+            await owned.remove(ground.engine, name)
+    except errors.Unavailable:
+        ground.left(name)
+    finally:
+        ground.running.discard(name)
+
+
+def _policy(ground: Ground, spec: ProcessSpec, place: Place | None) -> Policy | None:
+    """As much of a jail's policy as holds for what is made in a container from outside."""
+    if place is None:
+        return None
+    return Policy(
+        workspace=place.workspace,
+        home=None if spec.snapshots else place.home,
+        tmp=None if spec.snapshots else place.tmp,
+        binds=tuple(Bind(Path(mount.source), mount.target, mount.read_only) for mount in asked_mounts(spec)),
+        network=spec.network,
+        allow=spec.allow if spec.network != "host" else (),
+        allow_hint=hint(spec.labels),
+        on_decision=ground.decisions.adder(spec.labels),
+        workspace_read_only=spec.read_only,
+        protected=spec.protected,
+        pin_git=spec.pin_git,
+        uid=place.uid,
+    )
+
+
+def _check_network(spec: ProcessSpec, facts: Facts) -> None:
+    """Fail closed: where no listener can be made in a container's network there is no allowlist."""
+    if spec.network == "host" or not (spec.allow or spec.network == "allowlist"):
+        return
+    if os.geteuid() != 0:
+        raise _no_allowlist("This host does not run as root")
+    if facts.rootless:
+        raise _no_allowlist("The engine does not run as root")
+
+
+def _no_allowlist(why: str) -> errors.Unavailable:
+    return errors.Unavailable(
+        f"{why}: no listener of the allowlist can be made in a container's network.", fix=_ROOT_FIX
+    )
+
+
+def _proxy_environment(spec: ProcessSpec) -> dict[str, str]:
+    if spec.network != "allowlist":
+        return {}
+    found = environment.beneath(spec.allow)
+    return found | environment.git_over_https(spec.allow, {**found, **spec.env})
+
+
+def _allowed(ground: Ground, container: Container, facts: Facts) -> Allowed:
+    return Allowed(
+        own=[*own_mounts(container.spec, container.folders), *container.shown],
+        asked=asked_mounts(container.spec),
+        closed=ground.closed,
+        sockets=(ground.engine.path,),
+        host_network=container.spec.network == "host",
+        init=container.init,
+        rootless=facts.rootless,
+    )
+
+
+def _user(place: Place | None, facts: Facts) -> str:
+    """Whoever owns the place. The root of a rootless engine is the user that it runs as."""
+    if facts.rootless:
+        return "0:0"
+    uid = place.uid if place is not None else None
+    if uid is not None:
+        return f"{uid}:{uid}"
+    return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else "65534:65534"
+
+
+def _within_machine(limits: Limits) -> Limits:
+    """The engine refuses more CPUs than there are."""
+    return limits if limits.cpus is None else replace(limits, cpus=min(limits.cpus, float(os.cpu_count() or 1)))
