@@ -30,8 +30,12 @@ CONFIG = """
 heartbeat_interval_s = 1.0
 
 [agents.broken]
-command = ["/bin/sh", "-c", "echo 'no model is configured' >&2; exit 3"]
-description = "Ends at once, with a word on stderr"
+command = ["/bin/sh", "-c", "git ls-remote -q https://models.example 2>&-; echo 'no model is configured' >&2; exit 3"]
+description = "Asks for what it may not reach, and ends at once, with a word on stderr"
+credentials = ["models"]
+
+[credentials.models]
+variables = ["MODELS_TOKEN"]
 """
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -116,6 +120,8 @@ class Player:
             for known, name in names.items():
                 if found == known:
                     return name
+                if known.startswith("/"):
+                    found = found.replace(known, name)
             found = TIME.sub(SHOWN_TIME, ID.sub(lambda match: names.get(match[0], match[0]), found))
             found = found.replace(sys.executable, "/usr/bin/python3").replace(str(ROOT), "/opt/kandev-host")
             found = re.sub(r"kandev/[0-9a-f-]{8,}", "kandev/0199a5b0", found)
@@ -177,6 +183,7 @@ def host(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "settings.toml").write_text(CONFIG)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_")}
     environment |= {"KANDEV_HOME": str(folder / "data"), "KANDEV_CONFIG": str(folder / "settings.toml")}
+    environment |= {"MODELS_TOKEN": "example"}
     command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
     with (
         (folder / "host.log").open("w") as log,
