@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shlex
@@ -7,13 +8,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALL_TIMEOUT_S = 600
+
+# How long examples take says nothing on a busy machine, wherever CI is not set as well.
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+hypothesis_settings.register_profile("patient", hypothesis_settings.default, **PATIENT)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture
@@ -54,6 +62,31 @@ def _npm(arguments: Sequence[str], files: Sequence[Path], home: Path) -> None:
     except BaseException:
         shutil.rmtree(folder)
         raise
+
+
+@pytest.fixture(scope="session")
+def holding() -> Callable[[Path, bytes], list[Path]]:
+    """The files below a folder that hold these bytes. Of volumes, which are sparse, only what is stored is read."""
+
+    def files(folder: Path, text: bytes) -> list[Path]:
+        return [path for path in folder.rglob("*") if path.is_file() and any(text in part for part in _stored(path))]
+
+    return files
+
+
+def _stored(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        end = 0
+        while True:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # nothing but a hole is left
+                    raise
+                return
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            file.seek(start)
+            yield file.read(end - start)
 
 
 @pytest.fixture

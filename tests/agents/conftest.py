@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
-CLOSE_TIMEOUT_S = 20
+CLOSE_TIMEOUT_S = 30
 
 
 def _module(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+# The tests import them by these names.
+for _name in ("fake_providers", "fake_models", "released", "runs"):
+    _module(_name)
 
 
 @pytest.fixture(scope="session")
 def fake_models() -> Any:
     """The module of the fake model server."""
-    return _module("fake_models")
+    return sys.modules["fake_models"]
 
 
 @pytest.fixture(scope="session")
@@ -44,69 +51,73 @@ def models(fake_models: Any) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def programs(npm_folder: Callable[..., Path]) -> Path:
     """The folder of the agents' commands."""
-    return npm_folder("agents", [HERE / "package.json"], "install") / "node_modules/.bin"
+    files = [HERE / "package.json", HERE / "package-lock.json"]
+    # Of several workers of pytest, one installs them.
+    with (Path(tempfile.gettempdir()) / f"kandev-test-agents-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return npm_folder("agents", files, "ci") / "node_modules/.bin"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Host:
-    """A running `kandev-host up`, and what a client needs of it."""
+    """A `kandev-host up`, and what a client needs of it. What it keeps outlives it."""
 
-    url: str
     data: Path
+    url: str = ""
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def token(self) -> str:
         return (self.data / "token").read_text().strip()
 
+    def start(self) -> None:
+        command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_")}
+        env["KANDEV_HOME"] = str(self.data)
+        log = self.data.parent / "host.log"
+        with log.open("a") as stderr:
+            self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, log.read_text()
+        self.url = json.loads(line)["url"]
 
-def settings(programs: Path, models: Any) -> str:
-    """What a user would write to run the two agents on a model server of this machine."""
-    provider = {
-        "npm": "@ai-sdk/openai-compatible",
-        "options": {"baseURL": f"http://{models.address}/v1", "apiKey": "fake"},
-        "models": {"m": {"name": "m", "limit": {"context": 200000, "output": 8000}, "cost": {"input": 1, "output": 2}}},
-    }
-    opencode = {"model": "fake/m", "small_model": "fake/m", "provider": {"fake": provider}}
-    return f"""
-[agents.opencode]
-command = ["{programs}/opencode", "acp"]
-allow = ["{models.address}"]
-env = {{ OPENCODE_DISABLE_MODELS_FETCH = "1" }}
-
-[agents.opencode.files]
-".config/opencode/opencode.json" = '{json.dumps(opencode)}'
-
-[agents.claude]
-command = ["{programs}/claude-agent-acp"]
-allow = ["{models.address}"]
-env = {{ ANTHROPIC_BASE_URL = "http://{models.address}", ANTHROPIC_API_KEY = "fake" }}
-"""
+    def end(self, how: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(how)
+        self.process.wait(CLOSE_TIMEOUT_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="session")
-def host(programs: Path, models: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    data = tmp_path_factory.mktemp("host") / "data"
-    data.mkdir(mode=0o700)
-    (data / "config.toml").write_text(settings(programs, models))
-    log = data.parent / "host.log"
-    command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_")}
-    env["KANDEV_HOME"] = str(data)
-    with log.open("w") as stderr, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, log.read_text()
-        yield Host(json.loads(line)["url"], data)
-        process.send_signal(signal.SIGTERM)
-        process.wait(CLOSE_TIMEOUT_S)
+def new_host(programs: Path, models: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Host]:
+    """A host of its own that knows the agents, and does not run yet."""
+
+    def make() -> Host:
+        data = tmp_path_factory.mktemp("host") / "data"
+        data.mkdir(mode=0o700)
+        (data / "config.toml").write_text(sys.modules["released"].settings(programs, models))
+        return Host(data)
+
+    return make
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def host(new_host: Callable[[], Host]) -> Iterator[Host]:
+    """Of all tests that do not harm it."""
+    host = new_host()
+    host.start()
+    yield host
+    host.end(signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Make a repository of these files (path → text), committed once."""
 
     def make(**files: str) -> Path:
-        folder = tmp_path / "project"
+        folder = tmp_path_factory.mktemp("repository") / "project"
         for path, text in {"README.md": "# A project\n", **files}.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)

@@ -1,165 +1,135 @@
-"""A stand-in for model providers, so that released agents work offline (OpenAI chat and responses, Anthropic messages).
+"""A stand-in for model providers, so that released agents work offline.
 
-There is no model: what it answers is a script that travels in the prompt, so the server keeps no state and several
-agents may use it at once. Step n is played when n tool results follow the script:
+It speaks OpenAI chat and responses, Anthropic messages and Gemini generateContent. There is no model: what it answers
+is a script that travels in the prompt, so that several agents may use it at once. Step n is played when n tool results
+follow the script:
 
     {"call": "write", "args": {…}}    call this tool
     {"text": "…"}                     say it; the turn ends
-    {"error": 400, "message": "…"}    answer with this HTTP status
+    {"text": "{n} ", "repeat": 600, "delay": 0.05}    say it so often, with so many seconds before each
+    {"error": 400, "message": "…"}    answer with this HTTP status, as the provider words it
     {"hang": 30}                      answer nothing for so many seconds
 
-A request that offers no tools (a title, a summary), or one past the script, gets a short text. Standard library only.
+A request that offers no tools (a title, a summary), or one past the script, gets a short text; one that wants JSON
+gets the least that fits its schema. The steps that were played to their end are counted, script by script: what an
+agent reports can be compared with `FakeModels.tally`. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import dataclasses
 import itertools
 import json
 import re
+import secrets
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS = 1000, 200, 34
-_SCRIPT = re.compile(r"<<script ([A-Za-z0-9_=-]+)>>")
-_numbers = itertools.count(1)
+from fake_providers import (
+    CACHED_TOKENS,
+    ENDPOINTS,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    Object,
+    Provider,
+    least,
+    wanted,
+)  # fmt: skip
 
-Object = dict[str, Any]
+COUNTED_S = 60
+_numbers = itertools.count()
+_SCRIPT = re.compile(r"<<script ([A-Za-z0-9_=-]+)>>")
+
+
+@dataclass
+class Tally:
+    """What was served to one script: calls of the model that were answered to the end, and their tokens.
+
+    `results` are what its tools returned to the model, `heard` is all that the model was told: (role, text).
+    """
+
+    calls: int = 0
+    results: tuple[str, ...] = ()
+    heard: tuple[tuple[str, str], ...] = ()
+
+    def who_said(self, words: str) -> set[str]:
+        """The roles of the turns with these words, "assistant" also where a provider calls it "model"."""
+        return {"assistant" if role == "model" else role for role, text in self.heard if words in text}
+
+    @property
+    def input_tokens(self) -> int:
+        """All that was read, the cached ones included."""
+        return self.calls * (INPUT_TOKENS + CACHED_TOKENS)
+
+    @property
+    def cached_tokens(self) -> int:
+        return self.calls * CACHED_TOKENS
+
+    @property
+    def output_tokens(self) -> int:
+        return self.calls * OUTPUT_TOKENS
+
+    def cost(self, *, per_input: float, per_cached: float, per_output: float) -> float:
+        """At prices of a million tokens; `per_input` is of those that were not cached."""
+        fresh = self.input_tokens - self.cached_tokens
+        return (fresh * per_input + self.cached_tokens * per_cached + self.output_tokens * per_output) / 1e6
 
 
 def script(*steps: Object) -> str:
-    """The steps as a piece of text to put into a prompt."""
-    return f"<<script {base64.urlsafe_b64encode(json.dumps(steps).encode()).decode()}>>"
+    """The steps as a piece of text to put into a prompt. No two are the same, so that each has its own tally."""
+    told = json.dumps({"id": secrets.token_hex(4), "number": next(_numbers), "steps": steps})
+    return f"<<script {base64.urlsafe_b64encode(told.encode()).decode()}>>"
 
 
-def step_of(turns: list[tuple[str, str]]) -> Object:
-    """The step that is due after these (role, text); role "result" is the result of a tool."""
+@dataclass(frozen=True)
+class Due:
+    """The step that is due, the script it is of, what the tools of the steps before it returned, and all turns."""
+
+    script: str
+    step: Object
+    results: tuple[str, ...]
+    heard: tuple[tuple[str, str], ...]
+
+
+def due(turns: Iterable[tuple[str, str]]) -> Due:
+    """What comes after these (role, text); role "result" is the result of a tool.
+
+    The script that was made last is the one that is played: older ones may be told again, before it or after it.
+    """
+    heard = tuple(turns)
     steps: list[Object] = []
-    done = 0
-    for role, text in turns:
-        found = _SCRIPT.findall(text) if role == "user" else []
-        if found:
-            steps, done = json.loads(base64.urlsafe_b64decode(found[-1])), 0
-        elif role == "result":
-            done += 1
-    return steps[done] if done < len(steps) else {"text": "The script is over."}
+    name, number, results = "", -1, []
+    for role, text in heard:
+        for found in _SCRIPT.findall(text) if role == "user" else ():
+            told = json.loads(base64.urlsafe_b64decode(found))
+            if told["number"] >= number:
+                name, number, steps, results = found, told["number"], told["steps"], []
+        if role == "result":
+            results.append(text)
+    step = steps[len(results)] if len(results) < len(steps) else {"text": "The script is over."}
+    return Due(f"<<script {name}>>", step, tuple(results), heard)
 
 
-def flat(content: Any) -> str:
-    """All text of a nested content value."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(flat(part) for part in content)
-    if isinstance(content, dict):
-        return "\n".join(flat(content[key]) for key in ("text", "content", "output") if key in content)
-    return ""
+def streamed(body: Object, path: str) -> bool:
+    return bool(body.get("stream")) or path.endswith(":streamGenerateContent")
 
 
-# --- what was asked: (role, text) of each turn ------------------------------------------------------------------------
-
-
-def chat_turns(body: Object) -> Iterator[tuple[str, str]]:
-    for message in body.get("messages", []):
-        yield ("result" if message["role"] == "tool" else message["role"]), flat(message.get("content"))
-
-
-def messages_turns(body: Object) -> Iterator[tuple[str, str]]:
-    for message in body.get("messages", []):
-        content = message.get("content")
-        for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-            yield ("result" if block.get("type") == "tool_result" else message["role"]), flat(block)
-
-
-def responses_turns(body: Object) -> Iterator[tuple[str, str]]:
-    items = body.get("input", [])
-    for item in [{"role": "user", "content": items}] if isinstance(items, str) else items:
-        result = item.get("type", "").endswith("_output")
-        yield ("result" if result else item.get("role", "")), flat(item)
-
-
-# --- the answer, streamed as each provider streams it: (event name or None, data) -------------------------------------
-
-
-def chat_events(step: Object, model: str) -> Iterator[tuple[str | None, Object]]:
-    base = {"id": f"chatcmpl-{next(_numbers)}", "object": "chat.completion.chunk", "created": 0, "model": model}
-    if "call" in step:
-        function = {"name": step["call"], "arguments": json.dumps(step["args"])}
-        call = {"index": 0, "id": f"call_{next(_numbers)}", "type": "function", "function": function}
-        delta: Object = {"role": "assistant", "tool_calls": [call]}
-    else:
-        delta = {"role": "assistant", "content": step["text"]}
-    finish = "tool_calls" if "call" in step else "stop"
-    yield None, {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    yield None, {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
-    usage = {
-        "prompt_tokens": INPUT_TOKENS + CACHED_TOKENS,
-        "completion_tokens": OUTPUT_TOKENS,
-        "total_tokens": INPUT_TOKENS + CACHED_TOKENS + OUTPUT_TOKENS,
-        "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
+def whole(events: Iterator[tuple[str | None, Object]]) -> Object:
+    """The answer to a request for one that is not streamed, which only Gemini sends: its last event, and all text."""
+    told = [data for _, data in events]
+    parts = [part for data in told for part in data["candidates"][0]["content"]["parts"]]
+    text = "".join(part.get("text", "") for part in parts)
+    return {
+        **told[-1],
+        "candidates": [{**told[-1]["candidates"][0], "content": {"role": "model", "parts": [{"text": text}]}}],
     }
-    yield None, {**base, "choices": [], "usage": usage}
-
-
-def messages_events(step: Object, model: str) -> Iterator[tuple[str | None, Object]]:
-    usage = {
-        "input_tokens": INPUT_TOKENS,
-        "cache_read_input_tokens": CACHED_TOKENS,
-        "cache_creation_input_tokens": 0,
-        "output_tokens": OUTPUT_TOKENS,
-    }
-    if "call" in step:
-        block: Object = {"type": "tool_use", "id": f"toolu_{next(_numbers):012d}", "name": step["call"], "input": {}}
-        delta: Object = {"type": "input_json_delta", "partial_json": json.dumps(step["args"])}
-    else:
-        block, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": step["text"]}
-    message = {"id": f"msg_{next(_numbers)}", "type": "message", "role": "assistant", "model": model, "content": []}
-    stop = {"stop_reason": "tool_use" if "call" in step else "end_turn", "stop_sequence": None}
-    start = {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}
-    for event in (
-        {"type": "message_start", "message": start},
-        {"type": "content_block_start", "index": 0, "content_block": block},
-        {"type": "content_block_delta", "index": 0, "delta": delta},
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": stop, "usage": usage},
-        {"type": "message_stop"},
-    ):
-        yield str(event["type"]), event
-
-
-def responses_events(step: Object, model: str) -> Iterator[tuple[str | None, Object]]:
-    if "call" in step:
-        item: Object = {"type": "function_call", "id": f"fc_{next(_numbers)}", "call_id": f"call_{next(_numbers)}"}
-        item |= {"name": step["call"], "arguments": json.dumps(step["args"]), "status": "completed"}
-    else:
-        text = {"type": "output_text", "text": step["text"], "annotations": []}
-        item = {"type": "message", "id": f"msg_{next(_numbers)}", "role": "assistant", "content": [text]}
-    usage = {
-        "input_tokens": INPUT_TOKENS + CACHED_TOKENS,
-        "input_tokens_details": {"cached_tokens": CACHED_TOKENS},
-        "output_tokens": OUTPUT_TOKENS,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": INPUT_TOKENS + CACHED_TOKENS + OUTPUT_TOKENS,
-    }
-    whole = {"id": f"resp_{next(_numbers)}", "object": "response", "model": model, "status": "completed"}
-    events: tuple[Object, ...] = (
-        {"type": "response.created", "response": {**whole, "status": "in_progress", "output": []}},
-        {"type": "response.output_item.added", "output_index": 0, "item": item},
-        {"type": "response.output_item.done", "output_index": 0, "item": item},
-        {"type": "response.completed", "response": {**whole, "output": [item], "usage": usage}},
-    )
-    for number, event in enumerate(events):
-        yield event["type"], {**event, "sequence_number": number}
-
-
-ENDPOINTS = {
-    "/chat/completions": (chat_turns, chat_events),
-    "/messages": (messages_turns, messages_events),
-    "/responses": (responses_turns, responses_events),
-}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -181,32 +151,41 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         endpoint = next((found for suffix, found in ENDPOINTS.items() if path.endswith(suffix)), None)
         self.server.paths.append(path)
-        if path.endswith("/count_tokens"):
-            self._json({"input_tokens": INPUT_TOKENS})
+        if path.endswith(("/count_tokens", ":countTokens")):
+            self._json({"input_tokens": INPUT_TOKENS, "totalTokens": INPUT_TOKENS})
         elif endpoint is None:
             self._json({"error": {"message": "no such endpoint"}}, 404)
         else:
-            turns, events = endpoint
-            step = step_of(list(turns(body)))
-            if "call" in step and not body.get("tools"):
-                step = {"text": "A title"}
-            self._play(step, events, str(body.get("model")), stream=bool(body.get("stream")))
+            self._answer(endpoint, body, path)
 
-    def _play(self, step: Object, events: Any, model: str, *, stream: bool) -> None:
+    def _answer(self, provider: Provider, body: Object, path: str) -> None:
+        now = due(provider.turns(body))
+        step = now.step
+        schema = wanted(body)
+        aside = schema is not None or not body.get("tools")
+        if aside and "error" not in step and "hang" not in step:
+            step = {"text": "A title" if schema is None else json.dumps(least(schema))}
         if "error" in step:
-            self._json({"type": "error", "error": {"type": "api_error", "message": step["message"]}}, step["error"])
+            self._json(provider.error(step["error"], step["message"]), step["error"])
         elif "hang" in step:
             self.server.closing.wait(step["hang"])
-        elif not stream:
-            self._json({"error": {"message": "only streamed answers are made here"}}, 400)
         else:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            for name, data in events(step, model):
-                self._event(name, json.dumps(data))
-            if events is chat_events:
-                self._event(None, "[DONE]")
+            with self.server.playing(now.script):
+                self._play(provider.events(step, str(body.get("model"))), stream=streamed(body, path))
+                if not aside:
+                    self.server.count(now)
+
+    def _play(self, events: Iterator[tuple[str | None, Object]], *, stream: bool) -> None:
+        if not stream:
+            self._json(whole(events))
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for name, data in events:
+            self._event(name, json.dumps(data))
+        if self.path.split("?")[0].endswith("/chat/completions"):
+            self._event(None, "[DONE]")
 
     def _event(self, name: str | None, data: str) -> None:
         self.wfile.write((f"event: {name}\n" if name else "").encode() + f"data: {data}\n\n".encode())
@@ -230,6 +209,33 @@ class FakeModels(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.paths: list[str] = []
         self.closing = threading.Event()
+        self._tallies: dict[str, Tally] = {}
+        self._playing: Counter[str] = Counter()
+        self._lock = threading.Condition()
+
+    @contextmanager
+    def playing(self, script: str) -> Iterator[None]:
+        """While a step of this script is told, and not counted yet."""
+        with self._lock:
+            self._playing[script] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._playing[script] -= 1
+                self._lock.notify_all()
+
+    def count(self, due: Due) -> None:
+        """One more call that was answered to the end."""
+        with self._lock:
+            tally = self._tallies.setdefault(due.script, Tally())
+            tally.calls, tally.results, tally.heard = tally.calls + 1, due.results, due.heard
+
+    def tally(self, script: str) -> Tally:
+        """What was served to this script so far. An agent may have read the end of a step before it is counted."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: not self._playing[script], COUNTED_S)
+            return dataclasses.replace(self._tallies.get(script, Tally()))
 
     @property
     def address(self) -> str:

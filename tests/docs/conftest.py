@@ -19,7 +19,7 @@ from kandev_host.protocol.notifications import NOTIFICATIONS
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-REPLAY_S = 30
+REPLAY_S = 120
 
 
 def load(name: str) -> ModuleType:
@@ -69,7 +69,7 @@ class Telling:
     def _is_about(self, topic: str, payload: dict[str, Any]) -> bool:
         if topic == "board":  # the story has one
             return True
-        id = payload.get(f"{topic}_id") or payload[topic]["id"]
+        id = payload[f"{topic}_id"] if f"{topic}_id" in payload else payload[topic]["id"]
         return bool(id == self.known[topic])
 
     async def _replay(self) -> None:

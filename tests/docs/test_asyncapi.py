@@ -13,7 +13,7 @@ from kandev_host.protocol.notifications import NOTIFICATIONS
 from kandev_host.protocol.schema import OFFERS, encoded
 
 pytestmark = pytest.mark.schema
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 # The parser recommends the newest version of the specification; ours says 3.0, which more tools read.
 ACCEPTED = {"asyncapi-latest-version"}
 

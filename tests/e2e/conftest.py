@@ -25,6 +25,10 @@ AUTHOR = {
 }
 
 
+# Of the 10 s in which a host ends; beside others it may take longer.
+STOP_S = 60.0
+
+
 @cache
 def bytecode() -> tempfile.TemporaryDirectory[str]:
     """Where all hosts of these tests keep theirs."""
@@ -70,13 +74,13 @@ class HostProcess:
         """As a power cut would: no clean-up of any kind."""
         assert self.process is not None
         self.process.kill()
-        self.ended(10)
+        self.ended(STOP_S)
 
     def stop(self) -> int:
         if self.process is None or self.process.poll() is not None:
             return 0
         self.process.send_signal(signal.SIGTERM)
-        return self.ended(15)
+        return self.ended(STOP_S)
 
     def ended(self, timeout_s: float) -> int:
         assert self.process is not None

@@ -108,7 +108,7 @@ for place in (
     "/",
     "/root",
     "/dev",
-    "/var/tmp",
+    "/var/lib",
     "/opt",
     "/home",
     "/lib",

@@ -106,7 +106,8 @@ def name_of(value: object) -> str:
 async def test_a_field_that_is_wrong_is_named(peer: Peer, action: str, item: inspect.Field) -> None:
     name = item.encode_name
     booleans = any(isinstance(kind, inspect.BoolType) for kind in alternatives(item.type))
-    bad: list[Any] = [1.5, [[1.5]], 7 if booleans else True]
+    numbers = any(isinstance(kind, inspect.FloatType) for kind in alternatives(item.type))
+    bad: list[Any] = [{} if numbers else 1.5, [[1.5]], 7 if booleans else True]
     for value in bad:
         error = await peer.refused(action, {**required(action), name: value})
         assert (error.code, error.details["field"].partition("[")[0]) == ("VALIDATION_ERROR", name)

@@ -15,10 +15,13 @@ import anyio
 import pytest
 
 from kandev_host.client import Client, ClientError
+from kandev_sandbox import Policy, Streams, examine, open_jail
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 30
+DEADLINE_S = 60
+# Not in volumes: what is left in the folders of a workspace is seen from outside.
+HOST_ENV = {"KANDEV_RUNTIME__BWRAP__DISK": "watch"}
 Git = Callable[..., str]
 
 
@@ -68,6 +71,19 @@ async def run(client: Client, task_id: str, *commands: str) -> str:
                 assert message.action == "acp.result", message.payload
                 break
     return str(agent["id"])
+
+
+async def leave(one_host: Any, task_id: str, *commands: str) -> None:
+    """Run these in the workspace with git's configuration open, as it was for agents of a host before the pins."""
+    place = one_host.home / "workspaces" / task_id
+    owner = place.joinpath("workspace").stat().st_uid
+    folders = {name: place / name for name in ("workspace", "home", "tmp")}
+    policy = Policy(**folders, uid=owner or None, pin_git=False)
+    bwrap = (await examine()).chosen()
+    script = ["/bin/sh", "-c", "\n".join(commands)]
+    with anyio.fail_after(DEADLINE_S):
+        async with open_jail(policy, script, bwrap=bwrap, streams=Streams("null", "null", "null")) as jail:
+            await jail.wait()
 
 
 async def failed(client: Client, task_id: str) -> str:
@@ -158,13 +174,13 @@ def skeleton(folder: Path, name: str, content: bytes) -> object:
 @pytest.mark.parametrize(
     "url",
     ["-x", "--upload-pack=touch /tmp/x", "ext::sh -c id", "fd::17", "https://user:secret@host/x", "relative/path",
-     "file://elsewhere/x", "ssh://-oProxyCommand=id/x", "/a\0b", "/a\nb", "C:\\x\\..\\y:z", "~root/x"],
+     "file://elsewhere/x", "ssh://-oProxyCommand=id/x", "/a\0b", "/a\nb", "C:\\x\\..\\y:z", "C:\\x\\y:z", "~root/x"],
 )  # fmt: skip
 async def test_a_repository_that_cannot_be_one_is_refused_with_the_task(
     one_host: Any, client: Client, url: str
 ) -> None:
     before = places(one_host)
-    if url.startswith("C:"):
+    if url == "C:\\x\\y:z":  # a host called C, for git
         task_id = await new_task(client, url)
         assert await failed(client, task_id)
     else:
@@ -329,11 +345,13 @@ RUIN = {
 
 @pytest.mark.parametrize("ruin", RUIN.values(), ids=RUIN.keys())
 async def test_a_diff_of_a_workspace_that_its_agent_ruined_runs_nothing_on_the_host(
-    client: Client, repository: Path, canary: Path, ruin: str
+    one_host: Any, client: Client, repository: Path, canary: Path, ruin: str
 ) -> None:
     before = snapshot(repository)
     task_id = await new_task(client, repository)
-    await run(client, task_id, ruin.replace("{canary}", str(canary)).replace("{project}", str(repository)))
+    script = ruin.replace("{canary}", str(canary)).replace("{project}", str(repository))
+    await run(client, task_id, script)
+    await leave(one_host, task_id, script)
     answer = await answered(client, "workspace.diff", {"task_id": task_id})
     assert answer in {"OK", "UNAVAILABLE"}
     assert not ran(canary)
@@ -353,8 +371,9 @@ async def test_an_agent_cannot_forge_the_diff_of_its_workspace(one_host: Any, cl
     """Neither by a filter that shows the old content and writes to git's output, nor by a private exclude."""
     task_id = await new_task(client, repository)
     coded = base64.b64encode(FORGER.encode()).decode()
-    await run(
-        client,
+    await run(client, task_id)
+    await leave(
+        one_host,
         task_id,
         f"echo {coded} | base64 -d > .git/forger; chmod +x .git/forger; git config filter.forged.clean .git/forger",
         "echo '* filter=forged' > .git/info/attributes; echo '*.sh' > .git/info/exclude",

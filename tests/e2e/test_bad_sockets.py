@@ -20,10 +20,12 @@ from kandev_host.client import Client
 
 pytestmark = pytest.mark.anyio
 
+DEADLINE_S = 60
+STALLED_S = 8.0
 HOST_ENV = {
-    "KANDEV_GATEWAY__HANDSHAKE_TIMEOUT_S": "1.0",
-    "KANDEV_GATEWAY__LOGIN_TIMEOUT_S": "1.0",
-    "KANDEV_GATEWAY__SLOW_CLIENT_TIMEOUT_S": "1.0",
+    "KANDEV_GATEWAY__HANDSHAKE_TIMEOUT_S": "5.0",
+    "KANDEV_GATEWAY__LOGIN_TIMEOUT_S": "5.0",
+    "KANDEV_GATEWAY__SLOW_CLIENT_TIMEOUT_S": f"{STALLED_S}",
     "KANDEV_GATEWAY__SOCKETS_PER_PRINCIPAL": "2000",
     "KANDEV_LOG__LEVEL": "debug",
 }
@@ -46,7 +48,7 @@ async def bystander(host: Any) -> AsyncIterator[Client]:
     said = len(host.log())
     async with Client.connect(host.url, host.token) as client:
         yield client
-        with anyio.fail_after(1):
+        with anyio.fail_after(DEADLINE_S):
             assert (await client.call("health.check"))["status"] == "ok"
         assert client.closed is None
     assert "Traceback" not in host.log()[said:]
@@ -68,7 +70,7 @@ async def upgrade(host: Any, path: str = "/ws", **headers: str) -> tuple[int, as
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in {**usual, **headers}.items()), "", ""]
     reader, writer = await asyncio.open_connection(*address(host))
     writer.write("\r\n".join(lines).encode())
-    with anyio.fail_after(5):
+    with anyio.fail_after(DEADLINE_S):
         status = int((await reader.readline()).split()[1])
     return status, writer
 
@@ -110,12 +112,12 @@ async def test_no_header_or_address_carries_the_token_but_the_right_ones(host: A
 
 async def test_a_socket_without_a_token_is_closed_and_told_nothing(host: Any, bystander: Client) -> None:
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{host.url}/ws") as nameless:
-        with anyio.fail_after(5):
+        with anyio.fail_after(DEADLINE_S):
             message = await nameless.receive()
         assert (message.type, nameless.close_code) == (aiohttp.WSMsgType.CLOSE, 4401)
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{host.url}/ws") as nameless:
         await nameless.send_json({"id": "1", "type": "request", "action": "host.info", "payload": {}})
-        with anyio.fail_after(5):
+        with anyio.fail_after(DEADLINE_S):
             answer = (await nameless.receive()).json()
         assert answer["payload"]["code"] == "UNAUTHORIZED"
 
@@ -126,7 +128,7 @@ async def test_handshakes_that_never_end_are_dropped(host: Any, bystander: Clien
         each.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\nX: "[: number % 30])
         each.setblocking(False)
     waiting = set(sockets)
-    with anyio.fail_after(5):
+    with anyio.fail_after(DEADLINE_S):
         while waiting:
             waiting = {each for each in waiting if _takes_a_byte(each)}
             await anyio.sleep(0.05)
@@ -147,7 +149,7 @@ def _takes_a_byte(peer: socket.socket) -> bool:
 async def test_malformed_http_leaves_no_trace_in_the_log(host: Any, bystander: Client, request_: bytes) -> None:
     reader, writer = await asyncio.open_connection(*address(host))
     writer.write(request_)
-    with anyio.fail_after(5):
+    with anyio.fail_after(DEADLINE_S):
         answer = await reader.read()
     assert not answer or answer.split()[1] in {b"400", b"421"}
     assert b"Traceback" not in answer
@@ -167,11 +169,11 @@ async def test_p19_the_socket_after_the_thousandth_is_refused_and_agents_start(h
             open_sockets += 1
         assert await status_of(host, Authorization=f"Bearer {host.token}") == 503
         await bystander.call("agent.launch", {"task_id": task_id, "prompt": "say: hello"})
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             async for message in bystander.notifications():
                 if message.action == "acp.result":
                     break
-    with anyio.fail_after(10):
+    with anyio.fail_after(DEADLINE_S):
         while await status_of(host, Authorization=f"Bearer {host.token}") != 101:
             await anyio.sleep(0.05)
 
@@ -191,7 +193,7 @@ async def test_a_frame_of_garbage_is_answered_and_the_socket_goes_on(
     headers = {"Authorization": f"Bearer {host.token}"}
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{host.url}/ws", headers=headers) as mine:
         await mine.send_frame(frame, aiohttp.WSMsgType.TEXT)
-        with anyio.fail_after(5):
+        with anyio.fail_after(DEADLINE_S):
             answer = await mine.receive()
         if b"\xff" in frame:
             assert answer.type in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.CLOSE}
@@ -199,7 +201,7 @@ async def test_a_frame_of_garbage_is_answered_and_the_socket_goes_on(
         assert answer.json()["type"] == "error"
         assert answer.json()["payload"]["code"] in {"BAD_REQUEST", "VALIDATION_ERROR", "UNKNOWN_ACTION"}
         await mine.send_json({"id": "2", "type": "request", "action": "health.check"})
-        with anyio.fail_after(5):
+        with anyio.fail_after(DEADLINE_S):
             assert (await mine.receive()).json()["type"] == "response"
 
 
@@ -225,7 +227,7 @@ async def test_a_broken_frame_ends_its_socket_alone(host: Any, bystander: Client
     )
     await reader.readuntil(b"\r\n\r\n")
     writer.write(frame)
-    with anyio.fail_after(10):
+    with anyio.fail_after(DEADLINE_S):
         with suppress(ConnectionResetError):
             await reader.read()  # to the end of the stream
     writer.close()
@@ -238,7 +240,7 @@ async def test_a_reader_that_stalls_is_cut_and_delays_nobody(host: Any, bystande
     asking = b'{"id":"1","type":"request","action":"agent.types","payload":{}}'
     frame = b"\x81" + bytes([0x80 | len(asking)]) + b"\0\0\0\0" + asking
     slowest = 0.0
-    with anyio.fail_after(20):
+    with anyio.fail_after(DEADLINE_S):
         while True:
             try:
                 writer.write(frame * 20)
@@ -253,7 +255,7 @@ async def test_a_reader_that_stalls_is_cut_and_delays_nobody(host: Any, bystande
             await bystander.call("health.check")
             slowest = max(slowest, anyio.current_time() - started)
             await anyio.sleep(0.05)
-    assert slowest < 1
+    assert slowest < STALLED_S, "somebody waited until it was cut"
     writer.close()
 
 

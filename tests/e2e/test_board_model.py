@@ -44,7 +44,7 @@ HOST_ENV = {
     "KANDEV_GATEWAY__REQUEST_BURST": "1000000",
 }
 SOCKETS = 3
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 READS = ("task.get", "board.get", "column.list")
 T = TypeVar("T")
 

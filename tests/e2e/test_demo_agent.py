@@ -128,7 +128,7 @@ async def test_nothing_of_an_agent_outlives_a_killed_host(host: Any, repository:
         await until(client, "acp.progress")
         assert jailed_processes(agent["id"])
         host.kill()
-    with anyio.fail_after(3):
+    with anyio.fail_after(DEADLINE_S):
         while jailed_processes(agent["id"]):
             await anyio.sleep(0.05)
     host.start()
@@ -139,7 +139,7 @@ async def test_nothing_of_an_agent_outlives_a_killed_host(host: Any, repository:
     assert (status["status"], status["failure"]) == ("FAILED", "host_died")
 
 
-async def test_a_run_that_a_killed_host_cut_short_runs_again_by_itself(host: Any, repository: Path) -> None:
+async def test_a_run_that_a_killed_host_cut_short_goes_on_in_the_same_session(host: Any, repository: Path) -> None:
     async with Client.connect(host.url, host.token) as client:
         task = await new_task(client, repository, "sleep 600")
         first = (await client.call("orchestrator.start", {"task_id": task["id"]}))["agent"]
@@ -148,13 +148,17 @@ async def test_a_run_that_a_killed_host_cut_short_runs_again_by_itself(host: Any
     host.start()
     async with Client.connect(host.url, host.token) as client:
         await client.subscribe(f"task:{task['id']}", after_seq=0)
-        with anyio.fail_after(30):
+        with anyio.fail_after(DEADLINE_S):
             async for message in client.notifications():
                 again = message.payload.get("agent", {})
                 if again.get("id") != first["id"] and again.get("activity") == "prompting":
                     break
         runs = (await client.call("agent.list", {"task_id": task["id"]}))["agents"]
+        sessions = [(await client.call("agent.status", {"agent_id": row["id"]}))["session"] for row in runs]
     assert [(row["status"], row["attempt"]) for row in runs] == [("RUNNING", 1), ("FAILED", 1)]
+    assert [row["resumed_from"] for row in runs] == [first["id"], None]
+    assert [session["opened"] for session in sessions] == ["resume", "new"]
+    assert len({session["acp_session_id"] for session in sessions}) == 1
 
 
 def jailed_processes(agent_id: str) -> list[int]:

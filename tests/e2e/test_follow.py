@@ -48,7 +48,7 @@ def test_followed_events_go_on_over_a_killed_host_without_gap_or_duplicate(host:
             make_board(host, name)
             told.append(json.loads(process.stdout.readline()))
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(DEADLINE_S) == 130
         assert [event["payload"]["board"]["name"] for event in told] == ["before", "between", "after"]
         assert [event["seq"] for event in told] == [1, 2, 3]
         told_of = process.stderr.read().splitlines()

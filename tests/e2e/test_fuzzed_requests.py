@@ -28,7 +28,7 @@ HOST_ENV = {
     "KANDEV_GATEWAY__REQUEST_BURST": "1000000",
     "KANDEV_ORCHESTRATOR__AUTO_START": "false",
 }
-DEADLINE_S = 30
+DEADLINE_S = 60
 # JSON as it is sent. What the first ones are in is no JSON, or too deep, so the host cannot know its id either.
 UNREADABLE = ("NaN", "01", '"' + "\\", "[" * 70 + "]" * 70, '{"a":' * 70 + "1" + "}" * 70)
 READABLE = (

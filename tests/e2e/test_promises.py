@@ -19,9 +19,11 @@ from kandev_host.client import Client, ClientError, ConnectionLost, Reconnecting
 
 pytestmark = [pytest.mark.anyio, pytest.mark.load]
 
-DEADLINE_S = 30
+DEADLINE_S = 60
+HINDERED_S = 10  # a thousand times what an answer takes
 TOO_SLOW = 4408
 EVENTS = int(os.environ.get("KANDEV_TEST_EVENTS", "20000"))
+LAST_TITLE = "The end"
 DISCONNECTS = int(os.environ.get("KANDEV_TEST_DISCONNECTS", "10"))
 LIVE_S = float(os.environ.get("KANDEV_TEST_LIVE_S", "5"))
 CLIENTS = 10
@@ -34,7 +36,9 @@ requests_per_s = 1000000.0
 request_burst = 1000000
 [orchestrator]
 auto_start = false
-backoff_s = 60.0
+# The wait is anything below it (full jitter): as a rule hours, and less than the day by which the clock jumps.
+backoff_s = 80000.0
+backoff_limit_s = 80000.0
 """
 
 
@@ -72,24 +76,25 @@ class Follower:
         self.dice = dice
         self.seqs: list[int] = []
         self.journal_id: str | None = None
+        self.ended = False
 
-    async def follow(self, disconnects: int, last: asyncio.Future[int]) -> None:
-        """Break off `disconnects` times, then stay until the event numbered `last` has come.
+    async def follow(self, disconnects: int) -> None:
+        """Break off `disconnects` times, then stay until the task has its last title.
 
         Whenever the host cuts it for being too slow on a busy machine (P6), it comes back as it was told to.
         """
         left = disconnects
-        while left >= 0:
+        while left >= 0 and not self.ended:
             enough = self.dice.randint(1, max(1, EVENTS // (disconnects + 1))) if left else None
             try:
-                await self._once(enough, last)
+                await self._once(enough)
             except ConnectionLost as error:
                 if error.details.get("close_code") != TOO_SLOW:
                     raise
             else:
                 left -= 1
 
-    async def _once(self, enough: int | None, last: asyncio.Future[int]) -> None:
+    async def _once(self, enough: int | None) -> None:
         async with connected(self.host) as client:
             after = self.seqs[-1] if self.seqs else 0
             await client.subscribe(self.topic, after_seq=after, journal_id=self.journal_id)
@@ -98,33 +103,31 @@ class Follower:
                 if message.seq is not None:
                     self.seqs.append(message.seq)
                     enough = None if enough is None else enough - 1
-                if enough == 0 or (enough is None and last.done() and self.seqs and self.seqs[-1] >= last.result()):
+                self.ended = (message.payload.get("task") or {}).get("title") == LAST_TITLE
+                if enough == 0 or self.ended:
                     return
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 async def test_p5_clients_that_are_cut_off_again_and_again_miss_nothing_and_get_nothing_twice(make_host: Any) -> None:
     host = make_host(CONFIG)
-    last: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with ReconnectingClient(host.url, host.token) as client:
         task_id = await task_of(client, await board_of(client))
         await client.subscribe(f"task:{task_id}")
         followers = [Follower(host, f"task:{task_id}", random.Random(number)) for number in range(CLIENTS)]
-        with anyio.fail_after(500):
+        with anyio.fail_after(1400):
             async with anyio.create_task_group() as tasks:
                 for follower in followers:
-                    tasks.start_soon(follower.follow, DISCONNECTS, last)
+                    tasks.start_soon(follower.follow, DISCONNECTS)
                 payload = {"task_id": task_id, "agent_type": "demo", "prompt": f"flood {EVENTS}"}
                 agent = (await client.call("agent.launch", payload))["agent"]
-                with anyio.fail_after(400):
+                with anyio.fail_after(1200):
                     async for message in client.notifications():
                         if message.action == "acp.result":
                             break
                 await client.call("agent.stop", {"agent_id": agent["id"]})
-                reply = await client.call("task.update", {"task_id": task_id, "title": "The end"})
-                assert reply["task"]["title"] == "The end"
-                async with connected(host) as other:
-                    last.set_result(await other.subscribe("*"))
+                reply = await client.call("task.update", {"task_id": task_id, "title": LAST_TITLE})
+                assert reply["task"]["title"] == LAST_TITLE
     stored = followers[0].seqs
     assert len(stored) > EVENTS
     assert stored == sorted(set(stored))
@@ -171,7 +174,7 @@ async def test_p6_a_client_that_does_not_read_is_cut_and_delays_nobody(make_host
             until = time.monotonic() + LIVE_S
             while time.monotonic() < until:
                 text = f"{sent} " + "x" * 4000
-                with anyio.fail_after(10):
+                with anyio.fail_after(HINDERED_S):
                     await client.call("task.update", {"task_id": task_id, "description": text})
                 sent += 1
             await client.call("task.update", {"task_id": task_id, "title": "The end"})
@@ -192,7 +195,7 @@ def rss_bytes(host: Any) -> int:
 
 async def test_p17_a_jump_of_the_clock_fires_no_timer_and_the_order_stays(make_host: Any, tmp_path: Path) -> None:
     clock = tmp_path / "clock"
-    clock.write_text("+0")
+    put_forward(clock, 0)
     host = make_host(
         CONFIG + "[permissions]\nwait_timeout_s = 3600.0\n[agents.flapping]\ncommand = ['false']\n",
         LD_PRELOAD=str(FAKETIME),
@@ -211,7 +214,7 @@ async def test_p17_a_jump_of_the_clock_fires_no_timer_and_the_order_stays(make_h
         permission = (await wait_for(client, "permission.requested"))["permission"]
         numbers = []
         for jump in (DAY_S, -DAY_S, 0):
-            clock.write_text(f"{jump:+}")
+            put_forward(clock, jump)
             task = (await client.call("task.create", {"board_id": board_id, "title": "t", "description": ""}))["task"]
             assert abs(time.time() + jump - seconds(task["created_at"])) < DEADLINE_S
             numbers.append((await wait_for_seq(client, task["id"]), task["id"]))
@@ -221,6 +224,13 @@ async def test_p17_a_jump_of_the_clock_fires_no_timer_and_the_order_stays(make_h
         assert numbers == sorted(numbers)
         stored = await client.call("health.check")
         assert stored["status"] == "ok"
+
+
+def put_forward(clock: Path, seconds: int) -> None:
+    """In one step: who looks at its clock meanwhile, which is all the time, finds the old file or the new one."""
+    new = clock.with_suffix(".new")
+    new.write_text(f"{seconds:+}")
+    new.replace(clock)
 
 
 async def begun(client: Client, action: str, payload: dict[str, Any]) -> None:
@@ -269,6 +279,6 @@ async def test_p18_what_one_client_sends_harms_nobody_else(make_host: Any) -> No
             tasks.start_soon(harm)
         async with connected(host) as client:
             for _ in range(50):
-                with anyio.fail_after(1):
+                with anyio.fail_after(HINDERED_S):
                     assert (await client.call("health.check"))["status"] == "ok"
         stop.set()

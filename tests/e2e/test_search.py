@@ -14,7 +14,7 @@ from kandev_host.client import Client, ClientError
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 PROMPT = "say: The walrus has spoken\nrun: printf 'an octopus swims' > octopus.txt"
 
 

@@ -18,7 +18,7 @@ from kandev_host.models import Task
 from kandev_host.testing.world import BOARD, TASK, USER, a_task, a_world
 from kandev_sqlite import SqliteSettings, open_store
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

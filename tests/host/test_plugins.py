@@ -64,7 +64,12 @@ def test_the_agents_of_a_plugin_are_known_by_name(site: Site) -> None:
 def test_the_core_is_a_plugin_like_the_others(site: Site) -> None:
     infos = site.load().infos
     assert infos[0].name == "core"
-    assert infos[0].provides == {"bus": ["memory"], "authenticator": ["local"], "hooks": ["kandev_actions"]}
+    assert infos[0].provides == {
+        "bus": ["memory"],
+        "authenticator": ["local"],
+        "prices": ["none"],
+        "hooks": ["kandev_actions"],
+    }
 
 
 def test_a_disabled_plugin_is_not_even_imported(site: Site) -> None:

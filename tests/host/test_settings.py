@@ -80,7 +80,7 @@ def test_an_agent_only_in_the_environment_is_named_with_dashes(load_with: Load) 
         ("LOG_FORMAT", "json", lambda s: s.log.format, "json"),
         ("LOG_OUTPUT_PATH", "stdout", lambda s: s.log.path, "stdout"),
         ("NATS_URL", "nats://h", lambda s: s.bus["nats"]["url"], "nats://h"),
-        ("DOCKER_HOST", "unix:///d", lambda s: s.runtime["docker"]["host"], "unix:///d"),
+        ("DOCKER_HOST", "unix:///d", lambda s: s.runtime["docker"]["socket"], "unix:///d"),
         ("JWT_SECRET", "x" * 32, lambda s: s.authenticator["jwt"]["secret"], "x" * 32),
         ("TOKEN_DURATION", "60", lambda s: s.authenticator["jwt"]["token_duration_s"], "60"),
         ("DB_HOST", "db", lambda s: s.store["postgresql"]["host"], "db"),
@@ -117,6 +117,17 @@ def test_a_name_of_the_plan_without_a_meaning_is_noted(load_with: Load) -> None:
         ("[agents.x]\ncommand = 'ls'", "agents.x.command: expected a list, not 'ls'"),
         ("[agents.x.default_resources]\nmem = 1", "expected a table of cpu_limit, memory_limit, disk_limit"),
         ("agents = 1", "agents: expected a table, [agents]"),
+        ("[rules.x]\nkind = 'edit'", "a rule needs an effect: allow, ask or deny - at rules"),
+        ("[rules.x]\neffect = 'allow'", "a rule that allows must name a kind, a path or a command - at rules"),
+        ("[rules.x]\neffect = 'deny'\ncommand = []", "command has no word - at rules"),
+        ("[mcp.x]\nenv = {}", "an MCP server needs either a command or a url - at mcp"),
+        ("[mcp.x]\ncommand = ['a']\nurl = 'http://b'", "an MCP server needs either a command or a url - at mcp"),
+        ("[mcp.x]\nurl = 'ftp://b'", "url is no http:// or https:// address - at mcp"),
+        ("[mcp.'a b']\ncommand = ['a']", "mcp has a table 'a b': a name has letters, digits, - and _"),
+        ("[directories.x]\npath = 'here'", "a directory needs a path that begins with / or ~/ - at directories"),
+        ("[directories.'../x']\npath = '/srv'", "directories has a table '../x': a name has letters"),
+        ("[agents.demo]\nmcp_servers = ['x']", "[agents.demo] mcp_servers names 'x'; there is: none"),
+        ("[rules.x]\neffect = 'no'", "rules.x.effect: expected one of allow, ask, deny"),
         ("[runtime]\nbwrap = 1", "runtime.bwrap: expected a table, [runtime.bwrap]"),
         ("x = ", "not valid TOML: "),
         ("a = '\0'", "not valid TOML: "),
@@ -170,7 +181,9 @@ class Docker(Table, frozen=True, kw_only=True):
 
 def test_a_providers_table_is_parsed_by_its_own_types(load_with: Load) -> None:
     loaded = load_with(
-        '[runtime.docker]\nmirrors = ["a"]', DOCKER_HOST="unix:///d", KANDEV_RUNTIME__DOCKER__TIMEOUT_S="2.5"
+        '[runtime.docker]\nmirrors = ["a"]',
+        KANDEV_RUNTIME__DOCKER__HOST="unix:///d",
+        KANDEV_RUNTIME__DOCKER__TIMEOUT_S="2.5",
     )
     decoded = decode_table("runtime", "docker", loaded.settings.runtime["docker"], Docker)
     assert decoded == Docker(host="unix:///d", timeout_s=2.5, mirrors=("a",))
@@ -278,3 +291,12 @@ def test_a_table_made_by_a_name_of_the_plan_alone_is_not_chosen(load_with: Load)
     assert chosen(load_with(DOCKER_HOST="x").settings.runtime) == []
     assert chosen(load_with('[runtime.docker]\napi_version = "1.43"', DOCKER_HOST="x").settings.runtime) == ["docker"]
     assert chosen(load_with(KANDEV_RUNTIME__DOCKER__HOST="x").settings.runtime) == ["docker"]
+
+
+def test_the_rules_on_the_page_of_permissions_are_settings(load_with: Load) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/permissions.md").read_text(), re.DOTALL)
+    assert {name: rule.effect for name, rule in load_with(shown).settings.rules.items()} == {
+        "no-push": "deny",
+        "tests": "allow",
+        "migrations": "ask",
+    }

@@ -15,7 +15,7 @@ import pytest
 from acp import schema
 
 DEMO = Path(__file__).parents[2] / "plugins/kandev_agents/demo"
-DEADLINE_S = 20
+DEADLINE_S = 60
 RESULTS = {
     "initialize": schema.InitializeResponse,
     "session/new": schema.NewSessionResponse,
@@ -205,6 +205,27 @@ async def test_directives_are_planned_and_their_end_is_told(tmp_path: Path) -> N
     plans = [[entry["status"] for entry in update["entries"]] for update in client.of("plan")]
     assert plans == [["in_progress", "pending"], ["completed", "in_progress"], ["completed", "completed"]]
     assert client.text() == "Not done: Read no-such-file."
+
+
+@pytest.mark.parametrize(
+    ("answer", "stop_reason", "said"),
+    [
+        ({"action": "accept", "content": {"answer": "Ada Lovelace"}}, "end_turn", "You answered with 2 words."),
+        ({"action": "decline"}, "end_turn", "You did not answer."),
+        ({"action": "cancel"}, "cancelled", ""),
+    ],
+)
+async def test_a_question_is_asked_in_a_form(
+    tmp_path: Path, answer: dict[str, Any], stop_reason: str, said: str
+) -> None:
+    async with running(tmp_path) as client:
+        await client.open()
+        number = await client.start("ask: Who are you?")
+        asked = await client.until(lambda message: message.get("method") == "elicitation/create")
+        validate(schema.CreateFormSessionElicitationRequest, asked["params"])
+        await client.send(id=asked["id"], result=answer)
+        result = await client.reply(number)
+    assert (asked["params"]["message"], result["stopReason"], client.text()) == ("Who are you?", stop_reason, said)
 
 
 async def test_allow_always_is_asked_once(tmp_path: Path) -> None:

@@ -17,9 +17,14 @@ from kandev_host.models import (
     AgentLog,
     Board,
     Column,
+    Command,
+    Elicitation,
     PermissionRequest,
     QueueEntry,
     Row,
+    Session,
+    ShellRow,
+    Snapshot,
     Task,
     TaskEvent,
 )
@@ -56,6 +61,9 @@ LISTS: list[tuple[type[Row], list[tuple[str, str, Any]], Sequence[str]]] = [
     (AgentInstance, [("task_id", "=", TASK.id)], NEWEST),
     (AgentInstance, [("status", "=", "RUNNING")], NEWEST),
     (AgentInstance, [("task_id", "=", TASK.id), ("status", "=", "RUNNING")], NEWEST),
+    (AgentInstance, [("agent_type", "=", "demo")], NEWEST),
+    (Session, [], NEWEST),
+    (Session, [("agent_id", "=", AGENT.id)], NEWEST),
     (AgentLog, [("agent_instance_id", "=", AGENT.id)], CREATED),
     (AgentLog, [("agent_instance_id", "=", AGENT.id), ("log_level", "in", ("warning", "error"))], CREATED),
     (PermissionRequest, [], CREATED),
@@ -64,8 +72,21 @@ LISTS: list[tuple[type[Row], list[tuple[str, str, Any]], Sequence[str]]] = [
     (PermissionRequest, [("state", "=", "pending")], CREATED),
     (PermissionRequest, [("agent_id", "=", AGENT.id), ("state", "=", "pending")], CREATED),
     (PermissionRequest, [("task_id", "=", TASK.id), ("state", "=", "pending")], CREATED),
+    (Elicitation, [], CREATED),
+    (Elicitation, [("agent_id", "=", AGENT.id)], CREATED),
+    (Elicitation, [("task_id", "=", TASK.id), ("state", "=", "pending")], CREATED),
+    (Elicitation, [("state", "=", "pending")], CREATED),
     (QueueEntry, [("state", "=", "waiting")], RANK),
+    (Snapshot, [("task_id", "=", TASK.id)], CREATED),
+    (Snapshot, [("task_id", "=", TASK.id)], NEWEST),
     (QueueEntry, [], ("id",)),
+    (ShellRow, [], NEWEST),
+    (ShellRow, [("task_id", "=", TASK.id)], NEWEST),
+    (ShellRow, [("state", "=", "open")], CREATED),
+    (Command, [], NEWEST),
+    (Command, [("task_id", "=", TASK.id)], NEWEST),
+    (Command, [("state", "=", "running")], CREATED),
+    (Command, [("shell_id", "=", "s1")], NEWEST),
 ]
 
 
@@ -91,17 +112,20 @@ def fill(connection: apsw.Connection) -> None:
     """A big board and small ones; most tasks are done, and have one agent."""
     put(connection, [task(n) for n in range(3000)])
     put(connection, [AgentInstance(task_id=f"t{n // 2}", agent_type="demo", runtime="bwrap") for n in range(3000)])
+    put(connection, [session(n) for n in range(3000)])
     put(connection, [AgentLog(agent_instance_id=AGENT.id, message="x") for _ in range(3000)])
     put(connection, [TaskEvent(task_id=f"t{n // 3}", event_type="x", created_by="u") for n in range(3000)])
     put(connection, [entry(n) for n in range(1000)])
-    connection.executemany(
-        "INSERT INTO streams(task_id, agent_id, turn_id, board_id) VALUES (?, ?, ?, 'b1')",
-        [(f"t{n}", f"a{n}", f"u{n}") for n in range(1000)],
-    )
-    connection.executemany(
-        "INSERT INTO events(id, action, actor, stream, payload, created_at) VALUES ('e', 'acp.log', 'h', ?, '{}', 1)",
-        [(n % 1000,) for n in range(10_000)],
-    )
+    with connection:  # one commit, not one for each row
+        connection.executemany(
+            "INSERT INTO streams(task_id, agent_id, turn_id, board_id) VALUES (?, ?, ?, 'b1')",
+            [(f"t{n}", f"a{n}", f"u{n}") for n in range(1000)],
+        )
+        connection.executemany(
+            "INSERT INTO events(id, action, actor, stream, payload, created_at) "
+            "VALUES ('e', 'acp.log', 'h', ?, '{}', 1)",
+            [(n % 1000,) for n in range(10_000)],
+        )
 
 
 def task(n: int) -> Task:
@@ -110,6 +134,10 @@ def task(n: int) -> Task:
         description="", state="TODO" if n % 50 == 0 else "COMPLETED", priority=n % 7, created_by="u",
         agent_type="demo" if n % 3 else "other",
     )  # fmt: skip
+
+
+def session(n: int) -> Session:
+    return Session(agent_id=f"a{n}", task_id=f"t{n // 2}", acp_session_id="s", cwd="/workspace", protocol_version=1)
 
 
 def entry(n: int) -> QueueEntry:
@@ -137,7 +165,12 @@ def cursor_of(kind: type[Row], order: Sequence[str]) -> str:
         PermissionRequest: PermissionRequest(
             agent_id="a", task_id="t", session_id="s", tool_call={}, options=[], digest="d"
         ),
+        Elicitation: Elicitation(agent_id="a", task_id="t", mode="form", message="m"),
+        Session: session(1),
+        Snapshot: Snapshot(task_id=TASK.id, kind="turn", created_by="u"),
         QueueEntry: QueueEntry(id="t", board_id="b", created_by="u"),
+        ShellRow: ShellRow(workspace_id="w", runtime="bwrap", opened_by="u"),
+        Command: Command(command="ls"),
     }
     table = mapper(kind)
     return cursor_at(table, key_of(table, order), rows[kind])

@@ -20,6 +20,7 @@ from kandev_sandbox.pipes import PipeReader
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
+DEADLINE_S = 90
 
 
 def _usable() -> list[Path]:
@@ -31,6 +32,11 @@ def _usable() -> list[Path]:
             continue
         found.append(path)
     return found
+
+
+@pytest.fixture
+def bwraps() -> list[Bwrap]:
+    return [inspect(path) for path in _usable()]
 
 
 @pytest.fixture(params=_usable() or [Path("/usr/bin/bwrap")], ids=str)
@@ -57,7 +63,7 @@ class Sandbox:
             yield jail
 
     async def run(self, *command: str, **options: Any) -> Done:
-        with anyio.fail_after(20):
+        with anyio.fail_after(DEADLINE_S):
             async with self.open(*command, **options) as jail:
                 assert jail.stdin is not None
                 await jail.stdin.aclose()

@@ -8,8 +8,8 @@ import pytest
 from kandev_sandbox import Bind, Policy, argv
 from kandev_sandbox.layout import Layout, etc_files
 
-LAYOUT = Layout({"/bin": "usr/bin"}, ("/lib64",), ("/proc/kcore",))
-FILES = argv.Descriptors(status=7, block=8, files={"/etc/passwd": 9})
+LAYOUT = Layout({"/bin": "usr/bin"}, ("/lib64",), ("/proc/kcore",), ("/proc/acpi",), ("/etc/ssl/certs",))
+FILES = argv.Descriptors(status=7, block=8, seccomp=6, files={"/etc/passwd": 9})
 
 
 def options(tmp_path: Path, **fields: Any) -> list[str]:
@@ -37,9 +37,12 @@ def has(result: list[str], *words: str) -> bool:
         ("--ro-bind", "/lib64", "/lib64"),
         ("--perms", "0444", "--file", "9", "/etc/passwd"),
         ("--ro-bind", "/dev/null", "/proc/kcore"),
+        ("--tmpfs", "/proc/acpi", "--remount-ro", "/proc/acpi"),
+        ("--ro-bind-try", "/etc/ssl/certs", "/etc/ssl/certs"),
         ("--remount-ro", "/dev"),
         ("--remount-ro", "/", "--chdir", "/workspace"),
         ("--bind", "/staged/workspace", "/workspace"),
+        ("--seccomp", "6"),
         ("--json-status-fd", "7", "--block-fd", "8"),
     ],
 )
@@ -81,3 +84,8 @@ def test_the_callers_environment_beats_the_policys(tmp_path: Path) -> None:
 
 def test_name_servers_reach_a_jail_only_with_the_network(tmp_path: Path) -> None:
     assert b"nameserver" not in etc_files(Policy(workspace=tmp_path))["/etc/resolv.conf"]
+
+
+def test_a_read_only_workspace_is_bound_so(tmp_path: Path) -> None:
+    result = options(tmp_path, workspace_read_only=True)
+    assert has(result, "--ro-bind", "/staged/workspace", "/workspace")

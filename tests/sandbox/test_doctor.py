@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kandev_sandbox import JailUnavailable, SandboxError, SpawnFailed, doctor, examine, inspect
+from kandev_sandbox import JailUnavailable, SandboxError, SpawnFailed, argv, cgroups, doctor, examine, inspect
 from kandev_sandbox.causes import Kernel, explain
 
 
@@ -34,9 +34,39 @@ async def test_a_named_bwrap_that_fails_has_no_substitute(monkeypatch: pytest.Mo
 
 
 @pytest.mark.anyio
-async def test_the_report_is_json_and_calls_the_limits_partial(bwrap: Any) -> None:
+async def test_the_report_is_json_and_says_whether_limits_hold_a_whole_jail(bwrap: Any) -> None:
     report = json.loads(json.dumps((await examine([bwrap.path])).as_json()))
-    assert (report["ok"], report["limits"]) == (True, "partial")
+    full = cgroups.here().full
+    assert (report["ok"], report["limits"]) == (True, "full" if full else "partial")
+    assert (report["limits_reason"] is None, report["limits_fix"] is None) == (full, full)
+
+
+@pytest.mark.anyio
+async def test_limits_that_are_partial_come_with_the_reason_and_the_fix(
+    bwrap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "here", lambda: cgroups.Cgroups((), "It is so.", "do this"))
+    report = await examine([bwrap.path])
+    assert (report.limits, report.limits_fix) == ("partial", "do this")
+    assert str(report.limits_reason).startswith("It is so. So a watchdog")
+
+
+@pytest.mark.anyio
+async def test_a_promise_of_the_profile_that_does_not_hold_is_named(
+    bwrap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a bwrap that knows the options and does not do them."""
+    given = argv.options
+
+    def forgetful(*arguments: Any, **named: Any) -> list[str]:
+        words = given(*arguments, **named)
+        last = len(words) - 1 - words[::-1].index("--remount-ro")
+        return words[:last] + words[last + 2 :]
+
+    monkeypatch.setattr(argv, "options", forgetful)
+    report = await examine([bwrap.path])
+    assert not report.ok
+    assert "its root can be written to" in str(report.findings[0].reason)
 
 
 def test_a_setuid_bwrap_is_refused(tmp_path: Path, bwrap: Any) -> None:
@@ -74,7 +104,9 @@ def test_an_old_bwrap_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
             "systempaths=unconfined",
         ),
         (Kernel(container=True), "No permissions to create new namespace", "container forbids", "seccomp=unconfined"),
+        (Kernel(), "prctl(PR_SET_SECCOMP): Invalid argument", "cannot filter", "CONFIG_SECCOMP_FILTER"),
         (Kernel(), "Creating new namespace failed: No space left on device", "limit", "max_user_namespaces"),
+        (Kernel(), "not staged: a new user namespace: No space left on device", "limit", "max_user_namespaces"),
     ],
 )
 def test_the_doctor_names_cause_and_fix(kernel: Kernel, said: str, reason: str, fix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kandev_sandbox import (
     jails,
     open_jail,
 )
+from kandev_sandbox.processes import Identity, identify
 
 pytestmark = pytest.mark.anyio
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the drop to a workspace's uid")
@@ -93,6 +95,21 @@ async def test_files_of_the_host_are_invisible(sandbox: Any, tmp_path: Path) -> 
     hidden = ["/root", "/etc/shadow", "/var/lib", "/sys", "/boot", str(tmp_path), str(Path(__file__))]
     done = await sandbox.sh("".join(f"test -e {path} && echo {path};" for path in hidden))
     assert done.out == ""
+
+
+async def test_proc_tells_nothing_of_the_kernel(sandbox: Any) -> None:
+    names = "cmdline interrupts kallsyms kcore key-users keys kmsg timer_list sched_debug"
+    done = await sandbox.sh(f"cd /proc; for name in {names}; do head -c 1 $name; done; ls -A acpi asound scsi")
+    assert "".join(line for line in done.out.splitlines() if line not in {"acpi:", "asound:", "scsi:", ""}) == ""
+
+
+async def test_certificates_are_there_and_their_keys_are_not(sandbox: Any) -> None:
+    assert (await sandbox.sh("ls /etc/ssl/certs | head -n 1")).out
+    assert (await sandbox.sh("ls /etc/ssl/private /etc/pki/tls/private; true")).out == ""
+
+
+async def test_a_program_that_wants_var_tmp_has_it(sandbox: Any) -> None:
+    assert (await sandbox.sh("touch /var/tmp/x && test -e /tmp/x")).code == 0
 
 
 async def test_the_passwd_file_knows_nobody_of_the_host(sandbox: Any) -> None:
@@ -187,6 +204,21 @@ async def test_a_missing_bind_names_the_path(sandbox: Any) -> None:
         await sandbox.sh("true", binds=(Bind(Path("/nowhere/at/all")),))
 
 
+async def test_a_jail_that_ends_while_it_is_looked_at_says_what_bwrap_said(
+    sandbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(pid: int) -> Identity | None:
+        found = identify(pid)
+        deadline = time.monotonic() + 60
+        while identify(pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return found
+
+    monkeypatch.setattr("kandev_sandbox.jail.identify", slowly)
+    with pytest.raises(SandboxError, match="/nowhere/at/all"):
+        await sandbox.sh("true", binds=(Bind(Path("/nowhere/at/all")),))
+
+
 async def test_a_command_that_is_not_there_was_not_run(sandbox: Any) -> None:
     async with sandbox.open("/workspace/nothing") as jail:
         assert await jail.wait() == 1
@@ -236,7 +268,7 @@ async def test_nothing_is_left_behind(sandbox: Any, watch: Any, end: str) -> Non
     script = DAEMON.format(word) + "read line"
     async with sandbox.open("/bin/sh", "-c", script) as jail:
         await jail.stdout.receive()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while not (pids := watch.pids(word)):
                 await anyio.lowlevel.checkpoint()
         if end == "kill":

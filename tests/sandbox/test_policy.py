@@ -26,6 +26,7 @@ from kandev_sandbox.policy import parse_service
         ({"network": "bridge"}, "no network"),
         ({"network": "host", "allow": ("127.0.0.1:80",)}, "no meaning"),
         ({"allow": ("127.0.0.1:80", "127.0.0.1:80")}, "twice"),
+        ({"seccomp": "none"}, "no filter 'none'"),
         ({"uid": 0}, "uid cannot be 0"),
         ({"hostname": "a b"}, "host name"),
     ],
@@ -47,3 +48,9 @@ def test_an_error_carries_its_fix(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         Policy(workspace=tmp_path / "none")
     assert caught.value.fix == f"create it: mkdir -p {tmp_path / 'none'}"
+
+
+def test_no_jail_may_write_to_the_home_of_whoever_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(PolicyError, match="your home"):
+        Policy(workspace=tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kandev_sandbox import SandboxError, SharedFile, Uids, UidsExhausted, give
+from kandev_sandbox import PolicyError, SandboxError, SharedFile, Uids, UidsExhausted, give, uids
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: chown")
 
@@ -74,3 +74,26 @@ def test_files_linked_within_the_tree_change_hands(tmp_path: Path) -> None:
     os.link(tmp_path / "a", tmp_path / "b")
     give(tmp_path, 70_000)
     assert (tmp_path / "b").stat().st_uid == 70_000
+
+
+@as_root
+@pytest.mark.parametrize("folder", ["/", "/usr", "/tmp", "/etc", "/usr/bin", "/var/lib"])
+def test_no_folder_of_the_system_changes_hands(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setattr(uids, "give", lambda *_: pytest.fail("it was given away"))
+    monkeypatch.setattr(uids, "STATE", Path("/nowhere"))
+    with pytest.raises(PolicyError):
+        uids.owner_of(Path(folder), own=True)
+
+
+def test_what_is_no_folder_has_no_owner(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PolicyError, match="mkdir -p"):
+        uids.owner_of(tmp_path / "missing", own=False)
+    with pytest.raises(PolicyError, match="no folder"):
+        uids.owner_of(tmp_path / "file", own=False)
+
+
+def test_a_claim_that_goes_while_all_are_read_is_no_fault(tmp_path: Path) -> None:
+    claims = Uids(tmp_path / "uids")
+    (tmp_path / "uids" / "7").symlink_to("gone")
+    assert claims.of(tmp_path / "a") == claims.of(tmp_path / "a")

@@ -13,7 +13,8 @@ from .world import A_TIME, FINISHED, ME, Row, Told, World, first_column, same
 NEW_COLUMNS = [("To Do", "TODO"), ("In Progress", "IN_PROGRESS"), ("Blocked", "BLOCKED"), ("Done", "COMPLETED")]
 NEW_TASK: Row = {
     "state_reason": None, "priority": 0, "agent_type": None, "repository_url": None, "branch": None, "blocked_by": [],
-    "assigned_agent_id": None, "metadata": {}, "version": 1, "created_by": ME, "created_at": A_TIME,
+    "assigned_agent_id": None, "metadata": {}, "mcp_servers": [], "directories": [], "credentials": [], "allow": [],
+    "version": 1, "created_by": ME, "created_at": A_TIME,
     "updated_at": A_TIME, "started_at": None, "completed_at": None,
 }  # fmt: skip
 

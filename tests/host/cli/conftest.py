@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from kandev_host.cli.app import run
+
 
 @dataclass(frozen=True)
 class Done:
@@ -68,12 +70,27 @@ def repository(tmp_path: Path) -> Path:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data folder of a host that runs."""
     folder = tmp_path_factory.mktemp("host")
-    env = {**os.environ, "KANDEV_HOME": str(folder / "data"), "KANDEV_ORCHESTRATOR__AUTO_START": "false"}
+    settings = {"KANDEV_ORCHESTRATOR__AUTO_START": "false", "KANDEV_ORCHESTRATOR__BACKOFF_S": "0.1"}
+    env = {**os.environ, "KANDEV_HOME": str(folder / "data"), **settings}
     command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     json.loads(process.stdout.readline())
     yield folder / "data"
     process.terminate()
-    process.wait(15)
+    process.wait(60)
     process.stdout.close()
+
+
+@pytest.fixture
+def ask(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A command in this process, with its exit status and what it printed."""
+    monkeypatch.setenv("KANDEV_HOME", str(home))
+
+    def ask(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        status = run(list(words))
+        shown = capsys.readouterr()
+        return status, shown.out + shown.err
+
+    return ask

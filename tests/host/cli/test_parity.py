@@ -38,12 +38,14 @@ WAYS: dict[str, list[str]] = {
     ],
     "task.create": [
         "task create t --board {id} --column {id} --description d --priority 1 --agent demo --repo {repo}"
-        " --branch main --blocked-by {id} --metadata '{{\"a\": 1}}'"
+        " --branch main --blocked-by {id} --mcp tickets --directory books --credential app --allow @npm"
+        " --metadata '{{\"a\": 1}}'"
     ],
     "task.get": ["task show {id}"],
     "task.update": [
         "task update {id} --title t --description d --priority 1 --agent demo --repo {repo} --branch main"
-        " --blocked-by {id} --metadata '{{}}' --expected-version 1"
+        " --blocked-by {id} --mcp tickets --directory books --credential app --allow @npm --metadata '{{}}'"
+        " --expected-version 1"
     ],
     "task.delete": ["task delete {id} --force --yes --expected-version 1"],
     "task.state": ["task state {id} blocked --reason r --expected-version 1"],
@@ -52,19 +54,40 @@ WAYS: dict[str, list[str]] = {
     "events.subscribe": ["events --topic task:{task} --after 0"],
     "events.unsubscribe": ["events --topic task:{task}"],
     "agent.types": ["agent types"],
-    "agent.type_update": ["agent enable demo", "agent limit demo --memory 2g"],
+    "agent.type_update": ["agent enable demo", "agent limit demo --memory 2g", "agent options-default demo model=fast"],
     "agent.launch": [
         "agent launch {id} --agent demo --prompt p --runtime bwrap --cpu 1 --memory 1g --disk 1g --preset ask"
     ],
     "agent.list": ["agent list --task {id} --status running --limit 5 --cursor {cursor}"],
     "agent.status": ["agent status {id}"],
-    "agent.logs": ["agent logs {id} --level info --limit 5 --cursor {cursor}"],
+    "agent.logs": ["agent log {id} --level info --limit 5 --cursor {cursor}"],
     "agent.prompt": ["agent prompt {id} p --interrupt"],
+    "agent.sessions": [
+        "agent sessions --agent demo --limit 5 --cursor {cursor}",
+        "agent sessions --agent {id}",
+    ],
+    "agent.session_delete": ["agent session-delete {id} --agent {id}"],
     "agent.cancel": ["agent cancel {id}"],
+    "agent.resume": ["agent resume {id} p"],
     "agent.stop": ["agent stop {id} --force"],
+    "agent.capture": ["agent log {id} --raw"],
     "agent.transcript": ["agent transcript {id} --after 0 --limit 5", "agent transcript --task {id}"],
+    "queue.list": ["agent queue {id}"],
+    "queue.update": ["agent queue-edit {id} p --position 1"],
+    "queue.remove": ["agent queue-remove {id}"],
+    "agent.session": ["agent session {id}"],
+    "agent.set_option": ["agent options {id} model fast"],
+    "agent.authenticate": ["agent login {id} key"],
+    "agent.logout": ["agent logout {id}"],
     "permission.list": ["permission list --agent {id} --task {id} --state pending --limit 5 --cursor {cursor}"],
-    "permission.respond": ["permission answer {id} --cancel", "permission answer {permission} reject_once"],
+    "permission.respond": [
+        "permission answer {id} --cancel",
+        "permission answer {permission} reject_once --remember task",
+    ],
+    "permission.rules": ["permission rules --agent demo --task {id} --limit 5 --cursor {cursor}"],
+    "permission.rule_delete": ["permission forget {id}"],
+    "elicitation.list": ["elicitation list --agent {id} --task {id} --state pending --limit 5 --cursor {cursor}"],
+    "elicitation.respond": ['elicitation answer {id} --content \'{{"name": "Ada"}}\''],
     "orchestrator.status": ["queue status"],
     "orchestrator.queue": ["queue list --board {id} --limit 5 --cursor {cursor}"],
     "orchestrator.trigger": ["task trigger {id} --agent demo --preset ask", "queue trigger {id}"],
@@ -75,7 +98,32 @@ WAYS: dict[str, list[str]] = {
     "orchestrator.pause": ["queue pause"],
     "orchestrator.resume": ["queue resume"],
     "search.query": ["search words --kind task --task {id} --limit 5"],
-    "workspace.diff": ["task diff {id}"],
+    "usage.summary": [
+        "usage --by model --task {id} --agent {id} --board {id} --since 2026-01-01 --until 2026-02-01T12:00:00Z"
+        " --limit 5"
+    ],
+    "workspace.delete": ["workspace delete {id} --force --yes"],
+    "workspace.get": ["workspace get {id}"],
+    "workspace.files": ["workspace files {id} src --depth 2 --limit 5 --cursor eA=="],
+    "workspace.read": ["workspace read {id} a.txt --offset 1 --limit 5"],
+    "workspace.diff": ["workspace diff {id} --from base --to {id}", "task diff {id}"],
+    "workspace.commits": ["workspace commits {id} --push-to b --approve-protected --force"],
+    "workspace.snapshot": ["workspace snapshot {id} --label l"],
+    "workspace.snapshots": ["workspace snapshots {id} --limit 5 --cursor {cursor}"],
+    "workspace.restore": ["workspace restore {id} {id} --force --yes"],
+    "shell.open": [
+        "exec --task {id} --runtime bwrap --network allowlist --allow @pypi true",
+        "shell open --workspace {id} --pty --cols 80 --rows 24",
+    ],
+    "shell.run": ["shell run --timeout 5 --max-output 9 {id} true"],
+    "shell.input": ["shell input {id} eA== --base64"],
+    "shell.resize": ["shell resize {id} 80 24"],
+    "shell.signal": ["shell signal {id} term --pid 7"],
+    "shell.close": ["shell close {id}"],
+    "shell.list": ["shell list --task {id} --state open --limit 5 --cursor {cursor}"],
+    "shell.jobs": ["shell jobs {id}"],
+    "shell.read": ["shell log {id} --offset 1 --limit 5"],
+    "shell.commands": ["shell commands --shell {id} --task {id} --limit 5 --cursor {cursor}"],
 }
 # The protocol's second name for what the command line does with the first.
 SAME = {"task.subscribe": "events.subscribe", "task.unsubscribe": "events.unsubscribe"}
@@ -129,7 +177,7 @@ def test_its_commands_send_every_field_and_the_host_understands(
 ) -> None:
     sent.clear()
     if action == "permission.respond":
-        monkeypatch.setattr("kandev_host.cli.permission._request", a_request)
+        monkeypatch.setattr("kandev_host.cli.permission.row_of", a_request)
         known["permission"] = known["id"]
     for line in WAYS[action]:
         run(shlex.split(line.format(**known)))
@@ -141,9 +189,9 @@ def test_its_commands_send_every_field_and_the_host_understands(
     assert {name for payload, _ in payloads for name in payload} == fields
 
 
-async def a_request(_remote: Any, permission_id: str) -> dict[str, Any]:
+async def a_request(_remote: Any, _kind: str, permission_id: str, *_: Any) -> dict[str, Any]:
     """One that waits for an answer."""
-    return {"id": permission_id, "options": [{"optionId": "no", "kind": "reject_once"}]}
+    return {"id": permission_id, "digest": "d", "options": [{"optionId": "no", "kind": "reject_once"}]}
 
 
 def commands(

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,16 +278,14 @@ def test_a_run_is_started_answered_and_looked_at(ask: Ask, new_task: Any, reposi
     """From `task start` to `task diff`, by commands alone."""
     task = new_task("write HELLO.md: hello", "--repo", str(repository), "--agent", "demo")
     agent = ask("task", "start", task["id"], "--json").json["agent"]
-    for _ in range(600):
-        asked = ask("permission", "list", "--task", task["id"], "--json").json["permissions"]
-        if asked:
-            break
+    deadline = time.monotonic() + 60
+    while not (asked := ask("permission", "list", "--task", task["id"], "--json").json["permissions"]):
+        assert time.monotonic() < deadline, "nothing was asked"
     assert ask("agent", "status", agent["id"], "--json").json["activity"] == "waiting_permission"
     assert ask("permission", "answer", asked[0]["id"][-8:], "maybe").status == 2
     assert "allowed" in ask("permission", "answer", asked[0]["id"][-8:], "allow_once").out
-    for _ in range(600):
-        if ask("task", "show", task["id"], "--json").json["task"]["state"] == "COMPLETED":
-            break
+    while ask("task", "show", task["id"], "--json").json["task"]["state"] != "COMPLETED":
+        assert time.monotonic() < deadline + 30, "its task is not completed"
     assert "+hello" in ask("task", "diff", task["id"]).out
     assert "HELLO.md" in ask("agent", "transcript", agent["id"], "--all").out
     assert "COMPLETED" in ask("agent", "list", "--task", task["id"]).out

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kandev_host.cli.running.outcome import Outcome
+
+from .terminals import at_a_terminal, read_until
 
 
 def demo(prompt: str, repository: Path, *more: str) -> tuple[str, ...]:
@@ -42,22 +40,32 @@ def test_without_a_terminal_and_a_policy_every_request_is_rejected(kandev: Any, 
     assert "+hello" not in done.out
 
 
-def test_a_run_that_went_on_without_a_permission_says_so_and_has_the_status_of_its_turn(
-    kandev: Any, repository: Path
-) -> None:
+def test_a_run_that_was_given_nothing_since_nobody_could_be_asked_is_blocked(kandev: Any, repository: Path) -> None:
+    """Its agent says that it is done; whoever started it has nothing of that."""
     done = kandev(*demo("write HELLO.md: hello", repository))
-    assert (done.status, "permissions not given: 1 rejected" in done.out) == (0, True)
+    assert (done.status, "permissions not given: 1 rejected" in done.out) == (3, True)
+    assert "blocked: the agent needed permission, and nobody can be asked here; run it at a terminal" in done.out
     summary = kandev(*demo("write HELLO.md: hello", repository, "--json")).json
-    assert (summary["permissions"], summary["result"]) == ({"rejected": 1}, "completed")
+    assert (summary["permissions"], summary["unasked"], summary["result"]) == ({"rejected": 1}, 1, "blocked")
+
+
+def test_a_run_that_went_on_without_a_permission_says_so_and_has_the_status_of_its_turn() -> None:
+    """It was given another, or found another way."""
+    outcome = Outcome(result="completed", unasked=1)
+    outcome.settled({"state": "rejected"})
+    for change in ({"files": 1}, {"permissions": {"rejected": 1, "allowed": 1}}):
+        found = dataclasses.replace(outcome, **change)
+        found.judge()
+        assert (found.exit_status, found.withheld()) == (0, "permissions not given: 1 rejected")
 
 
 def test_a_permission_that_nobody_answered_is_told_from_one_that_was_rejected(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o700)
     (tmp_path / "data/config.toml").write_text("[permissions]\nwait_timeout_s = 0.5\n")
-    with at_a_terminal(tmp_path, *demo("write HELLO.md: hello", repository)) as (process, leader):
+    with at_a_terminal(tmp_path / "data", *demo("write HELLO.md: hello", repository)) as (process, leader):
         shown = read_until(leader, "tokens:")
         assert "permissions not given: 1 rejected (nobody answered in time)" in shown
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_each_attempt_is_one_line_and_the_last_one_says_how_many(kandev: Any, home: Path, repository: Path) -> None:
@@ -97,7 +105,8 @@ def test_a_time_limit_stops_the_agent(kandev: Any, repository: Path) -> None:
 
 
 def test_a_terminal_that_is_not_utf8_gets_escapes(kandev: Any, repository: Path) -> None:
-    done = kandev(*demo("write HELLO.md: hello", repository), PYTHONIOENCODING="ascii")
+    prompt = demo("write HELLO.md: hello", repository, "--yes", "--policy", "contained")
+    done = kandev(*prompt, PYTHONIOENCODING="ascii")
     assert done.status == 0, done.err
     assert "\\u25b6 write HELLO.md" in done.out
 
@@ -113,6 +122,26 @@ def test_yes_needs_a_policy(kandev: Any, repository: Path) -> None:
     done = kandev(*demo("anything", repository, "--yes"))
     assert done.status == 2
     assert "--yes --policy contained" in done.err
+
+
+def test_unattended_is_confirmed_with_the_word(kandev: Any, repository: Path) -> None:
+    unattended = ("--yes", "--policy", "unattended")
+    refused = kandev(*demo("write HELLO.md: hello", repository, *unattended))
+    assert (refused.status, "--confirm unattended" in refused.err, refused.out) == (2, True, "")
+    assert kandev(*demo("hi", repository, "--confirm", "unattended")).status == 2
+    done = kandev(*demo("write HELLO.md: hello", repository, *unattended, "--confirm", "unattended"))
+    assert (done.status, "+hello" in done.out) == (0, True)
+    assert "The jail alone confines it." in done.err
+
+
+@pytest.mark.parametrize(("typed", "status"), [("unattended", 0), ("yes", 2), ("", 2)])
+def test_unattended_is_typed_at_a_terminal(tmp_path: Path, repository: Path, typed: str, status: int) -> None:
+    command = demo("say: hello", repository, "--yes", "--policy", "unattended")
+    with at_a_terminal(tmp_path / "data", *command) as (process, leader):
+        read_until(leader, "Type unattended to go on")
+        os.write(leader, f"{typed}\n".encode())
+        read_until(leader, "tokens:" if status == 0 else "Not confirmed: nothing was started.")
+        assert process.wait(60) == status
 
 
 def test_an_unknown_agent_names_the_known_ones(kandev: Any, repository: Path) -> None:
@@ -147,74 +176,80 @@ def test_a_folder_that_is_no_repository_is_one_clear_line(kandev: Any, tmp_path:
     assert len(done.err.splitlines()) == 1
 
 
-@contextmanager
-def at_a_terminal(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command with a pseudo-terminal as its standard streams, and as its controlling terminal."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kandev_host", *arguments],
-        env={**os.environ, "KANDEV_HOME": str(tmp_path / "data")},
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,
-    )
-    os.close(follower)
-    try:
-        yield process, leader
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
-        os.close(leader)
-
-
-def read_until(leader: int, wanted: str, timeout_s: float = 30) -> str:
-    """What the terminal showed until `wanted` came."""
-    text, deadline = "", time.monotonic() + timeout_s
-    while wanted not in text:
-        left = deadline - time.monotonic()
-        assert left > 0, text
-        assert select.select([leader], [], [], left)[0], text
-        try:
-            text += os.read(leader, 65536).decode(errors="replace")
-        except OSError:  # the other side is closed (Linux says EIO)
-            break
-    return text
-
-
 def test_the_terminal_is_asked_and_the_answer_counts(tmp_path: Path, repository: Path) -> None:
-    with at_a_terminal(tmp_path, *demo("write HELLO.md: hello", repository)) as (process, leader):
+    with at_a_terminal(tmp_path / "data", *demo("write HELLO.md: hello", repository)) as (process, leader):
         asked = read_until(leader, "Choose a number")
         number = re.search(r"(\d)\) .*allow_once", asked)
         assert number is not None
         os.write(leader, f"{number[1]}\n".encode())
         rest = read_until(leader, "tokens:")
         assert "+hello" in rest
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_enter_alone_rejects(tmp_path: Path, repository: Path) -> None:
-    with at_a_terminal(tmp_path, *demo("write HELLO.md: hello", repository)) as (_, leader):
+    with at_a_terminal(tmp_path / "data", *demo("write HELLO.md: hello", repository)) as (_, leader):
         read_until(leader, "Choose a number")
         os.write(leader, b"\n")
         assert "permission rejected" in read_until(leader, "tokens:")
 
 
+def test_a_form_is_filled_in_at_the_terminal(tmp_path: Path, repository: Path) -> None:
+    with at_a_terminal(tmp_path / "data", *demo("ask: Who are you?", repository)) as (process, leader):
+        # What is typed before the question stands there in bold is dropped.
+        assert "? The agent asks: Who are you?" in read_until(leader, "\x1b[1manswer: ")
+        os.write(leader, b"\n")
+        assert "This field is required" in read_until(leader, "\x1b[1manswer: ")
+        os.write(leader, b"Ada Lovelace\n")
+        read_until(leader, "Send this to the agent?")
+        os.write(leader, b"y\n")
+        assert "You answered with 2 words." in read_until(leader, "tokens:")
+        assert process.wait(60) == 0
+
+
+def test_without_a_terminal_a_form_is_declined(kandev: Any, repository: Path) -> None:
+    done = kandev(*demo("ask: Who are you?", repository))
+    assert "Declined: Who are you?. Nobody can be asked here." in done.out
+    assert (done.status, "You did not answer." in done.out) == (0, True)
+
+
+def test_a_choice_is_remembered_with_r(tmp_path: Path, repository: Path) -> None:
+    prompt = "write a.txt: one\nwrite a.txt: two"
+    with at_a_terminal(tmp_path / "data", *demo(prompt, repository)) as (process, leader):
+        number = re.search(r"(\d)\) .*allow_once", read_until(leader, "Choose a number"))
+        assert number is not None
+        os.write(leader, f"r{number[1]}\n".encode())
+        rest = read_until(leader, "tokens:")
+        assert "Choose a number" not in rest
+        assert "+two" in rest
+        assert process.wait(60) == 0
+
+
+def test_what_cannot_be_remembered_is_asked_again(tmp_path: Path, repository: Path) -> None:
+    with at_a_terminal(tmp_path / "data", *demo("run: echo a; echo b", repository)) as (process, leader):
+        number = re.search(r"(\d)\) .*allow_once", read_until(leader, "Choose a number"))
+        assert number is not None
+        os.write(leader, f"r{number[1]}\n".encode())
+        assert "This cannot be remembered" in read_until(leader, "Choose a number")
+        os.write(leader, f"{number[1]}\n".encode())
+        read_until(leader, "tokens:")
+        assert process.wait(60) == 0
+
+
 def test_ctrl_c_cancels_the_turn(tmp_path: Path, repository: Path) -> None:
-    with at_a_terminal(tmp_path, *demo("sleep 600", repository)) as (process, leader):
+    with at_a_terminal(tmp_path / "data", *demo("sleep 600", repository)) as (process, leader):
         read_until(leader, "plan:")
         process.send_signal(signal.SIGINT)
         assert "Cancelling the turn" in read_until(leader, "tokens:")
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
 
 
 def test_ctrl_c_at_a_question_cancels_the_turn(tmp_path: Path, repository: Path) -> None:
-    with at_a_terminal(tmp_path, *demo("write HELLO.md: hello", repository)) as (process, leader):
+    with at_a_terminal(tmp_path / "data", *demo("write HELLO.md: hello", repository)) as (process, leader):
         read_until(leader, "Choose a number")
         process.send_signal(signal.SIGINT)
         assert "permission cancelled" in read_until(leader, "tokens:")
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -222,13 +257,16 @@ def test_ctrl_c_ends_an_agent_that_does_not_begin(tmp_path: Path, repository: Pa
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     (data / "config.toml").write_text('[agents.deaf]\ncommand = ["/usr/bin/sleep", "600"]\n')
-    with at_a_terminal(tmp_path, "run", "hi", "--agent", "deaf", "--repo", str(repository)) as (process, leader):
+    with at_a_terminal(tmp_path / "data", "run", "hi", "--agent", "deaf", "--repo", str(repository)) as (
+        process,
+        leader,
+    ):
         read_until(leader, "deaf in bwrap")
         for awaited in ("Ctrl-C again", "Stopping the agent")[:times]:
             process.send_signal(signal.SIGINT)
             read_until(leader, awaited)
         assert re.search("cancelled: (cancelled|stopped) at the terminal", read_until(leader, "tokens:"))
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
 
 
 def test_escape_sequences_of_an_agent_never_reach_the_terminal(kandev: Any, repository: Path) -> None:

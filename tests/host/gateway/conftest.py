@@ -23,12 +23,13 @@ from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, Row, Task
 from kandev_host.protocol.actions.host import HealthCheck, HealthReply
 from kandev_host.retention import Retention
+from kandev_host.services.shells.audience import Audiences
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 TOKEN = "right-" + "t" * 40
 ME = Principal(LOCAL_USER_ID, "user", "local", frozenset({"*"}))
 TASK = Task(id="t1", board_id="b1", title="A task", description="", created_by=LOCAL_USER_ID)
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class EventStore:
@@ -72,7 +73,9 @@ class EventStore:
         await anyio.lowlevel.checkpoint()
         return TASK if kind is Task and id in {"t1", "t2"} else self.rows.get((kind, id))
 
-    async def events(self, after_seq: int, *, topics: Sequence[str], limit: int = 500) -> list[Event]:
+    async def events(
+        self, after_seq: int, *, topics: Sequence[str], limit: int = 500, limit_bytes: int = 1 << 40
+    ) -> list[Event]:
         if self.on_events is not None:
             await self.on_events()
         await anyio.lowlevel.checkpoint()
@@ -81,7 +84,8 @@ class EventStore:
         for kept in self.kept[max(after_seq, self.oldest - 1) :]:
             if wanted.intersection(kept.topics()):
                 found.append(msgspec.structs.replace(kept))
-                if len(found) == limit:
+                limit_bytes -= len(bytes(kept.payload))
+                if len(found) == limit or limit_bytes <= 0:
                     break
         await anyio.lowlevel.checkpoint()
         return found
@@ -116,6 +120,7 @@ class House:
         self.token = token
         self.store = store or EventStore()
         self.bus = MemoryBus()
+        self.audiences = Audiences()
         self.journal: Journal
         self.gateway: Gateway
         self.gate = anyio.Event()

@@ -12,12 +12,15 @@ import pytest
 from kandev_host.errors import Unavailable
 from kandev_host.events import event
 from kandev_host.gateway.actions import core_actions
+from kandev_host.interfaces import Principal
 from kandev_host.protocol.actions import ACTIONS
 
 pytestmark = pytest.mark.anyio
 
 SERVICES = [
-    "boards", "columns", "tasks", "agents", "agent_types", "permissions", "orchestrator", "search", "workspaces", "info"
+    "boards", "columns", "tasks", "agents", "agent_reading", "agent_sessions", "agent_types", "permissions",
+    "elicitations", "orchestrator", "search", "usage", "workspaces", "info", "session_rows", "prompt_queue", "captures",
+    "workspace_reading", "workspace_keeping", "shells", "snapshots", "commits",
 ]  # fmt: skip
 SUBSCRIPTIONS = {"task.subscribe", "task.unsubscribe", "events.subscribe", "events.unsubscribe"}
 
@@ -46,9 +49,10 @@ class Reply(msgspec.Struct):
     method: str
     principal: str
     task: Any
+    shell: Any = None
 
     def __post_init__(self) -> None:
-        self.task = Named(self.task.id)
+        self.task = self.shell = Named(self.task.id)
 
 
 class Named(msgspec.Struct):
@@ -74,7 +78,20 @@ async def wire(served: Any, open_wire: Any) -> AsyncIterator[Any]:
 
 VALUES = {
     "state": "TODO", "title": "T", "name": "N", "description": "", "prompt": "P", "position": 0, "option_id": "o",
-    "topics": ["*"],
+    "topics": ["*"], "outcome": "decline", "cols": 80, "rows": 24, "signal": "INT",
+}  # fmt: skip
+
+
+# The services whose names do not say which actions they serve.
+ELSEWHERE = {
+    "host": "info", "health": "info", "queue": "prompt_queue", "agent.capture": "captures",
+    "agent.sessions": "session_rows", "agent.session_delete": "session_rows",
+    "workspace.diff": "snapshots", "workspace.commits": "commits", "workspace.restore": "snapshots",
+    "workspace.snapshot": "snapshots", "workspace.snapshots": "snapshots",
+}  # fmt: skip
+METHODS = {
+    "check": "health", "types": "list", "type_update": "update", "capture": "read", "sessions": "list",
+    "session_delete": "delete", "snapshot": "take", "snapshots": "list",
 }  # fmt: skip
 
 
@@ -90,8 +107,8 @@ async def test_every_action_reaches_its_service_as_its_principal(wire: Any, acti
         pass
     assert reply["type"] == "response", reply
     noun, verb = action.split(".")
-    assert reply["payload"]["service"].startswith({"host": "info", "health": "info"}.get(noun, noun))
-    assert reply["payload"]["method"] == {"check": "health", "types": "list", "type_update": "update"}.get(verb, verb)
+    assert reply["payload"]["service"].startswith(ELSEWHERE.get(action) or ELSEWHERE.get(noun, noun))
+    assert reply["payload"]["method"] == METHODS.get(verb, verb)
     assert reply["payload"]["principal"].startswith("0000")
 
 
@@ -143,3 +160,17 @@ async def test_a_launch_that_failed_follows_nothing(served: Any, wire: Any) -> N
     assert message["payload"]["details"]["fix"] == "install it"
     await served.record(1, task_id="t2")
     assert (await wire.ask("health.check"))["type"] == "response"
+
+
+@pytest.mark.parametrize(("kind", "scopes"), [("agent", {"*"}), ("service", {"*"}), ("user", {"tasks:read"})])
+async def test_whoever_may_not_read_a_shell_cannot_follow_it(
+    open_house: Any, open_wire: Any, kind: Any, scopes: set[str]
+) -> None:
+    class Other:
+        async def authenticate(self, _token: str) -> Principal:
+            return Principal("x", kind, "x", frozenset(scopes))
+
+    async with open_house(authenticator=Other()) as house, open_wire(house) as wire:
+        assert (await wire.ask("events.subscribe", {"topics": ["*"]}))["type"] == "response"
+        error = (await wire.ask("events.subscribe", {"topics": ["task:t1", "shell:s1"]}))["payload"]
+        assert (error["code"], error["details"]) == ("FORBIDDEN", {"scope": "shell:read"})

@@ -25,10 +25,13 @@ def test_every_string_number_and_list_of_a_request_is_bounded(shape: Shape) -> N
 
 
 def unbounded(part: object, path: str) -> list[str]:
-    """Paths of the schema's values that have no bound; free JSON (metadata, content blocks) has none."""
+    """Paths of the schema's values that have no bound; free JSON (metadata, content blocks) has none.
+
+    A time is bounded by its form.
+    """
     if not isinstance(part, dict):
         return []
-    if part.get("type") == "string" and not part.keys() & {"maxLength", "enum"}:
+    if part.get("type") == "string" and not part.keys() & {"maxLength", "enum", "format"}:
         return [path]
     if part.get("type") == "integer" and "maximum" not in part and "version" not in path:
         return [path]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,14 +20,17 @@ from kandev_host.bus import MemoryBus
 from kandev_host.events import Event
 from kandev_host.interfaces import ProcessSpec, Put
 from kandev_host.journal import Journal
-from kandev_host.models import LOCAL_USER_ID, Task, Workspace
-from kandev_host.protocol.actions.agents import DiffReply, WorkspaceDiff
+from kandev_host.models import LOCAL_USER_ID, AgentInstance, Task, Workspace
+from kandev_host.protocol.actions.agents import AgentLaunch, DiffReply, WorkspaceDiff
 from kandev_host.protocol.actions.boards import BoardCreate
+from kandev_host.protocol.actions.tasks import TaskCreate
 from kandev_host.services import Services, build_services
 from kandev_host.services.orchestration.assembly import Chance
 from kandev_host.sessions.permissions import PermissionBroker
+from kandev_host.sessions.rulebook import RuleBook
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import Settings
+from kandev_host.testing import scripted_agent
 from kandev_sqlite import SqliteSettings, open_store
 
 ME = Principal(LOCAL_USER_ID, "user", "local", frozenset({"*"}))
@@ -57,9 +62,10 @@ async def opened(
     os.makedirs(data, mode=0o711, exist_ok=True)
     environment = Environment(str(data), "0")
     async with open_store(SqliteSettings(), environment) as store, Journal(store, bus := MemoryBus()) as journal:
-        broker = PermissionBroker(store, journal, settings=settings.permissions)
+        broker = PermissionBroker(store, journal, settings=settings.permissions, rules=RuleBook(store, settings.rules))
         async with (
-            open_bwrap(BwrapSettings(), environment) as runtime,
+            # Not in volumes: tests look into the folders from outside.
+            open_bwrap(BwrapSettings(disk="watch"), environment) as runtime,
             AgentSupervisor(journal, broker, settings.session, stalls=settings.orchestrator) as supervisor,
         ):
             services = build_services(
@@ -137,8 +143,8 @@ class Desk:
         workspace: Workspace = await self.house.workspaces.ensure(await self.task(repository, branch), "bwrap")
         return workspace
 
-    async def sh(self, workspace: Workspace, script: str) -> str:
-        spec = ProcessSpec(workspace_id=workspace.id, command=("sh", "-c", script))
+    async def sh(self, workspace: Workspace, script: str, **fields: Any) -> str:
+        spec = ProcessSpec(workspace_id=workspace.id, command=("sh", "-c", script), **fields)
         result = await self.house.runtimes["bwrap"].run(spec)
         assert result.exit_code == 0, result.stderr.decode()
         return str(result.stdout.decode().strip())
@@ -157,3 +163,61 @@ def make_desk() -> type[Desk]:
 async def desk(house: Any) -> Desk:
     made = await house.boards.create(house.me, BoardCreate(name="Work"))
     return Desk(house, made.board.id)
+
+
+WAIT_S = 60.0
+# Its code is handed over on the command line, since no jail sees this folder.
+AGENT = (sys.executable, "-I", "-S", "-c", Path(scripted_agent.__file__).read_text())
+
+
+class Shop:
+    """A house with one task, whose agent plays a script."""
+
+    def __init__(self, house: Any, task: Task) -> None:
+        self.house = house
+        self.task = task
+
+    async def plays(self, *steps: Any) -> str:
+        """What the agent says in a turn with these steps."""
+        launch = AgentLaunch(task_id=self.task.id, agent_type="scripted", prompt=json.dumps(steps))
+        await self.house.agents.launch(self.house.me, launch)
+        return str((await self.heard("acp.result"))["summary"])
+
+    async def heard(self, action: str) -> dict[str, Any]:
+        with anyio.fail_after(WAIT_S):
+            while True:
+                found = [json.loads(bytes(item.payload)) for item in self.house.events if item.action == action]
+                if found:
+                    return dict(found[-1])
+                await self.house.arrived.wait()
+
+    async def reads(self, name: str) -> str:
+        """A file of the workspace."""
+        spec = ProcessSpec(workspace_id=self.task.id, command=("cat", name))
+        return str((await self.house.runtimes["bwrap"].run(spec)).stdout.decode())
+
+    async def failed(self) -> AgentInstance:
+        """The agent of the task, once it has ended."""
+        with anyio.fail_after(WAIT_S):
+            while True:
+                arrived = self.house.arrived  # before the look: what arrives during it is news as well
+                (agent,) = (await self.house.store.find(AgentInstance)).rows
+                if agent.status == "FAILED":
+                    ended: AgentInstance = agent
+                    return ended
+                await arrived.wait()
+
+
+@pytest.fixture
+def open_shop(open_house: Any, tmp_path: Path) -> Any:
+    @asynccontextmanager
+    async def opened(
+        settings: Settings, script: Any = None, *, task: Any = None, **agent_type: Any
+    ) -> AsyncIterator[Shop]:
+        kind = AgentType(name="scripted", command=(*AGENT, json.dumps(script or {})), **agent_type)
+        async with open_house(tmp_path / "data", [kind], settings) as house:
+            board = (await house.boards.create(house.me, BoardCreate(name="Work"))).board
+            request = TaskCreate(board_id=board.id, title="t", description="", **(task or {}))
+            yield Shop(house, (await house.tasks.create(house.me, request)).task)
+
+    return opened

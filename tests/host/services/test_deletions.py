@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from kandev_host.errors import StorageFull, Unavailable
-from kandev_host.interfaces import Remove
+from kandev_host.interfaces import ProcessSpec, Remove
 from kandev_host.models import Board, Task, Workspace
 from kandev_host.protocol.actions.boards import BoardCreate, BoardDelete
 from kandev_host.protocol.actions.tasks import TaskDelete
@@ -18,7 +18,7 @@ from kandev_host.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 Delete = Callable[[Any, Task], Awaitable[Any]]
 
 
@@ -77,7 +77,9 @@ async def test_a_deletion_that_the_store_refuses_removes_no_folder(
     monkeypatch.setattr(house.journal, "record", full)
     with pytest.raises(StorageFull):
         await delete(house, task)
-    assert (folder(task) / "workspace/.git").is_dir()
+    assert folder(task).is_dir()
+    look = ProcessSpec(workspace_id=task.id, command=("test", "-d", ".git"))
+    assert (await house.runtimes["bwrap"].run(look)).exit_code == 0
     assert await house.store.get(Task, task.id) == task
     assert await house.store.get(Workspace, task.id) is not None
 

@@ -93,7 +93,7 @@ async def test_a_repository_without_commits_inside_does_not_break_the_diff(desk:
 
 async def test_a_repository_that_the_agent_ruined_is_said_to_be(desk: Any, repository: Path) -> None:
     workspace = await desk.workspace(repository)
-    await desk.sh(workspace, "rm -rf .git")
+    await desk.sh(workspace, "rm -rf .git/HEAD .git/refs .git/objects")
     with pytest.raises(Unavailable):
         await desk.diff(workspace)
 

@@ -40,11 +40,11 @@ async def test_a_run_of_a_dead_host_is_failed_with_the_reason(house: Any, left: 
     assert (report["agents_failed"], report["tasks_failed"]) == ([agent.id], [task.id])
 
 
-async def test_what_waited_is_closed(house: Any, left: tuple[Task, AgentInstance]) -> None:
+async def test_what_was_open_is_closed_and_prompts_wait_on(house: Any, left: tuple[Task, AgentInstance]) -> None:
     await house.recovery.reconcile()
     turns = (await house.store.find(Turn)).rows
     asked = (await house.store.find(PermissionRequest)).rows
-    assert [turn.state for turn in turns] == ["failed", "cancelled"]
+    assert [turn.state for turn in turns] == ["failed", "queued"]
     assert [request.state for request in asked] == ["cancelled"]
 
 

@@ -1,4 +1,4 @@
-"""The pure rules: repositories, prompts, limits, sums."""
+"""The pure rules: repositories, prompts, limits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from kandev_host.errors import ValidationFailed
-from kandev_host.models import Limits, Usage
+from kandev_host.errors import PayloadTooLarge, ValidationFailed
+from kandev_host.models import Limits
 from kandev_host.services.launches import login_mounts, merge_limits
-from kandev_host.services.prompts import to_blocks
+from kandev_host.services.prompts import DATA_BYTES, TEXT_CHARS, to_blocks
 from kandev_host.services.repositories import Repository, parse_repository
-from kandev_host.services.usage import totals
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,8 @@ def test_a_file_url_is_decoded() -> None:
         "ssh://-oProxyCommand=id/x", "ssh://u:p@h/x", "ssh://-u@h/x", "git@-h:x", "h:-x", "javascript://x/y", "https://",
         "https:///x", "http://h:99999/x", "file://other/x", "file:relative", "x", "./x", "../x", "a\nb", "/a\nb",
         "/a\0b", "me:secret@h:x",
-        "file:///a%0Ab", "C:\\x y\r",
+        "file:///a%0Ab", "C:\\x y\r", "https://h/a/../b", "https://h/a/%2e%2E/b", "https://h/a/..%2fb", "ssh://h/../b",
+        "git@h:a/../b", "https://h/a/./b", "http://localhost/..",
     ],
 )  # fmt: skip
 def test_what_is_no_repository_url_is_refused(url: str) -> None:
@@ -71,7 +71,12 @@ def test_text_becomes_one_block() -> None:
         ([{}], "prompt[0].type"),
         ([{"type": ["text"]}], "prompt[0].type"),
         ([{"type": "image", "data": "x"}], "prompt[0].mimeType"),
+        ([{"type": "image", "data": "x", "mimeType": "image/png"}], "prompt[0].data"),
+        ([{"type": "image", "data": "eA==", "mimeType": "text/html"}], "prompt[0].mimeType"),
         ([{"type": "resource"}], "prompt[0].resource"),
+        ([{"type": "resource", "resource": {"text": "x"}}], "prompt[0].resource.uri"),
+        ([{"type": "resource", "resource": {"uri": "a:b"}}], "prompt[0].resource"),
+        ([{"type": "resource", "resource": {"uri": "a:b", "blob": "ä"}}], "prompt[0].resource.blob"),
         ("  ", "prompt"),
     ],
 )
@@ -81,9 +86,34 @@ def test_a_wrong_block_is_named_by_path(blocks: Any, field: str) -> None:
     assert caught.value.details["field"] == field
 
 
+@pytest.mark.parametrize(
+    ("block", "field"),
+    [
+        ({"type": "text", "text": "x" * (TEXT_CHARS + 1)}, "prompt[0].text"),
+        ({"type": "resource_link", "uri": "u" * 9000, "name": "n"}, "prompt[0].uri"),
+        ({"type": "audio", "data": "A" * (DATA_BYTES * 4 // 3 + 5), "mimeType": "audio/wav"}, "prompt[0].data"),
+    ],
+)
+def test_what_a_block_holds_is_bounded(block: Any, field: str) -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        to_blocks([block])
+    assert caught.value.details["field"] == field
+
+
 def test_limits_are_merged_one_by_one() -> None:
     merged = merge_limits(Limits(cpu_limit="1", memory_limit="1g"), Limits(memory_limit="2g"))
     assert merged == Limits(cpu_limit="1", memory_limit="2g")
+
+
+@pytest.mark.parametrize("amount", ["1.5g", "0.5GB", "512m", "1024"])
+def test_an_amount_of_memory_may_be_a_part_of_a_unit(amount: str) -> None:
+    assert merge_limits(Limits(), Limits(memory_limit=amount)).memory_limit == amount
+
+
+@pytest.mark.parametrize("amount", ["1.5", "1.g", ".5g", "-1g", "1.5.5g", "g", "1g\n2"])
+def test_what_is_no_amount_of_memory_is_refused(amount: str) -> None:
+    with pytest.raises(ValidationFailed):
+        merge_limits(Limits(), Limits(memory_limit=amount))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x"])
@@ -97,22 +127,3 @@ def test_login_files_that_exist_are_mounted_read_only(tmp_path: Path, monkeypatc
     (tmp_path / ".claude").mkdir()
     mounts = login_mounts([".claude", "~/.codex"])
     assert [(mount.target, mount.read_only) for mount in mounts] == [("~/.claude", True)]
-
-
-def usage(turn: str, **fields: Any) -> Usage:
-    return Usage(turn_id=turn, agent_id="a", task_id="t", source="agent", **fields)
-
-
-def test_unknown_usage_stays_unknown() -> None:
-    found = totals([usage("1", input_tokens=3), usage("2", input_tokens=4)], turns=2)
-    assert (found.input_tokens, found.output_tokens, found.cost, found.unpriced_turns) == (7, None, {}, 2)
-
-
-def test_costs_are_exact_and_kept_apart_by_currency() -> None:
-    rows = [
-        usage("1", cost="0.1", currency="USD"),
-        usage("2", cost="0.2", currency="USD"),
-        usage("3", cost="1", currency="EUR"),
-    ]
-    found = totals(rows, turns=4)
-    assert (found.cost, found.unpriced_turns) == ({"EUR": "1", "USD": "0.3"}, 1)

@@ -38,7 +38,7 @@ from kandev_host.settings import OrchestratorSettings, Settings
 
 pytestmark = pytest.mark.anyio
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 ONE_ATTEMPT = Settings(orchestrator=OrchestratorSettings(attempts=1))
 TYPES = [
     DEMO,
@@ -124,7 +124,7 @@ async def test_types_say_why_one_cannot_be_started_and_what_to_do(desk: Desk) ->
     assert found["demo"].ok
     assert found["missing"].fix == "npm i no-such-agent"
     assert "NO_SUCH_KEY" in (found["keyed"].reason or "")
-    assert '[agents.online] network = "host"' in (found["online"].fix or "")
+    assert '[agents.online] network = "allowlist"' in (found["online"].fix or "")
     assert "disabled" in (found["off"].reason or "")
 
 
@@ -144,7 +144,7 @@ async def test_what_a_user_changes_of_a_type_stays_and_nothing_else_can_be_chang
             house.me, AgentTypeUpdate(name="demo", enabled=True, default_resources=None)
         )
         assert (reply.agent_type.availability.ok, reply.agent_type.default_resources) == (True, Limits())
-    assert set(AgentTypeUpdate.__struct_fields__) == {"name", "enabled", "default_resources"}
+    assert set(AgentTypeUpdate.__struct_fields__) == {"name", "enabled", "default_resources", "default_options"}
 
 
 async def test_what_the_settings_say_later_is_not_hidden_by_what_a_user_changed(
@@ -277,8 +277,8 @@ async def test_an_agent_that_prints_garbage_fails_with_its_stderr_in_the_logs(de
     task = await desk.task(agent_type="garbage")
     agent = await desk.launch(task)
     await desk.became(task, "FAILED")
-    status = await desk.house.agents.status(desk.house.me, AgentStatusGet(agent_id=agent.id))
-    logs = (await desk.house.agents.logs(desk.house.me, AgentLogs(agent_id=agent.id))).logs
+    status = await desk.house.agent_reading.status(desk.house.me, AgentStatusGet(agent_id=agent.id))
+    logs = (await desk.house.agent_reading.logs(desk.house.me, AgentLogs(agent_id=agent.id))).logs
     assert (status.status, status.exit_code, bool(status.error_message)) == ("FAILED", 3, True)
     assert "went wrong" in [line.message for line in logs]
 
@@ -318,7 +318,7 @@ async def test_the_transcript_holds_the_stored_updates_in_order(desk: Desk) -> N
     task = await desk.task("say: hello")
     await desk.start(task)
     await desk.became(task, "COMPLETED")
-    reply = await desk.house.agents.transcript(desk.house.me, AgentTranscript(task_id=task.id))
+    reply = await desk.house.agent_reading.transcript(desk.house.me, AgentTranscript(task_id=task.id))
     numbers = [entry.seq for entry in reply.updates]
     assert numbers == sorted(numbers)
     assert "acp.result" in [entry.action for entry in reply.updates]

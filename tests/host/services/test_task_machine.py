@@ -27,7 +27,10 @@ from kandev_host.protocol.actions.boards import BoardCreate
 from kandev_host.protocol.actions.tasks import TaskCreate, TaskDelete, TaskMove, TaskStateChange
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.boards import BoardService
+from kandev_host.services.credentials.choice import Credentials
+from kandev_host.services.directories import Directories
 from kandev_host.services.locks import Locks
+from kandev_host.services.mcp import McpServers
 from kandev_host.services.reach import Reach
 from kandev_host.services.runs import LiveRuns
 from kandev_host.services.tasks import TaskService
@@ -75,7 +78,10 @@ class Tasks(RuleBasedStateMachine):
         workspaces = WorkspaceService(self.store, self.journal, {}, WorkspaceSettings())
         boards = BoardService(self.store, self.journal, locks=locks, users=users, runs=runs, workspaces=workspaces)
         types = AgentTypeService(self.store, self.journal, locks, {}, runtimes={}, default_runtime="", reach=Reach())
-        self.tasks = TaskService(self.store, self.journal, locks, runs, workspaces, types)
+        more = {
+            "mcp": McpServers({}), "directories": Directories({}), "credentials": Credentials({}, self.journal)
+        }  # fmt: skip
+        self.tasks = TaskService(self.store, self.journal, locks, runs, workspaces, types, **more)  # type: ignore[arg-type]
         self.wait(users.ensure_local())
         board = self.wait(boards.create(ME, BoardCreate(name="b")))
         self.board_id, self.columns = board.board.id, [column.id for column in board.columns]

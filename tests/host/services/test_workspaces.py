@@ -221,6 +221,7 @@ async def test_what_an_agent_configures_does_not_run_on_the_host(desk: Any, repo
         f"printf '#!/bin/sh\\ntouch {canary} /tmp/ran\\n' > /tmp/trap; chmod +x /tmp/trap;"
         "git config core.fsmonitor /tmp/trap; git config diff.external /tmp/trap;"
         "git config core.hooksPath /tmp; ln -s trap /tmp/post-index-change; echo x >> a.txt",
+        pin_git=False,
     )
     assert (await desk.diff(workspace)).additions == 1
     assert await desk.sh(workspace, "test -e /tmp/ran && echo ran || true") == ""

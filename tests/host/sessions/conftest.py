@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,34 @@ from kandev_host.interfaces import (
     AgentType,
     Availability,
     Environment,
+    FileContent,
+    FileEntry,
+    NetworkDecision,
     Owned,
+    PlaceUse,
     Principal,
     ProcessSpec,
     Result,
+    Shell,
     Stats,
     Store,
+    Terminal,
 )
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, AgentLog, Board, PermissionRequest, Session, Task, Turn, Usage, User
+from kandev_host.sessions.capture import Captures
 from kandev_host.sessions.permissions import PermissionBroker
+from kandev_host.sessions.policy import Situation
+from kandev_host.sessions.rulebook import RuleBook
+from kandev_host.sessions.stage import Equipment, Resume
 from kandev_host.sessions.supervisor import AgentSupervisor
-from kandev_host.settings import OrchestratorSettings, PermissionSettings, SessionSettings
+from kandev_host.settings import OrchestratorSettings, PermissionSettings, RuleSettings, SessionSettings
 from kandev_host.testing import scripted_agent
 from kandev_sqlite import SqliteSettings, open_store
 
-DEADLINE_S = 20
-QUICK = SessionSettings(cancel_grace_s=0.4, kill_grace_s=0.4, initialize_timeout_s=5.0, fault_limit_lines=50)
+DEADLINE_S = 60
+# Time for who obeys, however loaded the machine is; little for who is to be killed.
+QUICK = SessionSettings(cancel_grace_s=60.0, kill_grace_s=0.4, fault_limit_lines=50)
 
 
 class PlainProcess:
@@ -48,6 +59,7 @@ class PlainProcess:
     def __init__(self, process: anyio.abc.Process) -> None:
         self._process = process
         self.ref = str(process.pid)
+        self.ending: str | None = None
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await self._read(self._process.stdout, max_bytes)
@@ -88,6 +100,7 @@ class PlainRuntime:
     """Processes without a jail."""
 
     name = "plain"
+    confines = False
 
     @asynccontextmanager
     async def spawn(self, spec: ProcessSpec) -> AsyncIterator[PlainProcess]:
@@ -107,7 +120,7 @@ class PlainRuntime:
     async def probe(self) -> Availability:
         return Availability(True)
 
-    async def locate(self, command: str) -> Availability:
+    async def locate(self, command: str, image: str | None = None) -> Availability:
         return Availability(True)
 
     async def prepare(self, workspace_id: str) -> None: ...
@@ -119,6 +132,24 @@ class PlainRuntime:
     async def run(
         self, spec: ProcessSpec, *, stdin: bytes = b"", timeout_s: float = 60.0, max_output_bytes: int = 8 << 20
     ) -> Result:
+        raise NotImplementedError
+
+    def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
+        raise NotImplementedError
+
+    def open_terminal(self, spec: ProcessSpec, columns: int, rows: int) -> AbstractAsyncContextManager[Terminal]:
+        raise NotImplementedError
+
+    async def list_files(self, workspace_id: str, path: str, depth: int, limit: int) -> list[FileEntry]:
+        raise NotImplementedError
+
+    async def read_file(self, workspace_id: str, path: str, offset: int, limit_bytes: int) -> FileContent:
+        raise NotImplementedError
+
+    async def use(self, workspace_id: str) -> PlaceUse:
+        raise NotImplementedError
+
+    def decisions(self) -> AsyncIterator[NetworkDecision]:
         raise NotImplementedError
 
     async def list_owned(self) -> list[Owned]:
@@ -156,14 +187,23 @@ class World:
         prompt: list[dict[str, Any]] | str | None = None,
         command: tuple[str, ...] | None = None,
         orchestrated: bool = False,
-        preset: Any = None,
+        preset: Any = "ask",
+        situation: Mapping[str, Any] = {},
         runtime: Any = None,
+        resume: Resume | None = None,
+        equipment: Equipment | None = None,
         **agent_type: Any,
     ) -> str:
-        agent = AgentInstance(task_id=self.task.id, agent_type="scripted", runtime="plain", orchestrated=orchestrated)
+        agent = AgentInstance(
+            task_id=self.task.id,
+            agent_type="scripted",
+            runtime="plain",
+            orchestrated=orchestrated,
+            resumed_from=None if resume is None else resume.session.agent_id,
+        )
         await self.journal.record(msgspec_put(agent))
         command = command or (sys.executable, scripted_agent.__file__, json.dumps(script or {}))
-        spec = ProcessSpec(workspace_id=self.task.id, command=command)
+        spec = ProcessSpec(workspace_id=self.task.id, command=command, env=agent_type.get("env", {}))
         await self.supervisor.start(
             agent,
             self.task,
@@ -172,7 +212,13 @@ class World:
             spec,
             first_prompt=None if prompt is None else blocks(prompt),
             created_by="user",
-            preset=preset,
+            situation=Situation(
+                agent_type="scripted",
+                task_id=self.task.id,
+                **{"preset": preset, "jailed": True, "network": "none", "read_only": True, **situation},
+            ),
+            resume=resume,
+            equipment=equipment or Equipment(),
         )
         return agent.id
 
@@ -261,12 +307,18 @@ async def open_world(tmp_path: Path) -> AsyncIterator[Open]:
             policies: Any = (),
             stalls: OrchestratorSettings | None = None,
             wrap: Callable[[Store], Any] = lambda store: store,
+            rules: Mapping[str, RuleSettings] | None = None,
+            captures: Captures | None = None,
         ) -> World:
             store = wrap(await stack.enter_async_context(open_store(SqliteSettings(), Environment(str(tmp_path), "0"))))
             bus = MemoryBus()
             journal = await stack.enter_async_context(Journal(store, bus))
-            broker = PermissionBroker(store, journal, policies, settings=permissions or PermissionSettings())
-            supervisor = await stack.enter_async_context(AgentSupervisor(journal, broker, settings, stalls=stalls))
+            broker = PermissionBroker(
+                store, journal, policies, settings=permissions or PermissionSettings(), rules=RuleBook(store, rules)
+            )
+            supervisor = await stack.enter_async_context(
+                AgentSupervisor(journal, broker, settings, stalls=stalls, captures=captures)
+            )
             user = User(email="user@example.org", username="user")
             board = Board(name="Work", owner_id=user.id)
             task = Task(board_id=board.id, title="A task", description="", created_by=user.id)
@@ -281,3 +333,47 @@ async def open_world(tmp_path: Path) -> AsyncIterator[Open]:
 @pytest.fixture
 async def world(open_world: Open) -> World:
     return await open_world()
+
+
+@pytest.fixture
+async def impatient_world(open_world: Open) -> World:
+    """For agents that do not obey a cancel: they are not waited for."""
+    return await open_world(msgspec.structs.replace(QUICK, cancel_grace_s=0.4))
+
+
+@pytest.fixture
+async def jail(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Any]:
+    """The real bwrap runtime, with the workspace w1."""
+    from kandev_bwrap import BwrapSettings, open_runtime
+
+    async with open_runtime(BwrapSettings(), Environment(str(tmp_path / "jails"), "0")) as runtime:
+        await runtime.prepare("w1")
+        yield runtime
+
+
+class AgentOutside:
+    """The agent runs as a plain process, whatever is done for it in a jail: for agents that no jail could start."""
+
+    name = "outside"
+    confines = True
+
+    def __init__(self, jail: Any, agent: tuple[str, ...]) -> None:
+        self._jail = jail
+        self._agent = agent
+
+    def spawn(self, spec: ProcessSpec) -> Any:
+        return PlainRuntime().spawn(spec) if spec.command == self._agent else self._jail.spawn(spec)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jail, name)
+
+
+@pytest.fixture
+def outside(jail: Any) -> Callable[[World, tuple[str, ...]], Awaitable[AgentOutside]]:
+    """A runtime with a real jail of the world's task beside an agent with this command."""
+
+    async def made(world: World, command: tuple[str, ...]) -> AgentOutside:
+        await jail.prepare(world.task.id)
+        return AgentOutside(jail, command)
+
+    return made

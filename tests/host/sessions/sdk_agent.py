@@ -17,8 +17,8 @@ class SdkAgent(acp.Agent):
 
     async def initialize(self, protocol_version: int, client_capabilities: Any = None, **_: Any) -> Any:
         capabilities = client_capabilities
-        assert not capabilities.fs.read_text_file
-        assert not capabilities.terminal
+        self._offered = capabilities.terminal
+        assert capabilities.fs.read_text_file == capabilities.fs.write_text_file == self._offered
         return schema.InitializeResponse(
             protocol_version=protocol_version,
             agent_capabilities=schema.AgentCapabilities(load_session=False),
@@ -50,6 +50,8 @@ class SdkAgent(acp.Agent):
         answer = await self._conn.request_permission(
             session_id=session_id, tool_call=acp.update_tool_call("t1"), options=options
         )
+        if self._offered:
+            await self._use_what_is_offered(session_id)
         chosen = getattr(answer.outcome, "option_id", "cancelled")
         await self._conn.session_update(session_id, acp.update_tool_call("t1", status="completed"))
         await self._conn.session_update(
@@ -57,6 +59,27 @@ class SdkAgent(acp.Agent):
         )
         usage = schema.Usage(total_tokens=9, input_tokens=7, output_tokens=2)
         return schema.PromptResponse(stop_reason="end_turn", usage=usage)
+
+    async def _use_what_is_offered(self, session_id: str) -> None:
+        """Files and a terminal of the host, in one place."""
+        path = "/workspace/notes/sdk.txt"
+        await self._conn.write_text_file(session_id=session_id, path=path, content="one\ntwo\nthree\n")
+        part = await self._conn.read_text_file(session_id=session_id, path=path, line=2, limit=1)
+        assert part.content == "two\n"
+        variable = schema.EnvVariable(name="WORD", value="sdk")
+        terminal = await self._conn.create_terminal(
+            session_id=session_id,
+            command="sh",
+            args=["-c", 'cat "$WORD.txt"; exit 3'],
+            cwd="/workspace/notes",
+            env=[variable],
+        )
+        ids = {"session_id": session_id, "terminal_id": terminal.terminal_id}
+        ended = await self._conn.wait_for_terminal_exit(**ids)
+        output = await self._conn.terminal_output(**ids)
+        assert (ended.exit_code, output.output, output.truncated) == (3, "one\ntwo\nthree\n", False)
+        await self._conn.kill_terminal(**ids)
+        await self._conn.release_terminal(**ids)
 
     async def cancel(self, session_id: str, **_: Any) -> None:
         return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from kandev_host.errors import Conflict, Unavailable
+from kandev_host.errors import Conflict, TimedOut, Unavailable
 from kandev_host.models import AgentLog
 from kandev_host.settings import SessionSettings
 
@@ -35,14 +37,22 @@ async def test_an_agent_that_never_answers_initialize_fails_in_time(open_world: 
     assert (agent.status, agent.error_message) == ("FAILED", "The agent did not answer initialize within 0.3 s")
 
 
+async def test_a_request_that_nobody_waits_for_any_more_is_withdrawn(world: Any, tmp_path: Path) -> None:
+    log = tmp_path / "lines"
+    agent_id = await world.start({"log": str(log)}, prompt=[{"text": "at it"}, {"sleep_s": 600}])
+    await world.until("acp.log")
+    with pytest.raises(TimedOut):
+        await world.supervisor.live(agent_id).ask("session/list", {}, 0.1)
+    await world.supervisor.cancel(agent_id)  # read behind what is withdrawn
+    await world.until("acp.result")
+    asked, withdrawn = [json.loads(line) for line in log.read_text().splitlines()][3:5]
+    assert (asked["method"], withdrawn["method"]) == ("session/list", "$/cancel_request")
+    assert withdrawn["params"] == {"requestId": asked["id"]}
+
+
 async def test_an_agent_of_another_version_is_refused(world: Any) -> None:
     agent = await world.ended(await world.start({"initialize": {"protocolVersion": 2}}))
     assert "speaks version 2 of ACP" in agent.error_message
-
-
-async def test_an_agent_that_needs_a_log_in_says_so(world: Any) -> None:
-    agent = await world.ended(await world.start({"new": {"error": {"code": -32000, "message": "Please sign in"}}}))
-    assert agent.error_message == "The agent needs a log-in: Please sign in"
 
 
 async def test_an_agent_without_the_mode_that_asks_is_not_used(world: Any) -> None:
@@ -182,8 +192,8 @@ async def test_an_orchestrated_agent_that_ignores_the_end_of_its_input_is_comple
 
 
 async def test_other_dialects_are_refused_with_the_reason(world: Any) -> None:
-    with pytest.raises(Unavailable, match="speaks lines"):
-        await world.start(dialect="lines")
+    with pytest.raises(Unavailable, match="speaks morse"):
+        await world.start(dialect="morse")
 
 
 async def test_shutdown_stops_all_agents_together(world: Any) -> None:

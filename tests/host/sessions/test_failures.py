@@ -32,7 +32,7 @@ ANSWERS: list[tuple[str, int, str, Any, str]] = [
         "unavailable",
     ),
     ("claude 429", -32603, "Internal error: You've hit your limit", {"errorKind": "rate_limit"}, "rate_limit"),
-    ("claude without a log-in", -32000, "Authentication required", None, "config"),
+    ("claude without a log-in", -32000, "Authentication required", None, "login"),
     (
         "codex of Zed 400",
         -32603,
@@ -83,7 +83,7 @@ ANSWERS: list[tuple[str, int, str, Any, str]] = [
         },
         "unavailable",
     ),
-    ("codex 401", -32000, "Authentication required", None, "config"),
+    ("codex 401", -32000, "Authentication required", None, "login"),
     ("codex, its limit", -32603, "Internal error", {"codexErrorInfo": "usageLimitExceeded"}, "rate_limit"),
     ("gemini 400", 400, GEMINI % (400, "INVALID_ARGUMENT"), None, "config"),
     ("gemini 401", 401, GEMINI % (401, "UNAUTHENTICATED"), None, "config"),

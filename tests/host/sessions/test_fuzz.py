@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kandev_host.models import AgentInstance
 from kandev_host.protocol import acp, jsonrpc
+from kandev_host.sessions import peer as peer_module
 from kandev_host.sessions.peer import Peer
 from kandev_host.settings import SessionSettings
 
@@ -47,6 +48,7 @@ class Canned:
     """A process that has already said all it will ever say."""
 
     ref = "canned"
+    ending = None
 
     def __init__(self, said: bytes) -> None:
         self._said = said
@@ -83,6 +85,12 @@ class Silent:
     async def on_request(self, method: str, _params: Any) -> Any:
         raise jsonrpc.RpcError(jsonrpc.METHOD_NOT_FOUND, method)
 
+    async def on_stray(self, _line: bytes) -> bool:
+        return False
+
+    async def on_rest(self) -> None:
+        return
+
     async def on_fault(self, _reason: str, _line: bytes) -> None:
         return
 
@@ -97,6 +105,30 @@ def test_a_peer_survives_any_lines_and_answers_every_request(lines: list[bytes])
     requests = [m for m in messages if isinstance(m.method, str) and m.id is not jsonrpc.UNSET]
     answered = [json.loads(answer)["id"] for answer in process.heard.splitlines()]
     assert sorted(map(repr, answered)) == sorted(repr(request.id) for request in requests)
+
+
+class Busy(Silent):
+    """A handler that has at most so many bytes of requests at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.most = 0
+
+    async def on_request(self, method: str, params: Any) -> Any:
+        self.bytes += len(bytes(params))
+        self.most = max(self.most, self.bytes)
+        await anyio.lowlevel.checkpoint()
+        self.bytes -= len(bytes(params))
+
+
+@pytest.mark.anyio
+async def test_what_is_served_at_once_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_module, "REQUESTS_BYTES", 3000)
+    said = [json.dumps({"jsonrpc": "2.0", "id": n, "method": "x", "params": "y" * 900}).encode() for n in range(20)]
+    process, handler = Canned(b"\n".join([*said, b""])), Busy()
+    await Peer(process, handler, line_limit_bytes=5000, fault_limit=9).run()  # type: ignore[arg-type]
+    assert len(process.heard.splitlines()) == 20
+    assert 900 < handler.most <= 3000
 
 
 def _decoded(text: bytes) -> jsonrpc.Message | None:

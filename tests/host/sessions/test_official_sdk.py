@@ -11,22 +11,15 @@ import pytest
 from acp import schema
 
 from kandev_host.interfaces import Principal
+from kandev_host.settings import SessionSettings
 
 pytestmark = pytest.mark.anyio
 
 USER = Principal("user-1", "user", "A user")
-REQUESTS: dict[str, Any] = {
-    "initialize": schema.InitializeRequest,
-    "authenticate": schema.AuthenticateRequest,
-    "session/new": schema.NewSessionRequest,
-    "session/set_mode": schema.SetSessionModeRequest,
-    "session/set_config_option": schema.SetSessionConfigOptionSelectRequest,
-    "session/prompt": schema.PromptRequest,
-    "session/cancel": schema.CancelNotification,
-}
 
 
-async def test_an_agent_built_on_the_sdk_runs_a_whole_turn(world: Any) -> None:
+async def test_an_agent_built_on_the_sdk_runs_a_whole_turn(open_world: Any) -> None:
+    world = await open_world(SessionSettings())  # it takes the SDK seconds to start where there is much to do
     command = (sys.executable, str(Path(__file__).with_name("sdk_agent.py")))
     await world.start(command=command, prompt="hello", mode="ask", authenticate="key")
     permission = (await world.until("permission.requested"))["permission"]
@@ -37,36 +30,34 @@ async def test_an_agent_built_on_the_sdk_runs_a_whole_turn(world: Any) -> None:
     assert (await world.session()).modes["currentModeId"] == "ask"
 
 
-async def test_all_that_the_host_sends_is_valid_in_the_sdks_schema(world: Any, tmp_path: Path) -> None:
-    log = tmp_path / "lines"
-    option = {"id": "m", "name": "Mode", "category": "mode", "type": "select", "currentValue": "auto"}
-    option["options"] = [{"group": "g", "name": "G", "options": [{"value": "ask", "name": "Ask"}]}]
-    script = {
-        "log": str(log),
-        "initialize": {"authMethods": [{"id": "key", "name": "Key"}]},
-        "new": {"configOptions": [option]},
-    }
-    asked = {"permission": {"toolCall": {"toolCallId": "1"}}}
-    agent_id = await world.start(script, prompt=[asked, asked, {"sleep_s": 600}], mode="ask", authenticate="key")
-    first = (await world.until("permission.requested"))["permission"]
-    await world.broker.answer(first["id"], principal=USER, option_id="once")
-    await world.until("permission.requested", lambda payload: payload["permission"]["id"] != first["id"])
-    await world.supervisor.cancel(agent_id)
-    await world.until("acp.result")
+async def test_an_agent_built_on_the_sdk_is_logged_in_and_has_its_options_set(open_world: Any) -> None:
+    world = await open_world(SessionSettings())
+    command = (sys.executable, str(Path(__file__).with_name("sdk_options_agent.py")))
+    agent_id = await world.start(command=command, prompt="hello", options={"model": "big"})
+    await world.until("acp.error", lambda payload: payload["code"] == "NEEDS_LOGIN")
+    run = world.supervisor.live(agent_id)
+    assert [(method.id, method.kind) for method in run.login.methods] == [("key", "agent"), ("cli", "terminal")]
+    await run.login.authenticate("key")
+    assert (await world.until("acp.result"))["summary"] == "big False"
+    assert [option.current_value for option in await run.steering.set_option("fast", "true")] == ["big", True]
+    await world.prompt(agent_id, "again")
+    assert (await world.until("acp.result", lambda payload: "True" in payload["summary"]))["summary"] == "big True"
+    assert (await world.session()).title == "A title"
 
-    methods = []
-    outcomes = []
-    for line in log.read_bytes().splitlines():
-        message = json.loads(line)
-        assert message["jsonrpc"] == "2.0"
-        if "method" in message:
-            methods.append(message["method"])
-            _judge(REQUESTS[message["method"]], message["params"])
-        else:
-            outcomes.append(message["result"]["outcome"]["outcome"])
-            _judge(schema.RequestPermissionResponse, message["result"])
-    assert methods == [*list(REQUESTS)[:3], *list(REQUESTS)[4:]]
-    assert outcomes == ["selected", "cancelled"]
+
+async def test_capabilities_say_what_is_offered_and_nothing_else(world: Any, tmp_path: Path) -> None:
+    log = tmp_path / "lines"
+    await world.start({"log": str(log)})
+    await world.until_idle()
+    sent = json.loads(log.read_bytes().splitlines()[0])["params"]
+    _judge(schema.InitializeRequest, sent)
+    assert sent["clientCapabilities"] == {
+        "fs": {"readTextFile": False, "writeTextFile": False},
+        "terminal": False,
+        "auth": {"terminal": True},
+        "session": {"configOptions": {"boolean": {}}},
+        "elicitation": {"form": {}, "url": {}},
+    }
 
 
 def _judge(model: Any, sent: dict[str, Any]) -> None:

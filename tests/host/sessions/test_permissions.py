@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
-from kandev_host.errors import Conflict, NotFound, ValidationFailed
+from kandev_host.errors import Conflict, Forbidden, NotFound, ValidationFailed
 from kandev_host.interfaces import Decision, Principal
 from kandev_host.models import PermissionRequest
+from kandev_host.protocol import acp
 from kandev_host.sessions.presets import is_protected
+from kandev_host.sessions.updates import ToolState
 from kandev_host.settings import PermissionSettings
 
 pytestmark = pytest.mark.anyio
@@ -19,8 +24,8 @@ USER = Principal("user-1", "user", "A user")
 CALL = {"toolCall": {"toolCallId": "1", "title": "Edit", "kind": "edit", "rawInput": {"path": "a.txt"}}}
 
 
-async def asked(world: Any, step: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
-    await world.start(prompt=[step or {"permission": CALL}], **how)
+async def asked(world: Any, step: Any = None, **how: Any) -> dict[str, Any]:
+    await world.start(prompt=step if isinstance(step, list) else [step or {"permission": CALL}], **how)
     return (await world.until("permission.requested"))["permission"]
 
 
@@ -31,8 +36,9 @@ async def outcome(world: Any) -> str:
 
 async def test_by_default_a_person_is_asked_and_the_answer_reaches_the_agent(world: Any) -> None:
     permission = await asked(world)
-    resolved = await world.broker.answer(permission["id"], principal=USER, option_id="once")
-    assert (resolved.state, resolved.decided_by) == ("allowed", "user-1")
+    resolved, rule = await world.broker.answer(permission["id"], principal=USER, option_id="once")
+    assert (resolved.state, resolved.decided_by, rule) == ("allowed", "user-1", None)
+    assert resolved.reason == "A user chose Allow once"
     assert await outcome(world) == "permission: once"
     assert (await world.permission()).state == "allowed"
 
@@ -192,11 +198,134 @@ async def test_silence_is_a_rejection_after_the_time_set(open_world: Any) -> Non
 
 async def test_changed_input_voids_a_request_that_waits(world: Any) -> None:
     permission = await asked(world)
-    await world.broker.input_changed(permission["agent_id"], "1", {"path": "a.txt"})
+    await world.broker.call_changed(permission["agent_id"], "1", {"rawInput": {"path": "a.txt"}})
     assert (await world.permission()).state == "pending"
-    await world.broker.input_changed(permission["agent_id"], "1", {"path": "/etc/passwd"})
+    await world.broker.call_changed(permission["agent_id"], "1", {"rawInput": {"path": "/etc/passwd"}})
     assert await outcome(world) == "permission: cancelled"
-    assert (await world.permission()).reason == "the input changed while it waited"
+    assert (await world.permission()).reason == "what it does changed while it waited"
+
+
+DIFF = {"type": "diff", "path": "a.txt", "oldText": "a", "newText": "b"}
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"content": [{**DIFF, "newText": "c"}]},
+        {"content": []},
+        {"locations": [{"path": "b.txt"}]},
+        {"rawInput": {"file": "b.txt"}},
+    ],
+)
+async def test_a_changed_diff_voids_the_request(world: Any, tmp_path: Path, update: Any) -> None:
+    call = {"toolCallId": "1", "content": [DIFF], "locations": [{"path": "a.txt"}], "rawInput": {"file": "a.txt"}}
+    shown = tmp_path / "shown"
+    meanwhile = [{"until_file": str(shown)}, {"tool_update": {"toolCallId": "1", **update}}]
+    await asked(world, {"permission": {"toolCall": call}, "meanwhile": meanwhile})
+    shown.touch()
+    assert await outcome(world) == "permission: cancelled"
+    assert (await world.permission()).reason == "what it does changed while it waited"
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"status": "in_progress"},
+        {"title": "Another", "content": [DIFF, {"type": "content", "content": {"type": "text", "text": "so far"}}]},
+        {"rawInput": {"file": "a.txt"}, "locations": [{"path": "a.txt"}]},
+    ],
+)
+async def test_what_changes_nothing_of_what_was_shown_leaves_the_request(world: Any, update: Any) -> None:
+    call = {"toolCallId": "1", "content": [DIFF], "locations": [{"path": "a.txt"}], "rawInput": {"file": "a.txt"}}
+    meanwhile = [{"tool_update": {"toolCallId": "1", **update}}, {"text": "went on"}]
+    permission = await asked(world, {"permission": {"toolCall": call}, "meanwhile": meanwhile})
+    await world.until("acp.log", lambda log: log["message"] == "went on")
+    await world.broker.answer(permission["id"], principal=USER, option_id="once")
+    await world.until("acp.result")
+    assert (await world.permission()).state == "allowed"
+
+
+async def test_an_update_right_behind_a_request_is_shown_or_voids_it(world: Any) -> None:
+    old, new = ({"toolCallId": "1", "rawInput": {"command": command}} for command in ("ls", "rm -r ."))
+    steps = [{"tool": old}, {"permission": {"toolCall": old}, "meanwhile": [{"tool_update": new}, {"text": "went on"}]}]
+    await world.start(prompt=steps)
+    await world.until("acp.log", lambda log: log["message"] == "went on")
+    await world.until("permission.requested")
+    row = await world.permission()
+    assert row.state == "cancelled" or row.tool_call["rawInput"] == new["rawInput"]
+
+
+async def test_what_was_known_of_a_call_is_what_is_decided_on(world: Any) -> None:
+    hidden = {"toolCallId": "1", "kind": "edit", "content": [{**DIFF, "path": ".git/config"}]}
+    permission = await asked(
+        world, [{"tool": hidden}, {"permission": {"toolCall": {"toolCallId": "1"}}}], preset="unattended"
+    )
+    assert permission["tool_call"]["content"][0]["path"] == ".git/config"
+
+
+async def test_a_call_too_large_to_be_kept_is_asked_for(world: Any) -> None:
+    small, large = ({"toolCallId": "1", "kind": "edit", "rawInput": {"text": "x" * size}} for size in (1, 40_000))
+    steps = [{"tool": small}, {"tool_update": large}, {"permission": {"toolCall": {"toolCallId": "1"}}}]
+    permission = await asked(world, steps, preset="unattended")
+    assert "rawInput" not in permission["tool_call"]
+    assert permission["tool_call"]["truncatedByHost"] is True
+
+
+async def test_a_protected_path_behind_many_others_is_asked_for(world: Any) -> None:
+    paths = [*(f"src/{number}" for number in range(150)), ".git/hooks/post-commit"]
+    call = {"toolCallId": "1", "kind": "edit", "locations": [{"path": path} for path in paths]}
+    await asked(world, [{"tool": call}, {"permission": {"toolCall": {"toolCallId": "1"}}}], preset="unattended")
+
+
+@pytest.mark.parametrize("status", ["completed", "in_progress"])
+async def test_a_protected_path_is_asked_for_after_however_many_calls(world: Any, status: str) -> None:
+    many = [{"tool": {"toolCallId": f"{number}", "status": status}} for number in range(1000)]
+    hidden = {"toolCallId": "last", "kind": "edit", "content": [{**DIFF, "path": ".git/config"}]}
+    steps = [*many, {"tool": hidden}, {"permission": {"toolCall": {"toolCallId": "last"}}}]
+    await asked(world, steps, preset="unattended")
+
+
+async def test_what_is_kept_of_a_call_is_bounded() -> None:
+    """A call is upserted as long as its turn lasts: each of a thousand may hold what came on a line of 8 MiB."""
+    large = "x" * 1_000_000
+    known = ToolState()
+    known.merge(
+        acp.ToolCall(tool_call_id="1", title=large, kind=large, status=large, locations=[{"path": large}] * 100)
+    )
+    assert len(msgspec.json.encode(known)) < 100_000
+    assert known.asked({"toolCallId": "1"}, known)["truncatedByHost"] is True
+
+
+async def test_an_answer_for_another_digest_is_refused(world: Any) -> None:
+    permission = await asked(world)
+    with pytest.raises(Conflict) as refused:
+        await world.broker.answer(permission["id"], principal=USER, option_id="once", digest="0" * 64)
+    assert refused.value.details["state"] == "changed"
+    await world.broker.answer(permission["id"], principal=USER, option_id="once", digest=permission["digest"])
+    assert await outcome(world) == "permission: once"
+
+
+@pytest.mark.parametrize("kind", ["agent", "service", "host"])
+async def test_an_agents_principal_cannot_answer(world: Any, kind: Any) -> None:
+    permission = await asked(world)
+    principal = Principal("x", kind, "x", frozenset({"*"}))
+    with pytest.raises(Forbidden):
+        await world.broker.answer(permission["id"], principal=principal, option_id="once")
+    assert (await world.permission()).state == "pending"
+
+
+async def test_the_seeds_spoofed_indexing_permission_is_asked(world: Any) -> None:
+    call = {"toolCallId": "workspace-indexing-permission", "title": "workspace-indexing-permission", "kind": "read"}
+    options = [{"optionId": "enable", "name": "Enable", "kind": "allow_always"}]
+    permission = await asked(world, {"permission": {"toolCall": call, "options": options}})
+    assert permission["state"] == "pending"
+
+
+async def test_unattended_ends_after_its_time(world: Any) -> None:
+    """P17: measured on the monotonic clock, which no jump of the wall clock moves."""
+    over = {"expires_at": time.monotonic()}
+    permission = await asked(world, preset="unattended", situation=over)
+    assert permission["state"] == "pending"
 
 
 async def test_a_request_with_only_an_id_shows_what_is_known_of_the_call(world: Any) -> None:
@@ -212,6 +341,7 @@ async def test_a_request_with_only_an_id_shows_what_is_known_of_the_call(world: 
         {"toolCall": {}},
         {"toolCall": {"toolCallId": "1"}, "options": [{"name": "no id"}]},
         {"toolCall": {"toolCallId": "1"}, "options": [{"optionId": "a"}, {"optionId": "a"}]},
+        {"toolCall": {"toolCallId": "1"}, "sessionId": "another"},
     ],
 )
 async def test_a_request_that_cannot_be_answered_soundly_is_invalid(world: Any, params: Any) -> None:

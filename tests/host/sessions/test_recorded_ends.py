@@ -16,7 +16,7 @@ from kandev_host.sessions.supervisor import AgentSupervisor
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 class Refusing:
@@ -204,3 +204,17 @@ async def test_a_run_ends_also_when_nothing_follows_or_that_fails(world: Any, er
     world.supervisor.on_end = on_end
     agent = await world.ended(await world.start(prompt=[{"exit": 9}]))
     assert (agent.status, agent.failure) == ("FAILED", "crash")
+
+
+async def test_what_follows_an_end_is_tried_again_when_the_store_was_busy(world: Any) -> None:
+    tried: list[str] = []
+
+    async def on_exit(agent: AgentInstance, _reason: str | None) -> None:
+        tried.append(agent.status)
+        if len(tried) == 1:
+            raise Busy("The database is locked")
+
+    world.supervisor.on_exit = on_exit
+    agent = await world.ended(await world.start({"start": [{"exit": 3}]}))
+    assert (tried, agent.status) == (["FAILED", "FAILED"], "FAILED")
+    assert len([each for each in world.payloads("acp.error") if each["code"] == "AGENT_FAILED"]) == 1

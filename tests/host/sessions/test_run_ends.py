@@ -34,7 +34,6 @@ async def outcomes(world: Any) -> list[Any]:
         ({"initialize": {"protocolVersion": 2}}, "config"),
         ({"initialize": {"error": {"code": -32603, "message": "Something"}}}, "config"),
         ({"initialize": {"error": {"code": -32603, "message": "connect ECONNREFUSED 127.0.0.1:1"}}}, "unavailable"),
-        ({"new": {"error": {"code": -32000, "message": "Please sign in"}}}, "config"),
         ({"new": {"error": {"code": -32603, "message": "429 Too Many Requests"}}}, "rate_limit"),
         ({"new": {"sessionId": 7}}, "crash"),
     ],
@@ -59,7 +58,7 @@ async def test_an_agent_that_closes_its_output_and_lives_on_has_crashed_with_its
             "rate_limit",
         ),
         ({"code": -32603, "message": "Internal error: overloaded"}, "unavailable"),
-        ({"code": -32000, "message": "Authentication required"}, "config"),
+        ({"code": -32000, "message": "Authentication required"}, "login"),
         ({"code": -32603, "message": "Oops"}, "turn"),
     ],
 )
@@ -83,7 +82,8 @@ async def test_a_run_that_somebody_stopped_has_no_failure(world: Any) -> None:
     assert (agent.status, agent.failure) == ("STOPPED", None)
 
 
-async def test_an_agent_that_does_not_obey_a_persons_cancel_is_not_tried_again(world: Any) -> None:
+async def test_an_agent_that_does_not_obey_a_persons_cancel_is_not_tried_again(impatient_world: Any) -> None:
+    world = impatient_world
     agent_id = await world.start({"ignore_cancel": True}, prompt=[{"text": "no"}, {"hang": True}], orchestrated=True)
     await world.until("acp.log")
     await world.supervisor.cancel(agent_id)
@@ -153,7 +153,7 @@ class NoRuntime:
         raise Unavailable("It does not start")
         yield
 
-    async def locate(self, command: str) -> Availability:
+    async def locate(self, command: str, image: str | None = None) -> Availability:
         return Availability(self._found, "not installed")
 
 
@@ -163,7 +163,7 @@ async def test_a_process_that_does_not_start_is_a_matter_of_runtime_or_program(
 ) -> None:
     agent = await world.ended(await world.start(runtime=NoRuntime(found=found), prompt="go"))
     assert (agent.status, agent.failure, agent.error_message) == ("FAILED", failure, "It does not start")
-    assert (await world.turn()).state == "cancelled"
+    assert (await world.turn()).state == "queued", "it waits for a resume"
 
 
 async def test_p9_a_run_that_ends_with_its_host_says_so_and_so_does_its_turn(world: Any) -> None:

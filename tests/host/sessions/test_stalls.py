@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kandev_host.models import AgentInstance
-from kandev_host.settings import OrchestratorSettings
+from kandev_host.settings import OrchestratorSettings, SessionSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -36,12 +37,14 @@ async def test_a_silent_agent_is_shown_as_stalled(open_world: Any) -> None:
     assert row.stalled_at is not None
 
 
-async def test_an_agent_that_talks_again_is_not_stalled_any_more(open_world: Any) -> None:
+async def test_an_agent_that_talks_again_is_not_stalled_any_more(open_world: Any, tmp_path: Path) -> None:
     world = await open_world(stalls=stalls())
+    back = tmp_path / "back"
     agent_id = await world.start(
-        prompt=[{"sleep_s": 1.0}, {"text": "back"}, {"permission": {"toolCall": {"toolCallId": "1"}}}]
+        prompt=[{"until_file": str(back)}, {"text": "back"}, {"permission": {"toolCall": {"toolCallId": "1"}}}]
     )
     await world.until("acp.status", stalled)
+    back.touch()
     await world.until("permission.requested")
     await world.until(
         "acp.status", lambda payload: payload["activity"] == "waiting_permission" and not stalled(payload)
@@ -49,17 +52,19 @@ async def test_an_agent_that_talks_again_is_not_stalled_any_more(open_world: Any
     assert (await world.store.get(AgentInstance, agent_id)).stalled_at is None
 
 
-async def test_a_turn_that_ends_leaves_no_stall_behind(open_world: Any) -> None:
+async def test_a_turn_that_ends_leaves_no_stall_behind(open_world: Any, tmp_path: Path) -> None:
     world = await open_world(stalls=stalls())
-    agent_id = await world.start(prompt=[{"sleep_s": 1.0}, {"text": "done"}])
+    done = tmp_path / "done"
+    agent_id = await world.start(prompt=[{"until_file": str(done)}, {"text": "done"}])
     await world.until("acp.status", stalled)
+    done.touch()
     await world.until("acp.result")
     await world.until("acp.status", lambda payload: payload["activity"] == "idle" and payload["turn_id"] is not None)
     assert (await world.store.get(AgentInstance, agent_id)).stalled_at is None
 
 
 async def test_waiting_for_a_person_is_no_stall(open_world: Any) -> None:
-    world = await open_world(stalls=stalls("restart"))
+    world = await open_world(stalls=stalls("restart", timeout_s=2.0))  # in which it is to have asked
     await world.start(prompt=[{"permission": {"toolCall": {"toolCallId": "1"}}}, {"text": "done"}])
     permission = await world.until("permission.requested")
     assert (await world.ended(await world.start(prompt=SILENT))).failure == "stalled"  # so long it has waited
@@ -105,7 +110,8 @@ async def test_by_policy_a_stalled_run_ends_so_that_it_can_be_tried_again(open_w
 
 
 async def test_an_agent_that_ignores_the_cancel_too_has_stalled(open_world: Any) -> None:
-    world = await open_world(stalls=stalls("cancel"))
+    impatient = SessionSettings(cancel_grace_s=0.4, kill_grace_s=0.4)
+    world = await open_world(impatient, stalls=stalls("cancel"))
     agent = await world.ended(await world.start({"ignore_cancel": True}, prompt=[{"hang": True}]))
     assert (agent.status, agent.failure) == ("FAILED", "stalled")
 

@@ -108,7 +108,8 @@ async def test_cancel_without_a_turn_does_nothing(world: Any) -> None:
     assert not await world.supervisor.cancel(agent_id)
 
 
-async def test_an_agent_that_ignores_cancel_is_ended_with_the_reason(world: Any) -> None:
+async def test_an_agent_that_ignores_cancel_is_ended_with_the_reason(impatient_world: Any) -> None:
+    world = impatient_world
     agent_id = await run_turn(world, [{"text": "working"}, {"hang": True}], {"ignore_cancel": True})
     await world.until("acp.log")
     await world.supervisor.cancel(agent_id)
@@ -141,6 +142,7 @@ async def test_late_updates_belong_to_the_session_and_not_to_the_turn(world: Any
     await run_turn(world, [{"text": "in"}, {"after": [{"text": "late"}]}])
     late = await world.until("acp.log", lambda payload: payload["message"] == "late")
     assert late["turn_id"] is None
+    await world.until("acp.result")
     assert (await world.turn()).state == "ended"
 
 
@@ -151,3 +153,30 @@ async def test_the_turn_row_tells_who_when_and_how(world: Any) -> None:
     assert (turn.agent_id, turn.created_by, turn.state, turn.stop_reason) == (agent_id, "user", "ended", "end_turn")
     assert turn.session_id == (await world.session()).id
     assert turn.started_at <= turn.ended_at
+
+
+async def test_a_late_tool_update_belongs_to_the_turn_that_began_it(world: Any) -> None:
+    """Also when the next turn runs already: what that one did is another matter."""
+    agent_id = await run_turn(world, [{"tool": {"toolCallId": "t1", "title": "Look"}}, {"text": "one"}])
+    await world.until("acp.result")
+    late = {"toolCallId": "t1", "status": "completed", "title": "Looked"}
+    await world.prompt(agent_id, [{"tool_update": late}, {"stop": "end_turn"}])
+    second = await world.until("acp.result", lambda payload: payload["status"] == "empty")
+    first = world.payloads("acp.result")[0]
+    told = [tool for tool in world.payloads("acp.log") if "Looked" in str(tool)][-1]
+    assert (told["turn_id"], first["turn_id"] != second["turn_id"]) == (first["turn_id"], True)
+
+
+async def test_a_broken_turn_policy_denies_the_turn_alone(world: Any) -> None:
+    def broken(turn: Any, task: Any) -> Any:
+        raise RuntimeError("a plugin's fault")
+
+    agent_id = await world.start()
+    await world.until_idle()
+    world.supervisor._crew.turn_policies = [broken]
+    await world.prompt(agent_id, "one")
+    error = await world.until("acp.error")
+    assert (error["code"], "a turn policy failed (a plugin's fault)" in error["message"]) == ("TURN_FAILED", True)
+    world.supervisor._crew.turn_policies = []
+    await world.prompt(agent_id, "two")
+    assert (await world.until("acp.result"))["status"] == "completed"

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
+import msgspec
 import pytest
+from msgspec import Raw
+
+from kandev_host.protocol.jsonrpc import Message
+from kandev_host.sessions.intake import Intake
 
 pytestmark = pytest.mark.anyio
 
@@ -75,8 +83,6 @@ async def test_an_update_becomes_one_notification(world: Any, update: Any, actio
 
 
 def _with_update(world: Any) -> list[tuple[Any, dict[str, Any]]]:
-    import msgspec
-
     found = [(event, msgspec.json.decode(event.payload)) for event in world.published]
     return [(event, payload) for event, payload in found if "update" in payload]
 
@@ -108,12 +114,40 @@ async def test_updates_before_the_session_is_known_are_kept_in_order(world: Any)
     assert world.texts() == ["early 0", "early 1", "early 2", "behind", "turn"]
 
 
+@pytest.mark.parametrize("where", ["sessionId", "_meta", "unread"])
+async def test_what_is_kept_before_the_session_is_known_is_bounded_whatever_it_holds(where: str) -> None:
+    noted: list[str] = []
+    logs = SimpleNamespace(note=lambda _level, message: noted.append(message))
+    state = SimpleNamespace(row=None, replaying=False, voice=None)
+    intake = Intake(SimpleNamespace(logs=logs), state, fault=anyio.sleep)  # type: ignore[arg-type]
+    params = {"sessionId": "s", "update": 1, where: "x" * (1 << 20)}
+    tracemalloc.start()
+    try:
+        for _ in range(30):
+            message = Message(method="session/update", params=Raw(msgspec.json.encode(params)))
+            await intake.on_notifications([message])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 12 << 20
+
+
 async def test_another_sessions_updates_are_told_and_change_nothing_here(world: Any) -> None:
     other = {"sessionUpdate": "current_mode_update", "currentModeId": "yolo"}
     await world.start(prompt=[{"update": other, "session": "sub"}, {"text": "x"}])
     await world.until("acp.result")
     assert [p["session_id"] for p in world.payloads("acp.status") if "update" in p] == ["sub"]
     assert (await world.session()).modes is None
+
+
+async def test_another_sessions_calls_are_not_ours(world: Any) -> None:
+    """Else it could say of a call that is asked for, or left open, what our session never said."""
+    foreign = {"sessionUpdate": "tool_call_update", "toolCallId": "1", "title": "Nothing", "status": "completed"}
+    steps = [{"tool": {"toolCallId": "1", "title": "Delete"}}, {"update": foreign, "session": "sub"}, {"text": "x"}]
+    await world.start(prompt=steps)
+    await world.until("acp.result")
+    closed = [log for log in world.payloads("acp.log") if log["metadata"].get("by_host")]
+    assert [log["metadata"]["title"] for log in closed] == ["Delete"]
 
 
 async def test_commands_modes_and_options_reach_the_sessions_row(world: Any) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from kandev_agents.presets import DEMO
-from kandev_host.interfaces import AgentType
+from kandev_host.interfaces import AgentType, ProcessSpec
 from kandev_host.models import AgentInstance, Board, QueueEntry, Task, now
 from kandev_host.protocol.actions.agents import AgentLaunch
 from kandev_host.protocol.actions.boards import BoardCreate
@@ -25,7 +25,7 @@ from kandev_host.services.orchestration.clock import Clock
 from kandev_host.settings import OrchestratorSettings, PermissionSettings, Settings
 from kandev_host.testing import scripted_agent
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 SOURCE = Path(scripted_agent.__file__).read_text()
 # Its code is handed over on the command line, since no jail sees this folder. The prompt is its script.
 SCRIPTED = AgentType(name="scripted", command=(sys.executable, "-I", "-S", "-c", SOURCE))
@@ -124,6 +124,11 @@ class Floor:
         )
         return msgspec.convert(found["agent"], AgentInstance)
 
+    async def touch(self, task: Task, name: str) -> None:
+        """An empty file in the workspace, as a sign for the agent."""
+        spec = ProcessSpec(workspace_id=task.id, command=("touch", name))
+        assert (await self.house.runtimes["bwrap"].run(spec)).exit_code == 0
+
     async def row(self, task: Task) -> Task:
         found: Task = await self.house.store.get(Task, task.id)
         return found
@@ -140,8 +145,16 @@ class Floor:
         return list((await self.house.orchestrator.queue(self.house.me, OrchestratorQueue())).entries)
 
     async def waiting_for(self, task: Task) -> Any:
-        """None for an entry that waits for nothing."""
-        return next(item.waiting_for for item in await self.queue() if item.task_id == task.id)
+        """None for an entry that waits for nothing. One that is not in the queue fails with how things stand."""
+        for item in await self.queue():
+            if item.task_id == task.id:
+                return item.waiting_for
+        raise AssertionError((await self.entry(task), await self.row(task), await self.all_runs()))
+
+    async def all_runs(self) -> list[tuple[str, str, str | None]]:
+        """Task, status and error of every run there was."""
+        page = await self.house.store.find(AgentInstance, [])
+        return [(run.task_id, run.status, run.error_message) for run in page.rows]
 
     async def start(self, task: Task, **fields: Any) -> AgentInstance:
         reply = await self.house.orchestrator.start(self.house.me, OrchestratorStart(task_id=task.id, **fields))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from hypothesis import given
@@ -91,6 +92,7 @@ async def test_no_more_agents_are_started_than_the_capacity_of_the_host(open_flo
 async def test_a_type_and_a_board_have_bounds_of_their_own_and_hold_nobody_else_back(open_floor: Any) -> None:
     types = [replace(DEMO, max_agents=1), replace(DEMO, name="other", command=DEMO.command)]
     async with open_floor(types=types, max_agents_per_board=2) as floor:
+        floor.house.workspaces.on_new = anyio.sleep_forever  # what is started stays on its way up, and cannot end
         elsewhere = (await floor.house.boards.create(floor.house.me, BoardCreate(name="Elsewhere"))).board.id
         async with floor.dispatching():
             await floor.run_became(await floor.task(), status="PENDING")
@@ -114,6 +116,31 @@ async def test_what_people_start_is_started_at_once_and_takes_a_place(open_floor
             await floor.looked()
             waits = await floor.waiting_for(third)
             assert (waits.kind, waits.used) == ("capacity", 2)
+
+
+@pytest.mark.anyio
+async def test_the_queue_counts_again_when_a_person_was_faster_with_the_last_place(
+    open_floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue has looked, and found a place; before it takes that, a person starts an agent."""
+    async with open_floor(max_agents=1) as floor:
+        floor.house.workspaces.on_new = anyio.sleep_forever
+        by_hand, queued = await floor.task(agent_type=None), await floor.task()
+        begin, faster = floor.house.agents.begin, anyio.Event()
+
+        async def begun(*asked: Any, **how: Any) -> Any:
+            if how.get("seen") is not None and not faster.is_set():
+                faster.set()
+                await floor.launch(by_hand, agent_type="demo")
+            return await begin(*asked, **how)
+
+        monkeypatch.setattr(floor.house.agents, "begin", begun)
+        async with floor.dispatching():
+            await floor.looked()
+            assert faster.is_set()
+            waits = await floor.waiting_for(queued)
+            assert (waits.kind, waits.used, waits.limit) == ("capacity", 1, 1)
+            assert await floor.runs(queued) == []
 
 
 @pytest.mark.anyio

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anyio
 import pytest
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict
 from kandev_host.models import AgentInstance, AgentStatus
@@ -69,6 +69,12 @@ def test_the_end_of_a_run() -> None:
     assert ended("STOPPED", orchestrated=False, holds_lease=False) == "BLOCKED"
 
 
+def test_the_want_of_a_log_in_needs_a_person() -> None:
+    agent = replace(run("FAILED"), failure="login")
+    found = of_run(agent, "To log in: …", by_person=False, holds_lease=True, auto_complete=True)
+    assert found == Verdict("BLOCKED", "To log in: …", ("IN_PROGRESS", "BLOCKED"))
+
+
 @pytest.mark.parametrize("status", ["STOPPED", "FAILED"])
 @pytest.mark.parametrize("orchestrated", [True, False])
 def test_what_a_person_stops_is_cancelled_however_it_ends(status: AgentStatus, orchestrated: bool) -> None:
@@ -87,6 +93,16 @@ async def test_a_good_turn_completes_its_task_and_leaves_the_queue(floor: Any) -
         task = await floor.scripted({"text": "done"})
         await floor.became(task, "COMPLETED")
         await floor.run_became(task, status="COMPLETED")
+    assert await floor.entry(task) is None
+
+
+async def test_an_orchestrated_run_that_needs_a_log_in_blocks_its_task(floor: Any) -> None:
+    """It is not tried again, and says what to do."""
+    async with floor.dispatching():
+        task = await floor.scripted({"error": {"code": -32000, "message": "Authentication required"}})
+        blocked = await floor.became(task, "BLOCKED")
+    assert "To log in: " in blocked.state_reason
+    assert [(agent.status, agent.failure) for agent in await floor.runs(task)] == [("FAILED", "login")]
     assert await floor.entry(task) is None
 
 
@@ -187,9 +203,14 @@ async def test_a_silent_agent_is_shown_as_stalled_and_no_more_once_it_talks(open
         task = await floor.scripted({"text": "a"}, {"text": "b", "delay_s": 2}, {"sleep_s": 60})
         stalled = await floor.run_became(task, activity="prompting", status="RUNNING")
         await floor.until(lambda action, payload: action == "agent.updated" and payload["agent"]["stalled_at"])
-        with anyio.fail_after(30):
-            while (await floor.runs(task))[0].stalled_at is not None:
-                await floor.house.arrived.wait()
+        told: list[bool] = []
+
+        def talks(action: str, payload: dict[str, Any]) -> bool:
+            if action == "agent.updated":
+                told.append(payload["agent"]["stalled_at"] is not None)
+            return told[-2:] == [True, False]
+
+        await floor.until(talks)  # soon it is silent again
         assert stalled.stalled_at is None
         assert (await floor.row(task)).state == "IN_PROGRESS"
 
@@ -211,11 +232,12 @@ async def test_a_stalled_turn_is_cancelled_where_the_settings_say_so(open_floor:
 
 
 async def test_a_task_is_completed_with_the_last_of_its_prompts(floor: Any) -> None:
-    task = await floor.scripted({"text": "one"}, {"sleep_s": 1.0})
+    task = await floor.scripted({"text": "one"}, {"until_file": "/workspace/prompted"})
     async with floor.dispatching():
         agent = await floor.run_became(task, activity="prompting")
         second = json.dumps([{"text": "two"}, {"sleep_s": 60}])
         await floor.house.agents.prompt(floor.house.me, AgentPrompt(agent_id=agent.id, prompt=second))
+        await floor.touch(task, "prompted")
         await floor.until(lambda action, payload: action == "acp.result")
         assert (await floor.row(task)).state == "IN_PROGRESS"
         await floor.house.agents.stop(floor.house.me, AgentStop(agent_id=agent.id))
