@@ -18,7 +18,8 @@ READY = b"ready"
 # The kernel keeps all signals of its namespace from the first process but those that it handles, as shells do with
 # some: they are ignored, and restored for each command. Should the supervisor itself fail (no process left to fork), it
 # starts over in place: exec needs no new process. `jobs` reaps what was orphaned meanwhile. Each answer begins
-# with the end of a line: a command that wrote here itself may have been killed in the middle of one.
+# with the end of a line: a command that wrote here itself may have been killed in the middle of one. Where that left
+# the pipe full, the death of an orphan interrupts the write that waits; busybox then drops the text, and printf fails.
 _SUPERVISOR = """\
 trap '' {signals}
 trap 'trap - {signals}; exec /bin/sh {inside}/supervisor "$1"' EXIT
@@ -27,9 +28,12 @@ printf '\\nready\\n'
 while read -r t; do
   jobs >/dev/null
   (trap - {signals}; exec "$1" -c ". {inside}/$t.env" sh </dev/null >"{inside}/$t.out" 2>"{inside}/$t.err")
-  printf '\\n%s %d\\n' "$t" "$?"
+  s=$?
+  n=0
+  until printf '\\n%s %d\\n' "$t" "$s" || [ "$((n += 1))" -ge {tries} ]; do :; done
 done
 """
+_TRIES = 1000
 _SIGNALS = "1 2 3 4 5 6 7 8 10 11 12 13 14 15 16 24 25 26 27 29 30 31"
 # Each first group is silent even under `set -x`, and undoes what would change the lines after it. In its posix mode,
 # bash lets no function hide `set`, `unset` and `export`.
@@ -57,7 +61,7 @@ def supervisor(names: Iterable[bytes]) -> bytes:
     """
     known = [name.decode() for name in names if is_name(name)]
     unset = f"unset -v {' '.join(known)}" if known else ":"
-    return _SUPERVISOR.format(inside=INSIDE, unset=unset, signals=_SIGNALS).encode()
+    return _SUPERVISOR.format(inside=INSIDE, unset=unset, signals=_SIGNALS, tries=_TRIES).encode()
 
 
 def surrounding(token: str, state: State, posix: bool, traps: bool) -> bytes:
