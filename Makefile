@@ -33,7 +33,7 @@ system-packages:
 	@sh .ci/need git
 
 test-packages:
-	@sh .ci/need bwrap=bubblewrap curl dockerd=docker.io faketime git node=nodejs npm nsenter=util-linux openssl python3 \
+	@sh .ci/need bwrap=bubblewrap cc=gcc curl dockerd=docker.io git node=nodejs npm nsenter=util-linux openssl python3 \
 	  sshd=openssh-server systemd-analyze=systemd
 
 clean:
