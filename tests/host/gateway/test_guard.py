@@ -9,6 +9,8 @@ import anyio
 import pytest
 from aiohttp import web
 
+from kandev_host.interfaces import Route
+
 pytestmark = pytest.mark.anyio
 
 UPGRADE = {
@@ -29,7 +31,7 @@ async def broken_route(_request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def served(open_house: Any) -> Any:
-    routes = [("GET", "/metrics", plugin_route), ("GET", "/broken", broken_route)]
+    routes = [Route("GET", "/metrics", plugin_route, "x"), Route("GET", "/broken", broken_route, "x")]
     async with open_house(routes=routes, origins=("https://board.example",)) as house:
         yield house
 
