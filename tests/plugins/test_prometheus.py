@@ -50,18 +50,16 @@ async def test_values_of_a_label_are_bounded() -> None:
 
 async def test_gauges_are_those_of_the_moment() -> None:
     class Gauges:
-        agents = {"demo": 2.0}
+        live = 2.0
 
         async def refresh(self) -> None:
-            self.agents = {name: value + 1 for name, value in self.agents.items()}
+            self.live += 1
 
         def samples(self) -> Any:
-            return [
-                ("kandev_agents", {"agent_type": name, "status": "x"}, value) for name, value in self.agents.items()
-            ]
+            return [("kandev_agents", {"agent_type": "demo", "status": "x"}, self.live)] if self.live > 0 else []
 
     sink, gauges = Prometheus("/metrics"), Gauges()
     sink.watch(gauges)
     assert (await told(sink))["kandev_agents", "demo", "x"] == 3
-    gauges.agents = {}
+    gauges.live = -1
     assert not [key for key in await told(sink) if key[0] == "kandev_agents"]
