@@ -130,7 +130,10 @@ class Gateway:
         app.router.add_get("/health", _health)
         app.router.add_get("/schema.json", self._schema.serve)
         app.router.add_get("/ws", self._socket, allow_head=False)
+        taken = {resource.canonical for resource in app.router.resources()}
         for route in routes:
+            if route.path in taken:
+                raise StartupError(f"The path {route.path} is the host's own: give the plugin's route another")
             app.router.add_route(route.method, route.path, self._guard.protected(route))
         return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
 

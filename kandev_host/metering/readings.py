@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from kandev_host.models import AgentInstance
 
 FRESH_S = 5.0
-LOOK_S = 1.0
+LOOK_S = 2.0
 
 
 class Live(Protocol):
@@ -80,7 +81,7 @@ class Readings:
         self._looked: float | None = None
         self._queue: dict[str, int] = {}
         self._use: dict[str, tuple[int, int]] = {}
-        self._cpu_s: dict[str, float] = {}
+        self._stats: dict[str, Stats] = {}
 
     async def refresh(self) -> None:
         """Look anew unless that was done just now, or is being done. What cannot be had in time stays as it was."""
@@ -115,12 +116,12 @@ class Readings:
                 self._queue.clear()  # unknown is not the same as before
 
     async def _look_at_agents(self) -> None:
-        found: list[tuple[AgentInstance, Stats]] = []
+        found: dict[str, Stats] = {}
 
         async def look(run: Live) -> None:
             with anyio.move_on_after(LOOK_S):
                 try:
-                    found.append((run.agent, await run.stats()))
+                    found[run.agent.id] = await run.stats()
                 except (KandevError, OSError):
                     return  # it has just gone, or its engine has
 
@@ -129,17 +130,21 @@ class Readings:
                 tasks.start_soon(look, run)
         self._add_up(found)
 
-    def _add_up(self, found: Sequence[tuple[AgentInstance, Stats]]) -> None:
+    def _add_up(self, found: Mapping[str, Stats]) -> None:
+        """Of an agent that did not answer in time, what it said last."""
+        live = {run.agent.id: run.agent for run in self._agents.runs}
+        before, self._stats = self._stats, {}
         memory: dict[str, int] = defaultdict(int)
         processes: dict[str, int] = defaultdict(int)
-        for agent, stats in found:
-            agent_type = self._recorder.known(agent.agent_type)
-            memory[agent_type] += stats.rss_bytes or 0
-            processes[agent_type] += stats.pids or 0
-            more = (stats.cpu_s or 0.0) - self._cpu_s.get(agent.id, 0.0)
+        for id, agent in live.items():
+            old, agent_type = before.get(id, Stats()), self._recorder.known(agent.agent_type)
+            new = found.get(id, old)
+            if new.cpu_s is None:
+                new = replace(new, cpu_s=old.cpu_s)
+            self._stats[id] = new
+            memory[agent_type] += new.rss_bytes or 0
+            processes[agent_type] += new.pids or 0
+            more = (new.cpu_s or 0.0) - (old.cpu_s or 0.0)
             if more > 0:
-                self._cpu_s[agent.id] = stats.cpu_s or 0.0
                 self._telemetry.count("kandev_agent_cpu_seconds_total", more, {"agent_type": agent_type})
-        live = {run.agent.id for run in self._agents.runs}
-        self._cpu_s = {id: seconds for id, seconds in self._cpu_s.items() if id in live}
         self._use = {name: (memory[name], processes[name]) for name in memory.keys() | self._use.keys()}

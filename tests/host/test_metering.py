@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from kandev_host.errors import Busy, Conflict
-from kandev_host.interfaces import Action, Commit, Put
+from kandev_host.interfaces import Action, Commit, Put, Stats
 from kandev_host.metering import Metering, metering
 from kandev_host.metering.readings import Readings
 from kandev_host.metering.recorder import Recorder
@@ -187,6 +187,44 @@ async def test_gauges_of_a_locked_store_are_unknown_and_the_others_are_told(sink
     assert told.keys() >= {"kandev_build_info", "kandev_uptime_seconds", "kandev_permissions_waiting"}
     assert (told["kandev_journal_queue_commits"], told["kandev_websocket_connections"]) == (3, 2)
     assert "kandev_queue_tasks" not in told
+
+
+async def test_resource_use_is_summed_by_type_and_kept_of_who_does_not_answer(
+    sink: Sink, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kandev_host.metering.readings.FRESH_S", 0.0)
+
+    class Run:
+        def __init__(self, id: str, *stats: Stats | None) -> None:
+            self.agent = replace(AGENT, id=id)
+            self.told = list(stats)
+
+        async def stats(self) -> Stats:
+            if (stats := self.told.pop(0)) is None:
+                raise OSError("gone")
+            return stats
+
+    class Floor:
+        waiting = waiting_bytes = sockets = 0
+        runs: tuple[Run, ...] = (
+            Run("a", Stats(1.5, 100, 1), Stats(1.75, 50, 1)),
+            Run("b", Stats(2.0, 1000, 3), None),
+            Run("c", Stats(0.25), Stats()),
+        )
+
+    def memory() -> dict[str, float]:
+        return {labels["agent_type"]: value for name, labels, value in gauges.samples() if "memory" in name}
+
+    floor: Any = Floor()
+    gauges = Readings(sink, recorder, store=Store(), journal=floor, agents=floor, gateway=floor)  # type: ignore[arg-type]
+    seen = []
+    for _ in range(2):
+        await gauges.refresh()
+        seen.append(memory())
+    floor.runs = ()
+    await gauges.refresh()
+    assert [*seen, memory()] == [{"demo": 1100}, {"demo": 1050}, {"demo": 0}]
+    assert sink.of("kandev_agent_cpu_seconds_total") == {"demo": 4.0}
 
 
 def test_without_telemetry_everything_is_as_it_was_made() -> None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from aiohttp import web
 
+from kandev_host.errors import StartupError
 from kandev_host.gateway.tokens import LocalAuthenticator
 from kandev_host.interfaces import Principal, Route
 
@@ -207,3 +208,9 @@ async def test_a_token_of_one_route_is_good_for_that_and_within_its_scope(served
     assert (await ask(served, "/other", Authorization=guest))[0] == 403
     assert (await ask(served, "/metrics", Authorization=guest))[0] == 401
     assert (await ask(served, "/ws", Authorization=guest))[0] == 401
+
+
+async def test_a_plugin_cannot_take_a_path_of_the_host(open_house: Any) -> None:
+    with pytest.raises(StartupError, match="/health is the host's own"):
+        async with open_house(routes=[Route("GET", "/health", plugin_route, "x")]):
+            pass
