@@ -110,6 +110,12 @@ def captured() -> Iterator[tuple[Measure, Measure]]:
         yield (lambda: asyncio.run(host_updates_per_s(ours)), lambda: asyncio.run(host_updates_per_s(floor)))
 
 
+@contextmanager
+def metered() -> Iterator[tuple[Measure, Measure]]:
+    with host(CONFIG, LIMITS | {"KANDEV_USE__TELEMETRY": "prometheus"}) as ours, host(CONFIG, LIMITS) as floor:
+        yield (lambda: asyncio.run(host_updates_per_s(ours)), lambda: asyncio.run(host_updates_per_s(floor)))
+
+
 ROWS = (
     Row(
         "acp_ingest",
@@ -124,5 +130,12 @@ ROWS = (
         "updates/s",
         "≥ 0.9",
         captured,
+    ),
+    Row(
+        "metered_ingest",
+        "acp_ingest with metrics against one without",
+        "updates/s",
+        "≥ 0.9",
+        metered,
     ),
 )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from kandev_host.version import __version__
 
 if TYPE_CHECKING:
-    from kandev_host import errors, events, models, secrets
+    from kandev_host import errors, events, metrics, models, secrets
     from kandev_host.events import Event, event
+    from kandev_host.gateway.tokens import TokenFile
     from kandev_host.hookspecs import hookimpl
     from kandev_host.interfaces import (
         Action,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Expect,
         FileContent,
         FileEntry,
+        Gauges,
         Hit,
         Image,
         Images,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         Put,
         Remove,
         Result,
+        Route,
         Runtime,
         Shell,
         Shift,
@@ -62,30 +65,33 @@ if TYPE_CHECKING:
         UsageGroup,
         UsageSum,
         Use,
+        Watching,
     )
     from kandev_host.models import UsageReading
 
 _HOMES = {
     "interfaces": (
         "Action AgentType Authenticator Availability Bus Call CommandResult Commit Decision Environment "
-        "Expect FileContent FileEntry Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision OnOutput "
-        "Owned Page PlaceUse Price Prices Principal Process ProcessSpec Provider Put Remove Result Runtime Shell "
-        "Shift Stats Store Subscription Telemetry Tell Terminal Trimmed UsageGroup UsageSum Use"
+        "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision "
+        "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Provider Put Remove Result Route "
+        "Runtime Shell Shift Stats Store Subscription Telemetry Tell Terminal Trimmed UsageGroup UsageSum Use Watching"
     ),
     "hookspecs": "hookimpl",
+    "gateway.tokens": "TokenFile",
     "events": "Event event",
     "models": "UsageReading",
-    "": "errors events models secrets",
+    "": "errors events metrics models secrets",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Decision",
-    "Environment", "Event", "Expect", "FileContent", "FileEntry", "Hit", "Image", "Images", "Job", "JournalState",
-    "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices",
-    "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shell", "Shift",
-    "Stats", "Store", "Subscription", "Telemetry", "Tell", "Terminal", "Trimmed", "UsageGroup", "UsageReading",
-    "UsageSum", "Use", "__version__", "errors", "event", "events", "hookimpl", "models", "secrets",
+    "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
+    "JournalState", "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price",
+    "Prices", "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Route", "Runtime", "Shell",
+    "Shift", "Stats", "Store", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile", "Trimmed", "UsageGroup",
+    "UsageReading", "UsageSum", "Use", "Watching", "__version__", "errors", "event", "events", "hookimpl", "metrics",
+    "models", "secrets",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ A hook returns a list (or one item, or None); duplicates of a name are start-up 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -20,6 +20,7 @@ from kandev_host.interfaces import (
     LaunchExtras,
     Prices,
     Provider,
+    Route,
     Runtime,
     Store,
     Telemetry,
@@ -80,8 +81,8 @@ def kandev_actions(services: Any) -> Iterable[Action[Any]]:
 
 
 @hookspec
-def kandev_routes(services: Any) -> Iterable[tuple[str, str, Callable[..., Any]]]:
-    """Extra HTTP routes: (method, path, aiohttp handler). The guard stands before them as before every route."""
+def kandev_routes(services: Any) -> Iterable[Route]:
+    """Extra HTTP routes. The guard stands before them as before every route."""
     raise NotImplementedError
 
 

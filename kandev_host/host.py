@@ -19,6 +19,7 @@ from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.tokens import LOCAL_USER, TokenFile
 from kandev_host.interfaces import AgentType, Environment, Prices, Runtime
 from kandev_host.journal import Journal
+from kandev_host.metering import metering
 from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
 from kandev_host.retention import Retention
@@ -94,13 +95,14 @@ class Host:
         stack.enter_context(only_host(self.data_dir))
         self.plugins = plugins = load_plugins(settings.plugins.disabled)
         agent_types = effective(plugins.agent_types, settings.agents)
-        store = await self._provided("store", settings.use.store)
-        bus = await self._provided("bus", settings.use.bus)
         self.telemetry = FanOut([await self._provided("telemetry", name) for name in settings.use.telemetry])
+        meter = metering(self.telemetry, settings.use.telemetry, agent_types)
+        store = meter.store(await self._provided("store", settings.use.store))
+        bus = meter.bus(await self._provided("bus", settings.use.bus))
         kept = settings.journal
         retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
         journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
-        runtimes = await self._runtimes(agent_types)
+        runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._provided("authenticator", settings.use.authenticator)
         broker = PermissionBroker(
@@ -120,6 +122,7 @@ class Host:
             stalls=settings.orchestrator,
             priced=Pricing(await self._prices(), store, journal).priced,
             captures=captures,
+            tally=meter.tally,
         )
         await stack.enter_async_context(supervisor)
         self.services = services = build_services(
@@ -135,6 +138,7 @@ class Host:
             captures=captures,
             plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
             private=self.data_dir,
+            telemetry=self.telemetry.sinks,
         )
         await stack.enter_async_context(services)
         if not self._answers:
@@ -143,12 +147,14 @@ class Host:
             await self._live_with(plugin, lifespan)
         self._gateway = Gateway(
             services,
-            actions=plugins.actions(services),
+            actions=meter.actions(plugins.actions(services)),
             routes=plugins.routes(services),
             authenticator=authenticator,
             server=settings.server,
             settings=settings.gateway,
+            latency=meter.latency,
         )
+        meter.watch(store=store, journal=journal, agents=supervisor, gateway=self._gateway)
         if isinstance(authenticator, TokenFile):
             authenticator.on_rotation = lambda: self._gateway.disconnect(LOCAL_USER.id)
         await self._gateway.start()

@@ -172,6 +172,11 @@ class Journal:
         """How many commits wait to be written."""
         return len(self._queue)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """About how much they hold."""
+        return self._waiting_bytes
+
     async def record(self, *changes: Change, expect: Sequence[Expect] = (), reply: Any = None) -> tuple[int, ...]:
         """Write these changes, all or none; returns the `seq` of its events after they are on the disk and the bus.
 

@@ -18,7 +18,7 @@ import pluggy
 
 from kandev_host import hookspecs
 from kandev_host.errors import PluginError, Unavailable
-from kandev_host.interfaces import Action, AgentType, Provider
+from kandev_host.interfaces import Action, AgentType, Provider, Route
 from kandev_host.plugin_checks import KNOWN, check_hooks, items_of
 from kandev_host.version import __version__
 
@@ -95,12 +95,12 @@ class Plugins:
             actions.append(action)
         return actions
 
-    def routes(self, services: Any) -> list[tuple[str, str, Callable[..., Any]]]:
+    def routes(self, services: Any) -> list[Route]:
         """Extra HTTP routes. Raises `PluginError` for a path that two plugins claim."""
         owners: dict[tuple[str, str], str] = {}
         routes = []
-        for route, plugin in self._collect("kandev_routes", tuple, services=services):
-            self._own(owners, plugin, "route", f"{route[0]} {route[1]}")
+        for route, plugin in self._collect("kandev_routes", Route, services=services):
+            self._own(owners, plugin, "route", f"{route.method} {route.path}")
             routes.append(route)
         return routes
 

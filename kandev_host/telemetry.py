@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from kandev_host.interfaces import Telemetry
+from kandev_host.interfaces import Gauges, Telemetry, Watching
 
 log = logging.getLogger(__name__)
 
@@ -16,11 +16,22 @@ class FanOut:
     def __init__(self, sinks: Sequence[Telemetry] = ()) -> None:
         self._sinks = list(sinks)
 
+    @property
+    def sinks(self) -> tuple[Telemetry, ...]:
+        """Those that are still heard."""
+        return tuple(self._sinks)
+
     def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         self._each(lambda sink: sink.count(name, value, labels))
 
     def observe(self, name: str, seconds: float, labels: Mapping[str, str]) -> None:
         self._each(lambda sink: sink.observe(name, seconds, labels))
+
+    def watch(self, gauges: Gauges) -> None:
+        """For those that tell gauges."""
+        for sink in tuple(self._sinks):
+            if isinstance(sink, Watching):
+                sink.watch(gauges)
 
     def _each(self, hand_on: Callable[[Telemetry], None]) -> None:
         for sink in tuple(self._sinks):

@@ -22,10 +22,11 @@ PACKAGES = {
     "kandev_docker",
     "kandev_places",
     "kandev_prices",
+    "kandev_prometheus",
     "kandev_sqlite",
     "kandev_unjailed",
 }
-ENTRY_POINTS = {"agents", "bwrap", "prices", "sqlite", "unjailed"}
+ENTRY_POINTS = {"agents", "bwrap", "prices", "prometheus", "sqlite", "unjailed"}
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:

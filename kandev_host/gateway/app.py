@@ -20,11 +20,10 @@ from kandev_host.gateway.handshakes import Handshakes
 from kandev_host.gateway.limits import Seats
 from kandev_host.gateway.receipts import Receipts
 from kandev_host.gateway.schema import SchemaRoute
-from kandev_host.interfaces import Action, Authenticator, Call
+from kandev_host.interfaces import Action, Authenticator, Call, Route
 from kandev_host.protocol.actions.auth import Login, LoginReply
 from kandev_host.settings import GatewaySettings, ServerSettings
 
-Route = tuple[str, str, Callable[..., Any]]
 STOP_S = 3.0
 BODY_LIMIT_BYTES = 1 << 20
 
@@ -52,7 +51,9 @@ class Gateway:
         authenticator: Authenticator,
         server: ServerSettings,
         settings: GatewaySettings,
+        latency: Callable[[float], None] | None = None,
     ) -> None:
+        """`latency` is told how late sockets get what agents say."""
         self._server = server
         self._settings = settings
         self._guard = Guard(authenticator, settings.origins)
@@ -63,7 +64,7 @@ class Gateway:
         self._schema = SchemaRoute(served, settings, lambda: self.url.removeprefix("http://"))
         dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, settings.json_depth_limit)
         seats = Seats(settings.sockets_total, settings.sockets_per_principal)
-        self._shared = Shared(settings, self._guard, dispatcher, seats, services)
+        self._shared = Shared(settings, self._guard, dispatcher, seats, services, latency)
         self._handshakes = Handshakes(settings.handshake_timeout_s)
         self._connections: set[Connection] = set()
         self._stopping = False
@@ -129,8 +130,11 @@ class Gateway:
         app.router.add_get("/health", _health)
         app.router.add_get("/schema.json", self._schema.serve)
         app.router.add_get("/ws", self._socket, allow_head=False)
-        for method, path, handler in routes:
-            app.router.add_route(method, path, self._guard.protected(handler))
+        taken = {resource.canonical for resource in app.router.resources()}
+        for route in routes:
+            if route.path in taken:
+                raise StartupError(f"The path {route.path} is the host's own: give the plugin's route another")
+            app.router.add_route(route.method, route.path, self._guard.protected(route))
         return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:

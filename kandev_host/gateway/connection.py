@@ -22,6 +22,7 @@ from kandev_host.errors import KandevError, RateLimited, Unauthorized
 from kandev_host.events import Event
 from kandev_host.gateway.dispatch import Dispatcher, Pending
 from kandev_host.gateway.guard import SUBPROTOCOL, Guard
+from kandev_host.gateway.latency import Latency
 from kandev_host.gateway.limits import RateLimit, Seats
 from kandev_host.gateway.outbox import PONG, Outbox, wire
 from kandev_host.gateway.receipts import Memory, Recorder
@@ -97,6 +98,7 @@ class Shared:
     dispatcher: Dispatcher
     seats: Seats
     floors: Floors
+    latency: Callable[[float], None] | None = None
     frames: Frames = field(default_factory=Frames)
 
 
@@ -143,7 +145,13 @@ class Connection:
         self._ending: tuple[int, str] | None = None
         floors = shared.floors
         self.memory = Memory()
-        self.subscriptions = Subscriptions(floors.store, floors.bus, floors.journal, self, floors.audiences)
+        on_live = None
+        if shared.latency is not None:
+            watch = Latency(shared.latency)
+            on_live, self._outbox.on_emptied = watch.queued, watch.emptied
+        self.subscriptions = Subscriptions(
+            floors.store, floors.bus, floors.journal, self, floors.audiences, on_live=on_live
+        )
 
     # What dispatch and subscriptions see.
 

@@ -15,8 +15,8 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from kandev_host.errors import KandevError, Unauthorized
-from kandev_host.interfaces import Authenticator, Principal
+from kandev_host.errors import Forbidden, KandevError, Unauthorized
+from kandev_host.interfaces import Authenticator, Principal, Route
 from kandev_host.models import new_id
 
 logger = logging.getLogger(__name__)
@@ -66,15 +66,20 @@ class Guard:
         """Has nobody revoked it since? Asked for each request."""
         return self._revocable is None or self._revocable.is_valid(principal)
 
-    async def authenticate(self, token: str) -> Principal:
-        """Raises `Unauthorized`, after a delay that makes guessing slow and delays nobody else."""
+    async def authenticate(self, token: str, also: Authenticator | None = None) -> Principal:
+        """Raises `Unauthorized`, after a delay that makes guessing slow and delays nobody else.
+
+        A token that is known to `also` is good enough where that is given.
+        """
+        if also is not None and (other := await also.authenticate(token)) is not None:
+            return other
         principal = await self._authenticator.authenticate(token)
         if principal is None or not self.still_valid(principal):
             await anyio.sleep(FAILED_LOGIN_DELAY_S)
             raise Unauthorized("The token is wrong")
         return principal
 
-    async def credentials(self, request: web.Request) -> Principal | None:
+    async def credentials(self, request: web.Request, also: Authenticator | None = None) -> Principal | None:
         """The principal of the request's credentials, None when it has none. Raises `Unauthorized` for bad ones."""
         if "token" in request.query:
             raise Unauthorized(
@@ -86,7 +91,7 @@ class Guard:
             return None
         if len(tokens) > 1:
             raise Unauthorized("There must be one credential, not several")
-        return await self.authenticate(tokens[0])
+        return await self.authenticate(tokens[0], also)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -106,6 +111,8 @@ class Guard:
             response = refusal(401, error.code, error.message)
             response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return response
+        except Forbidden as error:
+            return refusal(403, error.code, error.message)
         except KandevError as error:
             return refusal(503, error.code, error.message)
         except Exception:
@@ -113,15 +120,18 @@ class Guard:
             logger.exception("%s %s failed, correlation id %s", request.method, request.path, correlation_id)
             return refusal(500, "INTERNAL_ERROR", f"Something unforeseen went wrong (correlation id {correlation_id})")
 
-    def protected(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The same handler, for requests with valid credentials only; `request[PRINCIPAL]` says whose."""
+    def protected(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The route's handler, for requests with valid credentials only; `request[PRINCIPAL]` says whose."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            principal = await self.credentials(request)
+            principal = await self.credentials(request, route.authenticator)
             if principal is None:
                 raise Unauthorized("This needs the header 'Authorization: Bearer …'")
+            if not principal.may(route.scope):
+                raise Forbidden(route.scope)
             request[PRINCIPAL] = principal
-            return await handler(request)
+            response: web.StreamResponse = await route.handler(request)
+            return response
 
         return guarded
 

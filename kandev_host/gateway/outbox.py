@@ -36,7 +36,8 @@ class Outbox:
 
     `put` refuses (False) when `limit_messages` or `limit_bytes` would be passed; one frame always fits an empty
     outbox. `paused` tells whether the transport's own buffer is full. `on_pause` is called whenever frames were
-    written and the transport is full: somebody must then wait for it and call `flush` again.
+    written and the transport is full: somebody must then wait for it and call `flush` again. `on_emptied`, if set, is
+    called when the transport has taken all that waited.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Outbox:
         self._room: list[asyncio.Future[None]] = []
         self._shut = False
         self.delivered_seq = 0
+        self.on_emptied: Callable[[], None] | None = None
 
     @property
     def crowded(self) -> bool:
@@ -94,6 +96,8 @@ class Outbox:
             self._write_some()
         if self._paused():
             self._on_pause()
+        if self.on_emptied is not None and not frames:
+            self.on_emptied()
         if self._room and not self.crowded:
             self._wake()
 

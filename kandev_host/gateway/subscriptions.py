@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from kandev_host.errors import Conflict
-from kandev_host.events import Event
+from kandev_host.events import Event, Sink
 from kandev_host.protocol.actions.tasks import Subscribed, Unsubscribed
 
 if TYPE_CHECKING:
@@ -74,14 +74,27 @@ class Audiences(Protocol):
 
 
 class Subscriptions:
-    """The topics of one socket. `live` maps each to the seq after which its events were delivered."""
+    """The topics of one socket. `live` maps each to the seq after which its events were delivered.
 
-    def __init__(self, store: Store, bus: Bus, journal: JournalView, socket: Delivery, audiences: Audiences) -> None:
+    `on_live` hears of an event just before it is delivered, unless it is replayed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        journal: JournalView,
+        socket: Delivery,
+        audiences: Audiences,
+        *,
+        on_live: Sink | None = None,
+    ) -> None:
         self._store = store
         self._bus = bus
         self._journal = journal
         self._socket = socket
         self._audiences = audiences
+        self._on_live = on_live
         self._subscription = bus.subscribe((), self._on_event)
         self._turn = anyio.Lock()
         self._live: dict[str, int] = {}
@@ -217,6 +230,8 @@ class Subscriptions:
     def _on_event(self, event: Event) -> None:
         # While a replay is under way a client that comes back must resume from there, not from live events.
         position, seq = self._position, event.seq
+        if self._on_live is not None:
+            self._on_live(event)
         self._socket.deliver(event, seq if position is None or seq is None else min(position, seq))
 
     def _go_live(self, topics: Iterable[str], since: int) -> None:

@@ -47,12 +47,16 @@ class TokenFile:
 
     A file that was replaced (`kandev-host token --rotate`) counts from the next credential on: the old token is worth
     nothing, and `on_rotation` ends what it had opened. A file that cannot be trusted lets nobody in.
+
+    A plugin may have one of its own, of another name, that stands for another principal. Raises `StartupError`.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, name: str = TOKEN_FILE, principal: Principal = LOCAL_USER) -> None:
         self._data_dir = data_dir
+        self._name = name
+        self._principal = principal
         self._seen = self._stamp()
-        self._local = LocalAuthenticator(load_token(data_dir))
+        self._local = LocalAuthenticator(load_token(data_dir, name), principal)
         self.on_rotation: Callable[[], None] = lambda: None
 
     async def authenticate(self, token: str) -> Principal | None:
@@ -64,9 +68,9 @@ class TokenFile:
         # Looked at before it is read: what is replaced in between is read at the next credential.
         seen = self._stamp()
         try:
-            local = LocalAuthenticator(load_token(self._data_dir))
+            local = LocalAuthenticator(load_token(self._data_dir, self._name), self._principal)
         except StartupError as error:
-            logger.error("nobody can log in: %s", error)
+            logger.error("nobody can log in by %s: %s", self._name, error)
             return False
         self._seen = seen
         if not self._local.same_token(local):
@@ -77,7 +81,7 @@ class TokenFile:
     def _stamp(self) -> tuple[int, ...] | None:
         """What tells one token file from another, or from itself with another mode."""
         try:
-            found = os.lstat(self._data_dir / TOKEN_FILE)
+            found = os.lstat(self._data_dir / self._name)
         except OSError:
             return None
         return (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns)
@@ -89,17 +93,20 @@ async def open_local(environment: Environment) -> AsyncIterator[Authenticator]:
     yield TokenFile(Path(environment.data_dir))
 
 
-def load_token(data_dir: Path) -> str:
-    """The token in `<data>/token`, made at first use. Raises `StartupError` when others could read or replace it."""
+def load_token(data_dir: Path, name: str = TOKEN_FILE) -> str:
+    """The token in that file of the data folder, made at first use.
+
+    Raises `StartupError` when others could read or replace it.
+    """
     _check_folder(data_dir)
-    path = data_dir / TOKEN_FILE
+    path = data_dir / name
     token = _read(path)
     if token is None:
         _create(path)
         token = _read(path)
     if token is None or not _FORM.fullmatch(token):
         raise StartupError(f"{path} holds no token: delete it, and the next start makes a new one")
-    register(token, "the host's token")
+    register(token, f"the host's {name}")
     return token
 
 
@@ -136,7 +143,7 @@ def _read(path: Path) -> str | None:
 
 def _create(path: Path) -> None:
     # Written aside and then linked: whoever reads the token reads all of it, and of two hosts that start one wins.
-    aside = path.with_name(f".{TOKEN_FILE}-{secrets.token_hex(8)}")
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "w", encoding="ascii") as file:

@@ -6,7 +6,18 @@ a container engine fits behind it. The contract suites in `kandev_host.testing` 
 
 from __future__ import annotations
 
-from kandev_host.interfaces.actions import Action, Authenticator, Call, Decision, LaunchExtras, Principal, Telemetry
+from kandev_host.interfaces.actions import (
+    Action,
+    Authenticator,
+    Call,
+    Decision,
+    Gauges,
+    LaunchExtras,
+    Principal,
+    Route,
+    Telemetry,
+    Watching,
+)
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
 from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
 from kandev_host.interfaces.images import Image, Images, Tell
@@ -52,6 +63,7 @@ __all__ = [
     "FileContent",
     "FileEntry",
     "FileKind",
+    "Gauges",
     "Hit",
     "Image",
     "Images",
@@ -75,6 +87,7 @@ __all__ = [
     "Put",
     "Remove",
     "Result",
+    "Route",
     "Runtime",
     "Shell",
     "Shift",
@@ -89,4 +102,5 @@ __all__ = [
     "UsageGroup",
     "UsageSum",
     "Use",
+    "Watching",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from kandev_host.interfaces.processes import Mount
+from kandev_host.metrics import Sample
 
 Q = TypeVar("Q")
 
@@ -32,12 +33,48 @@ class Authenticator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One HTTP route. The guard stands before it as before every other; its principal needs `scope`.
+
+    `handler` is aiohttp's. `authenticator` knows tokens that are good for this route alone.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Any]
+    scope: str
+    authenticator: Authenticator | None = None
+
+
 class Telemetry(Protocol):
-    """Where measurements go. Must neither block nor raise; names carry their unit, labels never an id."""
+    """Where measurements go. Must neither block nor raise.
+
+    `kandev_host.metrics` has every name with its kind and labels, which are named in that order; none holds an id.
+    """
 
     def count(self, name: str, value: float, labels: Mapping[str, str]) -> None: ...
 
     def observe(self, name: str, seconds: float, labels: Mapping[str, str]) -> None: ...
+
+
+class Gauges(Protocol):
+    """What stands at this moment."""
+
+    async def refresh(self) -> None:
+        """Look anew at what is not at hand, unless that was done just now. Takes a second or two at most."""
+        ...
+
+    def samples(self) -> Iterable[Sample]:
+        """Every gauge: its name, labels and value. From memory, without a wait."""
+        ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A Telemetry that also tells gauges: it is given them once the host stands, and reads them when it likes."""
+
+    def watch(self, gauges: Gauges) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

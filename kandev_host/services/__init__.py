@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kandev_host.interfaces import AgentType, Bus, Runtime, Store
+from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry
 from kandev_host.journal import Journal
 from kandev_host.models import new_id
 from kandev_host.services.agent_reading import AgentReading
@@ -110,6 +110,7 @@ class Services:
     dispatcher: Dispatcher
     launcher: Launcher
     credentials: Credentials
+    telemetry: Sequence[Telemetry]
 
     @property
     def audiences(self) -> Audiences:
@@ -152,6 +153,7 @@ def build_services(
     given: Chance | None = None,
     private: Path | None = None,
     captures: Captures | None = None,
+    telemetry: Sequence[Telemetry] = (),
 ) -> Services:
     """Tie the services together, and tell the supervisor whom to tell how runs end.
 
@@ -295,6 +297,7 @@ def build_services(
         dispatcher=orchestration.dispatcher,
         launcher=launcher,
         credentials=credentials,
+        telemetry=telemetry,
     )
 
 

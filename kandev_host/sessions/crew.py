@@ -12,6 +12,7 @@ from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, Task, Turn
 from kandev_host.sessions.audit import Looks
 from kandev_host.sessions.capture import Capture, Captures, captured
+from kandev_host.sessions.counted import Tally
 from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.policy import Situation
@@ -44,6 +45,7 @@ class Crew:
     priced: Priced | None = None
     captures: Captures | None = None
     looks: Looks | None = None
+    tally: Tally | None = None
 
     def denied(self, turn: Turn, task: Task) -> str | None:
         """Why this turn may not start, if a plugin says so, or broke: that costs its turn, not the agent."""

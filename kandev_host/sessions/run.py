@@ -13,6 +13,7 @@ from kandev_host.errors import Conflict, KandevError
 from kandev_host.interfaces import Process, Put, Stats
 from kandev_host.models import Activity, AgentInstance, Session, Turn, now
 from kandev_host.sessions.conclusion import Conclusion
+from kandev_host.sessions.counted import new_peer
 from kandev_host.sessions.crew import Crew, Launch
 from kandev_host.sessions.dialects import dialect
 from kandev_host.sessions.ending import Ending, end_process, failed, not_started
@@ -174,8 +175,12 @@ class AgentRun:
 
     async def _live_with(self, process: Process) -> Ending:
         settings = self._crew.settings
-        peer = self._peer = Peer(
-            process, self._session, line_limit_bytes=settings.line_limit_bytes, fault_limit=settings.fault_limit_lines
+        peer = self._peer = new_peer(
+            self._crew.tally,
+            process,
+            self._session,
+            line_limit_bytes=settings.line_limit_bytes,
+            fault_limit=settings.fault_limit_lines,
         )
         async with anyio.create_task_group() as tasks:
             for job in (peer.run, self.logs.run):

@@ -15,6 +15,7 @@ from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, AgentStatus, Task
 from kandev_host.sessions.audit import Looks
 from kandev_host.sessions.capture import Captures
+from kandev_host.sessions.counted import Tally
 from kandev_host.sessions.crew import Crew, Launch, OnEnd, OnExit, OnTurnEnd, TurnPolicy
 from kandev_host.sessions.dialects import dialect
 from kandev_host.sessions.ending import Ending
@@ -41,6 +42,7 @@ class AgentSupervisor:
     waits for the run there. `on_end` is asked to record the changes that end the run in one commit with what follows
     for the task, and answers whether it did; else, or if it raises, they are recorded alone. `stalls` says when a
     silent agent counts as stalled, and what then. `priced` puts a price on what a turn used, if it knows one.
+    `tally` is told of every message between host and agents.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class AgentSupervisor:
         stalls: OrchestratorSettings | None = None,
         priced: Priced | None = None,
         captures: Captures | None = None,
+        tally: Tally | None = None,
     ) -> None:
         stalls = stalls or OrchestratorSettings()
         told = (on_turn_end, on_exit, on_end)
-        self._crew = Crew(journal, broker, settings, turn_policies, *told, stalls, priced, captures)
+        self._crew = Crew(journal, broker, settings, turn_policies, *told, stalls, priced, captures, tally=tally)
         self._runs: dict[str, AgentRun] = {}
         self._unrecorded: dict[str, anyio.CancelScope] = {}  # runs that are over, whose end the store refuses
         self._closing = False

@@ -196,6 +196,7 @@ def open_house(anyio_backend: str) -> OpenHouse:
         port: int = 0,
         actions: Callable[[House], list[Action[Any]]] = House.actions,
         store: EventStore | None = None,
+        latency: Callable[[float], None] | None = None,
         **settings: Any,
     ) -> AsyncIterator[House]:
         house = House(TOKEN, store)
@@ -208,6 +209,7 @@ def open_house(anyio_backend: str) -> OpenHouse:
                 authenticator=authenticator or LocalAuthenticator(TOKEN, ME),
                 server=ServerSettings(port=port),
                 settings=GatewaySettings(**settings),
+                latency=latency,
             )
             await house.gateway.start()
             try:

@@ -9,6 +9,10 @@ import anyio
 import pytest
 from aiohttp import web
 
+from kandev_host.errors import StartupError
+from kandev_host.gateway.tokens import LocalAuthenticator
+from kandev_host.interfaces import Principal, Route
+
 pytestmark = pytest.mark.anyio
 
 UPGRADE = {
@@ -17,6 +21,9 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
+
+
+GUEST = Principal("guest", "service", "guest", frozenset({"own:read"}))
 
 
 async def plugin_route(_request: web.Request) -> web.Response:
@@ -29,7 +36,9 @@ async def broken_route(_request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def served(open_house: Any) -> Any:
-    routes = [("GET", "/metrics", plugin_route), ("GET", "/broken", broken_route)]
+    routes = [Route("GET", "/metrics", plugin_route, "x"), Route("GET", "/broken", broken_route, "x")]
+    routes.append(Route("GET", "/own", plugin_route, "own:read", LocalAuthenticator("o" * 43, GUEST)))
+    routes.append(Route("GET", "/other", plugin_route, "other:read", LocalAuthenticator("o" * 43, GUEST)))
     async with open_house(routes=routes, origins=("https://board.example",)) as house:
         yield house
 
@@ -190,3 +199,18 @@ async def test_a_peer_that_never_finishes_its_request_is_dropped(open_house: Any
 
 async def test_health_says_nothing_but_ok(served: Any) -> None:
     assert (await ask(served, "/health"))[1] == '{"status": "ok"}'
+
+
+async def test_a_token_of_one_route_is_good_for_that_and_within_its_scope(served: Any) -> None:
+    guest, mine = f"Bearer {'o' * 43}", f"Bearer {served.token}"
+    assert (await ask(served, "/own", Authorization=guest))[0] == 200
+    assert (await ask(served, "/own", Authorization=mine))[0] == 200
+    assert (await ask(served, "/other", Authorization=guest))[0] == 403
+    assert (await ask(served, "/metrics", Authorization=guest))[0] == 401
+    assert (await ask(served, "/ws", Authorization=guest))[0] == 401
+
+
+async def test_a_plugin_cannot_take_a_path_of_the_host(open_house: Any) -> None:
+    with pytest.raises(StartupError, match="/health is the host's own"):
+        async with open_house(routes=[Route("GET", "/health", plugin_route, "x")]):
+            pass
