@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Principal,
         Process,
         ProcessSpec,
+        Progress,
         Provider,
         Put,
         Remove,
@@ -54,11 +55,13 @@ if TYPE_CHECKING:
         Shift,
         Stats,
         Store,
+        StoreReport,
         Subscription,
         Telemetry,
         Tell,
         Terminal,
         Trimmed,
+        Upkeep,
         UsageGroup,
         UsageSum,
         Use,
@@ -69,8 +72,9 @@ _HOMES = {
     "interfaces": (
         "Action AgentType Authenticator Availability Bus Call CommandResult Commit Decision Environment "
         "Expect FileContent FileEntry Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision OnOutput "
-        "Owned Page PlaceUse Price Prices Principal Process ProcessSpec Provider Put Remove Result Runtime Shell "
-        "Shift Stats Store Subscription Telemetry Tell Terminal Trimmed UsageGroup UsageSum Use"
+        "Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress Provider Put Remove Result Runtime "
+        "Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Trimmed Upkeep UsageGroup UsageSum "
+        "Use"
     ),
     "hookspecs": "hookimpl",
     "events": "Event event",
@@ -83,9 +87,10 @@ __all__ = [
     "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Decision",
     "Environment", "Event", "Expect", "FileContent", "FileEntry", "Hit", "Image", "Images", "Job", "JournalState",
     "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices",
-    "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shell", "Shift",
-    "Stats", "Store", "Subscription", "Telemetry", "Tell", "Terminal", "Trimmed", "UsageGroup", "UsageReading",
-    "UsageSum", "Use", "__version__", "errors", "event", "events", "hookimpl", "models", "secrets",
+    "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Runtime", "Shell",
+    "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal", "Trimmed", "Upkeep",
+    "UsageGroup", "UsageReading", "UsageSum", "Use", "__version__", "errors", "event", "events", "hookimpl", "models",
+    "secrets",
 ]  # fmt: skip
 
 

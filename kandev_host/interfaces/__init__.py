@@ -34,6 +34,7 @@ from kandev_host.interfaces.storage import (
     UsageGroup,
     UsageSum,
 )
+from kandev_host.interfaces.upkeep import Progress, StoreReport, Upkeep
 
 __all__ = [
     "Action",
@@ -71,6 +72,7 @@ __all__ = [
     "Principal",
     "Process",
     "ProcessSpec",
+    "Progress",
     "Provider",
     "Put",
     "Remove",
@@ -80,12 +82,14 @@ __all__ = [
     "Shift",
     "Stats",
     "Store",
+    "StoreReport",
     "Stream",
     "Subscription",
     "Telemetry",
     "Tell",
     "Terminal",
     "Trimmed",
+    "Upkeep",
     "UsageGroup",
     "UsageSum",
     "Use",
