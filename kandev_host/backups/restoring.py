@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,8 @@ def restore(
     """
     with explained(origin.data_dir), partial(origin.data_dir / WORK) as copy:
         manifest, secrets = None, {}
+        if not source.is_file():
+            raise Damaged(source, "it is not a regular file")
         if _is_archive(source):
             with opened(source) as archive:
                 report, manifest = _unpacked(origin, archive, copy, progress), archive.manifest
@@ -69,10 +70,8 @@ def _unpacked(origin: Origin, archive: Archive, copy: Path, progress: Progress) 
 
 
 def _is_archive(source: Path) -> bool:
-    """Not blocking: what is named may be a pipe, and then is no regular file."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(_ZIP)) == _ZIP
+    with source.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
 
 
 def _write_secret(data_dir: Path, name: str, content: bytes) -> None:

@@ -101,5 +101,6 @@ async def _import(
                 new_ids=fresh(ids) if new_ids else None,
             )
         sound(await run_sync(lambda: upkeep.inspect(tell, copy=copy)))
-        kept = None if dry_run else await run_sync(upkeep.replace, copy)
+        nothing = dry_run or not any(done.taken.values())
+        kept = None if nothing else await run_sync(upkeep.replace, copy)
     return done, kept
