@@ -51,7 +51,7 @@ def backups(folder: Path) -> list[Backup]:
     if not folder.is_dir():
         return []
     found = [_look(path) for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda backup: (_stamp(backup.path), backup.path.name), reverse=True)
+    return sorted(found, key=lambda backup: _order(backup.path), reverse=True)
 
 
 def newest_automatic(folder: Path) -> datetime | None:
@@ -65,7 +65,7 @@ def newest_automatic(folder: Path) -> datetime | None:
 def prune(folder: Path, keep: int) -> list[str]:
     """Remove the oldest automatic backups beyond `keep`; their names. Nobody's own backups are touched."""
     automatic = [path for path in folder.iterdir() if _AUTOMATIC.fullmatch(path.name)]
-    gone = sorted(automatic, key=lambda path: (_stamp(path), path.name), reverse=True)[keep:]
+    gone = sorted(automatic, key=_order, reverse=True)[keep:]
     for path in gone:
         path.unlink(missing_ok=True)
         logger.info("The automatic backup %s was removed: %s newer ones are kept", path.name, keep)
@@ -83,5 +83,7 @@ def _look(path: Path) -> Backup:
         return Backup(path, 0, None, error.strerror or str(error))
 
 
-def _stamp(path: Path) -> str:
-    return path.name.removeprefix("kandev-").removeprefix("auto-")[:16]
+def _order(path: Path) -> tuple[str, int]:
+    """By its name: when it was made, and which one of that second it is."""
+    at, _, number = path.stem.removeprefix("kandev-").removeprefix("auto-").partition("-")
+    return at, int(number or 0)
