@@ -82,7 +82,7 @@ class JournalSettings(Table, frozen=True, kw_only=True):
 class BackupSettings(Table, frozen=True, kw_only=True):
     """Backups that the host makes by itself, while it runs; one that was missed is made up at the next start."""
 
-    enabled: Annotated[bool, Meta(description="Does it?")] = True
+    enabled: Annotated[bool, Meta(description="Does the host make backups by itself?")] = True
     interval_s: Annotated[Seconds, Meta(description="Time from one to the next.")] = 86_400.0
     keep: Annotated[
         Count, Meta(description="So many of them; older ones are removed. Those that people make stay.")

@@ -85,7 +85,7 @@ def held(home: Path) -> tuple[set[str], set[str], set[str], list[int]]:
 async def test_p21_a_backup_under_write_load_has_all_that_was_acknowledged_before_it_and_nothing_half(
     make_host: Any, tmp_path: Path
 ) -> None:
-    host = make_host()
+    host = make_host("[gateway]\nrequests_per_s = 1e6\nrequest_burst = 1000000\n")
     acknowledged: list[str] = []
     backups: list[tuple[dict[str, Any], set[str]]] = []
     more = anyio.Event()
