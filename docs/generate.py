@@ -24,6 +24,10 @@ STORY = Path(__file__).parent / "examples/story.json"
 WIDTH = 116
 FEW = 2
 SHOWN = {"repository": "/home/ada/website", "token": "kdv_…", "session": "0199a5b0-7c00-7000-8000-0000000000ff"}
+SHOWN |= {
+    "backup_name": "kandev-20260110T103000Z.zip",
+    "backup_path": "/home/ada/.kandev/backups/kandev-20260110T103000Z.zip",
+}
 
 Json = dict[str, Any]
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Principal,
         Process,
         ProcessSpec,
+        Progress,
         Provider,
         Put,
         Remove,
@@ -57,11 +58,13 @@ if TYPE_CHECKING:
         Shift,
         Stats,
         Store,
+        StoreReport,
         Subscription,
         Telemetry,
         Tell,
         Terminal,
         Trimmed,
+        Upkeep,
         UsageGroup,
         UsageSum,
         Use,
@@ -73,8 +76,9 @@ _HOMES = {
     "interfaces": (
         "Action AgentType Authenticator Availability Bus Call CommandResult Commit Decision Environment "
         "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision "
-        "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Provider Put Remove Result Route "
-        "Runtime Shell Shift Stats Store Subscription Telemetry Tell Terminal Trimmed UsageGroup UsageSum Use Watching"
+        "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress Provider Put Remove Result "
+        "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Trimmed Upkeep "
+        "UsageGroup UsageSum Use Watching"
     ),
     "hookspecs": "hookimpl",
     "gateway.tokens": "TokenFile",
@@ -88,10 +92,10 @@ __all__ = [
     "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Decision",
     "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
     "JournalState", "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price",
-    "Prices", "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Route", "Runtime", "Shell",
-    "Shift", "Stats", "Store", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile", "Trimmed", "UsageGroup",
-    "UsageReading", "UsageSum", "Use", "Watching", "__version__", "errors", "event", "events", "hookimpl", "metrics",
-    "models", "secrets",
+    "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Route",
+    "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal",
+    "TokenFile", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__",
+    "errors", "event", "events", "hookimpl", "metrics", "models", "secrets",
 ]  # fmt: skip
 
 

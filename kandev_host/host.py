@@ -23,7 +23,7 @@ from kandev_host.metering import metering
 from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
 from kandev_host.retention import Retention
-from kandev_host.selection import has_no_library, opened
+from kandev_host.selection import has_no_library, opened, upkeep_of
 from kandev_host.services import Services, build_services
 from kandev_host.services.network_log import NetworkLog
 from kandev_host.sessions.capture import Captures
@@ -63,6 +63,7 @@ class Host:
         self.plugins: Plugins
         self.services: Services
         self.telemetry = FanOut()
+        self._environment = Environment(str(data_dir), __version__)
         self._gateway: Gateway
         self._stack = AsyncExitStack()
 
@@ -139,6 +140,7 @@ class Host:
             plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
             private=self.data_dir,
             telemetry=self.telemetry.sinks,
+            upkeep=upkeep_of(plugins, settings, self._environment),
         )
         await stack.enter_async_context(services)
         if not self._answers:
@@ -164,13 +166,13 @@ class Host:
         if self._queue:
             await stack.enter_async_context(services.dispatcher)
             await stack.enter_async_context(services.workspace_retention)
+            await stack.enter_async_context(services.backups)
         if not self._answers:
             stack.enter_context(announced(self.data_dir, self.url))
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""
-        environment = Environment(str(self.data_dir), __version__)
-        return await self._stack.enter_async_context(opened(self.plugins, self.settings, kind, name, environment))
+        return await self._stack.enter_async_context(opened(self.plugins, self.settings, kind, name, self._environment))
 
     async def _runtimes(self, agent_types: dict[str, AgentType]) -> dict[str, Runtime]:
         """The default runtime, those that agents name, and those that the settings have a table for."""

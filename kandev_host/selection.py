@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from kandev_host.errors import SettingsError
-from kandev_host.interfaces import Environment
+from kandev_host.interfaces import Environment, Upkeep
 from kandev_host.plugins import Plugins
 from kandev_host.settings import Settings
 from kandev_host.settings.environment import chosen
@@ -20,6 +20,13 @@ def opened(
     """The provider, to be entered. Raises `PluginError` when it cannot be had, `SettingsError` for a wrong table."""
     provider = plugins.provider(kind, name)
     return provider.open(_table(plugins, settings, kind, name), environment)
+
+
+def upkeep_of(plugins: Plugins, settings: Settings, environment: Environment) -> Upkeep | None:
+    """What backs up and checks the selected store; None where the store brings nothing for that."""
+    name = settings.use.store
+    provider = plugins.provider("store", name)
+    return None if provider.upkeep is None else provider.upkeep(_table(plugins, settings, "store", name), environment)
 
 
 def has_no_library(plugins: Plugins, settings: Settings) -> bool:

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "metrics", "printable", "secrets"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
-    ("bus", "journal", "redaction", "retention", "settings"),
+    ("backups", "bus", "journal", "redaction", "retention", "settings"),
     ("sessions",),
     ("services",),
     ("gateway",),

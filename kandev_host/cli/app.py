@@ -42,14 +42,21 @@ COMMANDS = {
     "image": "Images for containers: build, list, pull and scan them.",
     "service": "Let systemd start the host, and start it again.",
     "schema": "Print the protocol as an AsyncAPI 3 document.",
+    "backup": "Back the host's data up; the backups that there are.",
+    "restore": "Put a backup in the place of the host's data.",
+    "export": "Write boards, tasks and history as portable lines.",
+    "import": "Read what export wrote.",
+    "db": "Check and tidy the database.",
     "token": "Show where the log-in token lies, or replace it.",
 }
+# Where a command is not the module of its name, which is a word of Python.
+MODULES = {"import": "importing"}
 CANCELLED = 130
 SHOWN_PATHS = 5
 
 
 class LazyGroup(click.Group):
-    """Subcommand NAME is `command` of module `kandev_host.cli.NAME`."""
+    """Subcommand NAME is `command` of module `kandev_host.cli.NAME`, unless MODULES says otherwise."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -57,7 +64,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = import_module(f"kandev_host.cli.{cmd_name}").command
+        found: click.Command = import_module(f"kandev_host.cli.{MODULES.get(cmd_name, cmd_name)}").command
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

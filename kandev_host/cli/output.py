@@ -39,9 +39,9 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-def emit(value: Any) -> None:
+def emit(value: Any, *, err: bool = False) -> None:
     """One line of JSON. ASCII only: a terminal obeys some of what JSON leaves unescaped, such as U+009B."""
-    click.echo(json.dumps(msgspec.to_builtins(value), ensure_ascii=True))
+    click.echo(json.dumps(msgspec.to_builtins(value), ensure_ascii=True), err=err)
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:

@@ -37,6 +37,8 @@ def core_actions(services: Services) -> list[Action[Any]]:
     handlers: dict[str, Handler] = {
         "health.check": _plain(services.info.health),
         "host.info": _plain(services.info.info),
+        "backup.create": _plain(services.backups.create),
+        "backup.list": _plain(services.backups.list),
         "board.list": _plain(boards.list),
         "board.create": _plain(boards.create),
         "board.get": _plain(boards.get),

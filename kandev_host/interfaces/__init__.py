@@ -45,6 +45,7 @@ from kandev_host.interfaces.storage import (
     UsageGroup,
     UsageSum,
 )
+from kandev_host.interfaces.upkeep import Progress, StoreReport, Upkeep
 
 __all__ = [
     "Action",
@@ -83,6 +84,7 @@ __all__ = [
     "Principal",
     "Process",
     "ProcessSpec",
+    "Progress",
     "Provider",
     "Put",
     "Remove",
@@ -93,12 +95,14 @@ __all__ = [
     "Shift",
     "Stats",
     "Store",
+    "StoreReport",
     "Stream",
     "Subscription",
     "Telemetry",
     "Tell",
     "Terminal",
     "Trimmed",
+    "Upkeep",
     "UsageGroup",
     "UsageSum",
     "Use",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from kandev_host.interfaces.images import Images
+from kandev_host.interfaces.upkeep import Upkeep
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -19,7 +20,8 @@ class Provider(Generic[S, T]):
 
     `settings` is a msgspec Struct (`forbid_unknown_fields`) or None for one without settings. `missing` names
     the extra to install when a library of the provider is absent: it is then listed, but selecting it is an error.
-    `images` is for a runtime that has some: what makes and fetches them, without the runtime.
+    `images` is for a runtime that has some: what makes and fetches them, without the runtime. `upkeep` is for a store:
+    what backs it up, checks and replaces it, without opening it; without one the host says that it cannot.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Provider(Generic[S, T]):
     settings: type[S] | None = None
     missing: str | None = None
     images: Callable[[S], AbstractAsyncContextManager[Images]] | None = None
+    upkeep: Callable[[S, Environment], Upkeep] | None = None
 
 
 @dataclass(frozen=True, slots=True)

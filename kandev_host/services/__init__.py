@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
-from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry
+from kandev_host.backups.making import Origin
+from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry, Upkeep
 from kandev_host.journal import Journal
 from kandev_host.models import new_id
 from kandev_host.services.agent_reading import AgentReading
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.agents import AgentService
+from kandev_host.services.backups import BackupService
 from kandev_host.services.boards import BoardService
 from kandev_host.services.captures import CaptureService
 from kandev_host.services.columns import ColumnService
@@ -106,6 +108,7 @@ class Services:
     usage: UsageService
     search: SearchService
     info: InfoService
+    backups: BackupService
     recovery: Recovery
     dispatcher: Dispatcher
     launcher: Launcher
@@ -154,10 +157,12 @@ def build_services(
     private: Path | None = None,
     captures: Captures | None = None,
     telemetry: Sequence[Telemetry] = (),
+    upkeep: Upkeep | None = None,
 ) -> Services:
     """Tie the services together, and tell the supervisor whom to tell how runs end.
 
-    `private` is the host's own folder. Raises `SettingsError` for a directory that no agent may be shown.
+    `private` is the host's own folder, `upkeep` that of the store. Raises `SettingsError` for a directory that no agent
+    may be shown.
     """
     default_runtime = settings.use.runtime
     locks = Locks()
@@ -251,6 +256,8 @@ def build_services(
     add_shells(holders, shells)
     supervisor.on_turn_end = snapshots.first(supervisor.on_turn_end)
     keeping = WorkspaceKeeping(store, workspaces, holders=holders, locks=locks, runs=runs)
+    origin = Origin(upkeep, settings.use.store, private) if upkeep is not None and private is not None else None
+    backups = BackupService(settings.backup, store, origin, settings.use.store)
     types.on_change = orchestration.dispatcher.mark  # what waited for an agent to be enabled
     return Services(
         settings=settings,
@@ -292,7 +299,9 @@ def build_services(
             agents=agents,
             plugins=plugins,
             limits=limits_told(settings),
+            problems=lambda: (backups.problem,),
         ),
+        backups=backups,
         recovery=orchestration.recovery,
         dispatcher=orchestration.dispatcher,
         launcher=launcher,

@@ -28,6 +28,7 @@ class InfoService:
         agents: AgentService,
         plugins: Plugins,
         limits: Mapping[str, Any],
+        problems: Callable[[], Sequence[str | None]] = tuple,
     ) -> None:
         self._journal = journal
         self._runtimes = runtimes
@@ -35,10 +36,11 @@ class InfoService:
         self._agents = agents
         self._plugins = plugins
         self._limits = limits
+        self._problems = problems
 
     def health(self, principal: Principal, request: HealthCheck) -> HealthReply:
         del principal, request
-        return HealthReply(status="ok", version=__version__, mode=MODE)
+        return HealthReply(status="degraded" if any(self._problems()) else "ok", version=__version__, mode=MODE)
 
     async def info(self, principal: Principal, request: HostInfo) -> HostInfoReply:
         """Probes every runtime for real."""

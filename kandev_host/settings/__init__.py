@@ -25,6 +25,7 @@ from kandev_host.settings.credentials import CredentialSettings
 from kandev_host.settings.places import DirectorySettings, SnapshotSettings, WorkspaceSettings
 from kandev_host.settings.repositories import RepositorySettings
 from kandev_host.settings.server import (
+    BackupSettings,
     GatewaySettings,
     JournalSettings,
     LogSettings,
@@ -35,8 +36,8 @@ from kandev_host.settings.server import (
 from kandev_host.settings.shells import ShellSettings
 
 __all__ = [
-    "AgentOverride", "CredentialSettings", "DirectorySettings", "GatewaySettings", "JournalSettings", "LogSettings",
-    "McpSettings",
+    "AgentOverride", "BackupSettings", "CredentialSettings", "DirectorySettings", "GatewaySettings",
+    "JournalSettings", "LogSettings", "McpSettings",
     "OrchestratorSettings", "PermissionSettings", "PluginsSettings", "RawTables", "RepositorySettings",
     "RuleSettings", "ServerSettings",
     "SessionSettings", "Settings", "ShellSettings", "SnapshotSettings", "Table", "UseSettings", "WorkspaceSettings",
@@ -58,6 +59,7 @@ class Settings(Table, frozen=True, kw_only=True):
     session: SessionSettings = SessionSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     journal: JournalSettings = JournalSettings()
+    backup: BackupSettings = BackupSettings()
     permissions: PermissionSettings = PermissionSettings()
     workspace: WorkspaceSettings = WorkspaceSettings()
     shells: ShellSettings = ShellSettings()

@@ -79,6 +79,17 @@ class JournalSettings(Table, frozen=True, kw_only=True):
     trim_interval_s: Annotated[Seconds, Meta(description="Time between two looks for events to remove.")] = 60.0
 
 
+class BackupSettings(Table, frozen=True, kw_only=True):
+    """Backups that the host makes by itself, while it runs; one that was missed is made up at the next start."""
+
+    enabled: Annotated[bool, Meta(description="Does the host make backups by itself?")] = True
+    interval_s: Annotated[Seconds, Meta(description="Time from one to the next.")] = 86_400.0
+    keep: Annotated[
+        Count, Meta(description="So many of them; older ones are removed. Those that people make stay.")
+    ] = 7
+    folder: Annotated[str | None, Meta(description="Where they lie; unset is backups in the data folder.")] = None
+
+
 class LogSettings(Table, frozen=True, kw_only=True):
     """The host's own log."""
 

@@ -3,5 +3,6 @@
 from kandev_host.testing.bus import BusContract
 from kandev_host.testing.runtime import RuntimeContract
 from kandev_host.testing.store import StoreContract
+from kandev_host.testing.upkeep import StorePlace, UpkeepContract
 
-__all__ = ["BusContract", "RuntimeContract", "StoreContract"]
+__all__ = ["BusContract", "RuntimeContract", "StoreContract", "StorePlace", "UpkeepContract"]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from kandev_host import Environment, Provider, Store, hookimpl
+from kandev_host import Environment, Provider, Store, Upkeep, hookimpl
 
 EXTRA = "kandev-host[sqlite]"
 
@@ -49,7 +49,14 @@ async def open_store(settings: SqliteSettings, environment: Environment) -> Asyn
         await store.close()
 
 
+def upkeep(settings: SqliteSettings, environment: Environment) -> Upkeep:
+    """What backs up, checks and replaces the database."""
+    from kandev_sqlite.upkeep import SqliteUpkeep
+
+    return SqliteUpkeep(database_path(settings, environment), settings, environment.version)
+
+
 @hookimpl
 def kandev_stores() -> list[Provider[SqliteSettings, Store]]:
     missing = None if find_spec("apsw") else EXTRA
-    return [Provider("sqlite", open_store, SqliteSettings, missing)]
+    return [Provider("sqlite", open_store, SqliteSettings, missing, upkeep=upkeep)]

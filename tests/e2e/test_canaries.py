@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import sys
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,13 @@ def kept(home: Path, log: Path) -> dict[str, bytes]:
     return {str(file.relative_to(home.parent)): file.read_bytes() for file in [*files, log]}
 
 
+def contents(exported: Path, backup: Path) -> bytes:
+    """What is carried away; a backup as it is unpacked."""
+    with zipfile.ZipFile(backup) as file:
+        assert sorted(file.namelist()) == ["database", "manifest.json"]
+        return exported.read_bytes() + b"".join(map(file.read, file.namelist()))
+
+
 def said(frames: bytes) -> str:
     """The agent's message as a client puts it together."""
     events = [json.loads(frame) for frame in frames.splitlines()]
@@ -237,6 +246,7 @@ async def test_no_canary_is_in_anything_that_the_host_keeps_tells_or_logs(
         assert status["status"] == "RUNNING", status["agent"]["error_message"]
         await client.call("agent.stop", {"agent_id": agents[-1]})
         replies += await reads(client, agents, tasks)
+        backup = Path((await client.call("backup.create", {}, DEADLINE_S))["backup"]["path"])
         last = (await client.call("board.create", {"name": "the last one"}))["board"]["id"]
         await frames.until(last)
         listening.cancel_scope.cancel()
@@ -252,6 +262,13 @@ async def test_no_canary_is_in_anything_that_the_host_keeps_tells_or_logs(
     assert {name: found for name, found in while_it_runs.items() if found} == {}
     assert any(name.endswith("-wal") for name in while_it_runs), "the WAL was looked at"
     assert any("captures" in name for name in while_it_runs), "captures were looked at"
+    exported = host.home.parent / "exported.jsonl"
+    command = [sys.executable, "-m", "kandev_host", "export", str(exported)]
+    await anyio.run_process(command, env={**os.environ, "KANDEV_HOME": str(host.home)})
+    carried = contents(exported, backup)
+    assert b"[redacted]" in carried
+    assert canaries.in_(carried) == []
+    assert host.token.encode() not in carried
     host.stop()
     afterwards = {name: canaries.in_(data) for name, data in kept(host.home, host.home.parent / "host.log").items()}
     assert {name: found for name, found in afterwards.items() if found} == {}

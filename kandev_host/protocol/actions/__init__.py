@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kandev_host.protocol.actions import (
     agents,
+    backups,
     boards,
     captures,
     elicitations,
@@ -64,6 +65,8 @@ class Shape:
 ACTIONS: dict[str, Shape] = {
     "health.check": Shape(host.HealthCheck, host.HealthReply, "host:read", "Is the host well?"),
     "host.info": Shape(host.HostInfo, host.HostInfoReply, "host:read", "Version, plugins, runtimes, agents, limits"),
+    "backup.create": Shape(backups.BackupCreate, backups.BackupReply, "backups:write", "Back the host's data up"),
+    "backup.list": Shape(backups.BackupList, backups.BackupsReply, "backups:read", "The backups that there are"),
     "board.list": Shape(boards.BoardList, boards.BoardsReply, "boards:read", "All boards"),
     "board.create": Shape(boards.BoardCreate, boards.BoardWithColumns, "boards:write", "A board with its columns"),
     "board.get": Shape(boards.BoardGet, boards.BoardWithColumns, "boards:read", "One board and its columns"),

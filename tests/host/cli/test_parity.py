@@ -22,6 +22,8 @@ from kandev_host.protocol.actions import ACTIONS
 WAYS: dict[str, list[str]] = {
     "health.check": ["host health"],
     "host.info": ["host info"],
+    "backup.create": ["backup --with-secrets"],
+    "backup.list": ["backup list"],
     "board.list": ["board list --limit 5 --cursor {cursor}"],
     "board.create": ["board create Work --description d --owner {id}"],
     "board.get": ["board show {id}"],
