@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Call,
         CommandResult,
         Commit,
+        Credentials,
         Decision,
         Environment,
         Expect,
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "interfaces": (
-        "Action AgentType Authenticator Availability Bus Call CommandResult Commit Decision Environment "
+        "Action AgentType Authenticator Availability Bus Call CommandResult Commit Credentials Decision Environment "
         "Expect FileContent FileEntry Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision OnOutput "
         "Owned Page PlaceUse Price Prices Principal Process ProcessSpec Provider Put Remove Result Runtime Shell "
         "Shift Stats Store Subscription Telemetry Tell Terminal Trimmed UsageGroup UsageSum Use"
@@ -80,10 +81,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Decision",
-    "Environment", "Event", "Expect", "FileContent", "FileEntry", "Hit", "Image", "Images", "Job", "JournalState",
-    "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices",
-    "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shell", "Shift",
+    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Credentials",
+    "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Hit", "Image", "Images", "Job",
+    "JournalState", "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price",
+    "Prices", "Principal", "Process", "ProcessSpec", "Provider", "Put", "Remove", "Result", "Runtime", "Shell", "Shift",
     "Stats", "Store", "Subscription", "Telemetry", "Tell", "Terminal", "Trimmed", "UsageGroup", "UsageReading",
     "UsageSum", "Use", "__version__", "errors", "event", "events", "hookimpl", "models", "secrets",
 ]  # fmt: skip

@@ -43,6 +43,7 @@ COMMANDS = {
     "service": "Let systemd start the host, and start it again.",
     "schema": "Print the protocol as an AsyncAPI 3 document.",
     "token": "Show where the log-in token lies, or replace it.",
+    "link": "A link to log in with in a browser, once.",
 }
 CANCELLED = 130
 SHOWN_PATHS = 5

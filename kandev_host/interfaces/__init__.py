@@ -6,7 +6,16 @@ a container engine fits behind it. The contract suites in `kandev_host.testing` 
 
 from __future__ import annotations
 
-from kandev_host.interfaces.actions import Action, Authenticator, Call, Decision, LaunchExtras, Principal, Telemetry
+from kandev_host.interfaces.actions import (
+    Action,
+    Authenticator,
+    Call,
+    Credentials,
+    Decision,
+    LaunchExtras,
+    Principal,
+    Telemetry,
+)
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
 from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
 from kandev_host.interfaces.images import Image, Images, Tell
@@ -45,6 +54,7 @@ __all__ = [
     "Change",
     "CommandResult",
     "Commit",
+    "Credentials",
     "Decision",
     "Dialect",
     "Environment",

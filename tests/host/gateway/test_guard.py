@@ -108,7 +108,9 @@ async def test_forwarding_headers_are_not_believed(served: Any, header: str) -> 
 async def test_every_answer_has_the_security_headers_and_no_versions(served: Any, path: str) -> None:
     _, _, headers = await ask(served, path, Authorization=f"Bearer {served.token}")
     assert headers["Server"] == "kandev-host"
-    assert headers["Content-Security-Policy"] == "default-src 'self'; frame-ancestors 'none'"
+    assert headers["Content-Security-Policy"] == (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
 
