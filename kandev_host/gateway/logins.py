@@ -2,7 +2,7 @@
 
 A ticket is shown once, in the fragment of a link, and is good for one exchange within a minute. It is exchanged for the
 token of a session, which ends by itself, with its logout, or with the credential that made the ticket. Both are
-held in memory alone, as digests: the end of the host ends them all.
+held in memory alone: the end of the host ends them all.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from kandev_host.errors import Conflict, Forbidden
 from kandev_host.interfaces import Authenticator, Credentials, Principal
 from kandev_host.models import new_id, now
-from kandev_host.secrets import register
+from kandev_host.secrets import forget, register
 
 SESSION = "session:"
 TICKET_BYTES = 16
 TOKEN_BYTES = 32
 # Beyond these the oldest goes: nobody opens as many by hand.
 TICKETS = 64
-SESSIONS = 256
+SESSIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Ticket:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    digest: bytes
+    token: str = field(repr=False)
     principal: Principal
     maker: Principal
     ends: float
@@ -118,14 +118,15 @@ class Logins:
         ends = now() + timedelta(seconds=self._session_lifetime_s)
         expires_at = ends if maker.expires_at is None else min(ends, maker.expires_at)
         principal = replace(maker, credential=f"{SESSION}{new_id()}", expires_at=expires_at)
-        session = _Session(_digest(token), principal, maker, self._clock() + self._session_lifetime_s)
-        self._sessions[principal.credential] = self._by_digest[session.digest] = session
+        session = _Session(token, principal, maker, self._clock() + self._session_lifetime_s)
+        self._sessions[principal.credential] = self._by_digest[_digest(token)] = session
         return token, principal
 
     def _forget(self, credential: str) -> None:
         session = self._sessions.pop(credential, None)
         if session is not None:
-            del self._by_digest[session.digest]
+            del self._by_digest[_digest(session.token)]
+            forget(session.token)
 
 
 def _digest(secret: str) -> bytes:

@@ -221,6 +221,8 @@ def open_house(anyio_backend: str) -> OpenHouse:
         port: int = 0,
         actions: Callable[[House], list[Action[Any]]] = House.actions,
         store: EventStore | None = None,
+        server: ServerSettings | None = None,
+        certificate: Any = None,
         **settings: Any,
     ) -> AsyncIterator[House]:
         house = House(TOKEN, store)
@@ -231,8 +233,9 @@ def open_house(anyio_backend: str) -> OpenHouse:
                 actions=actions(house),
                 routes=routes,
                 authenticator=authenticator or LocalAuthenticator(TOKEN, ME),
-                server=ServerSettings(port=port),
+                server=server or ServerSettings(port=port),
                 settings=GatewaySettings(**settings),
+                certificate=certificate,
             )
             await house.gateway.start()
             try:

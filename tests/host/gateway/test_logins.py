@@ -14,6 +14,7 @@ from kandev_host.errors import Conflict, Forbidden
 from kandev_host.gateway.logins import SESSIONS, TICKETS, Logins
 from kandev_host.interfaces import Credentials, Principal
 from kandev_host.models import now
+from kandev_host.secrets import MARK, known
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +111,9 @@ def test_whoever_has_expired_holds_no_longer(logins: Logins) -> None:
 
 async def test_a_logout_ends_one_session_and_no_other(logins: Logins) -> None:
     (token, mine), (_, other) = opened(logins), opened(logins)
+    assert known.clean_text(token) == MARK
     assert await logins.revoke(mine)
+    assert known.clean_text(token) == token
     assert not logins.holds(mine)
     assert await logins.authenticate(Credentials(token)) is None
     assert logins.holds(other)
@@ -208,6 +211,16 @@ async def test_only_the_page_itself_exchanges_a_ticket(
         _, ticket = await link(wire)
         assert (await post(house, f'{{"ticket": "{ticket}"}}', **headers))[0] == status
         assert (await post(house, f'{{"ticket": "{ticket}"}}'))[0] == 200
+
+
+async def test_behind_a_proxy_the_page_has_the_proxys_origin(open_house: Any, open_wire: Any) -> None:
+    names = {"hosts": ("board.example",), "origins": ("https://board.example", "https://other.example")}
+    async with open_house(**names) as house, open_wire(house) as wire:
+        _, ticket = await link(wire)
+        body = f'{{"ticket": "{ticket}"}}'
+        assert (await post(house, body, Host="board.example", Origin="https://other.example"))[0] == 403
+        assert (await post(house, body, Origin="https://board.example"))[0] == 403
+        assert (await post(house, body, Host="board.example", Origin="https://board.example"))[0] == 200
 
 
 @pytest.mark.parametrize(
