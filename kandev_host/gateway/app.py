@@ -42,7 +42,13 @@ def _worth_a_line(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
+def _names_no_protocols(record: logging.LogRecord) -> bool:
+    """Not the line in which aiohttp would write down what a client offered: one of that is its token."""
+    return "protocols" not in record.msg
+
+
 logging.getLogger("aiohttp.server").addFilter(_worth_a_line)
+logging.getLogger("aiohttp.websocket").addFilter(_names_no_protocols)
 
 
 class Gateway:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import aiohttp
@@ -123,6 +124,17 @@ async def test_bad_credentials_are_unauthorized(served: Any, path: str, authoriz
     status, body, headers = await ask(served, path, Authorization=authorization.format(token=served.token))
     assert (status, headers.get("WWW-Authenticate")) == (401, "Bearer")
     assert '"UNAUTHORIZED"' in body
+
+
+@pytest.mark.parametrize("protocols", [["bearer.{token}"], ["kandev.v1", "bearer.{token}"], ["bearer.{token}", "x"]])
+async def test_a_token_among_the_subprotocols_is_not_logged(
+    served: Any, open_wire: Any, caplog: Any, protocols: list[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    offered = [each.format(token=served.token) for each in protocols]
+    async with open_wire(served, token=None, protocols=offered) as wire:
+        assert (await wire.ask("health.check"))["type"] == "response"
+    assert served.token not in caplog.text
 
 
 async def test_a_plugins_route_needs_the_token(served: Any) -> None:
