@@ -33,6 +33,7 @@ UPGRADE = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 
 TOKEN = "Authorization: Bearer {token}\r\n"
 OWN = "Host: {own}\r\n"
 WS = "GET /ws HTTP/1.1\r\n"
+CLOSED = -1  # without a word
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +138,9 @@ HANDSHAKES: dict[str, tuple[str | bytes, set[int]]] = {
     "no-http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", {400}),
     "nul": (b"GET /health\0 HTTP/1.1\r\nHost: x\r\n\r\n", {400}),
     "header-injection": (f"GET /health HTTP/1.1\r\n{OWN}X: a\rSet-Cookie: b\r\n\r\n", {400}),
-    "header-flood": (f"GET /health HTTP/1.1\r\n{OWN}" + "X: y\r\n" * 5000 + "\r\n", {200, 400, 431}),
-    "header-long": (f"GET /health HTTP/1.1\r\n{OWN}X: {'y' * 100_000}\r\n\r\n", {400, 431}),
-    "line-long": (f"GET /{'y' * 100_000} HTTP/1.1\r\n{OWN}\r\n", {400, 414}),
+    "header-flood": (f"GET /health HTTP/1.1\r\n{OWN}" + "X: y\r\n" * 5000 + "\r\n", {200, 400, 431, CLOSED}),
+    "header-long": (f"GET /health HTTP/1.1\r\n{OWN}X: {'y' * 100_000}\r\n\r\n", {400, 431, CLOSED}),
+    "line-long": (f"GET /{'y' * 100_000} HTTP/1.1\r\n{OWN}\r\n", {400, 414, CLOSED}),
     "smuggled": (
         f"POST /login HTTP/1.1\r\n{OWN}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         {400},
@@ -158,7 +159,7 @@ async def test_p18_a_hostile_handshake_is_refused_cleanly(host: Any, bystander: 
     request, wanted = HANDSHAKES[name]
     answer = await answer_to(host, request)
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert int(head.split()[1]) in wanted, answer
+    assert (int(head.split()[1]) if head else CLOSED) in wanted, answer
     lines = head.lower()
     assert b"access-control" not in lines
     assert b"set-cookie" not in lines
@@ -185,8 +186,7 @@ def asking(action: str, payload: str = "{}", id: str = '"1"') -> bytes:
     return f'{{"id":{id},"type":"request","action":"{action}","payload":{payload}}}'.encode()
 
 
-CLOSED = -1
-# What is sent after the upgrade → the code of the error or of the close that comes; CLOSED is without a word.
+# What is sent after the upgrade → the code of the error or of the close that comes.
 FRAMES: dict[str, tuple[bytes, set[Any]]] = {
     "binary": (frame(b"x", 0x82), {1003}),
     "too-large": (frame(b" " * 70_000), {1009}),

@@ -109,8 +109,9 @@ def test_a_link_opens_one_session_that_ends_with_the_token(tmp_path: Path, kande
             page, f'{{"ticket": "{ticket}"}}'.encode(), {"Origin": url, "Content-Type": "application/json"}
         )
         session = await anyio.to_thread.run_sync(lambda: exchanged(request))
-        with pytest.raises(HTTPError, match="401"):
+        with pytest.raises(HTTPError, match="401") as refused:
             await anyio.to_thread.run_sync(lambda: exchanged(request))
+        refused.value.close()
         async with connect(url, session) as client:
             assert (await client.call("health.check"))["status"] == "ok"
             (tmp_path / "data/token").unlink()  # as token --rotate does, before it makes a new one
@@ -161,8 +162,9 @@ def test_a_running_host_is_used_by_the_other_commands(tmp_path: Path, kandev: An
     assert {"name": "demo"}.items() <= next(k for k in done.json["agent_types"] if k["name"] == "demo").items()
 
 
-def test_the_address_is_checked_wherever_it_comes_from(kandev: Any) -> None:
-    done = kandev("up", "--port", "0", SERVER_HOST="0.0.0.0")
+@pytest.mark.parametrize("command", [("up", "--port", "0"), ("config", "check")])
+def test_the_address_is_checked_wherever_it_comes_from(kandev: Any, command: tuple[str, ...]) -> None:
+    done = kandev(*command, SERVER_HOST="0.0.0.0")
     assert done.status == 1
     assert "0.0.0.0 is not a loopback address" in done.err
     assert len(done.err.splitlines()) == 1

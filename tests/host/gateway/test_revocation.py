@@ -62,11 +62,15 @@ async def test_the_next_request_of_a_revoked_credential_is_not_served(
 
 
 async def test_an_expired_credential_loses_its_socket(open_house: Any, open_wire: Any, people: Any) -> None:
-    soon = now() + timedelta(seconds=2)
-    known = people(lambda token: replace(someone(token), expires_at=soon))
-    async with open_house(authenticator=known) as house, open_wire(house, token="ada") as wire:
+    ends = []
+
+    def for_a_moment(token: str) -> Principal:
+        ends.append(now() + timedelta(seconds=2))
+        return replace(someone(token), expires_at=ends[-1])
+
+    async with open_house(authenticator=people(for_a_moment)) as house, open_wire(house, token="ada") as wire:
         assert (await wire.closed())[0] == 4401
-        assert now() >= soon
+        assert now() >= ends[0]
 
 
 async def test_a_revoked_peer_that_answers_nothing_is_dropped(open_house: Any, people: Any) -> None:
@@ -116,8 +120,8 @@ async def test_an_authenticator_that_hangs_is_not_waited_for(open_house: Any, pe
         await anyio.sleep_forever()
 
     known.authenticate = hanging
-    async with open_house(authenticator=known, handshake_timeout_s=0.05) as house, aiohttp.ClientSession() as session:
+    async with open_house(authenticator=known, handshake_timeout_s=1.0) as house, aiohttp.ClientSession() as session:
         async with session.get(f"{house.url}/ws", headers={"Authorization": "Bearer x"}) as answer:
-            assert answer.status in {426, 503}
+            assert answer.status == 503
         async with session.get(f"{house.url}/health") as answer:
             assert answer.status == 200
