@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Call,
         CommandResult,
         Commit,
+        Credentials,
         Decision,
         Environment,
         Expect,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "interfaces": (
-        "Action AgentType Authenticator Availability Bus Call CommandResult Commit Decision Environment "
+        "Action AgentType Authenticator Availability Bus Call CommandResult Commit Credentials Decision Environment "
         "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision "
         "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress Provider Put Remove Result "
         "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Trimmed Upkeep "
@@ -89,8 +90,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Decision",
-    "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
+    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Credentials",
+    "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
     "JournalState", "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price",
     "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Route",
     "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal",

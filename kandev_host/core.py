@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from kandev_host.bus import open_memory_bus
 from kandev_host.hookspecs import hookimpl
@@ -16,10 +18,21 @@ def _open_bus(_settings: None, _environment: Environment) -> AbstractAsyncContex
     return open_memory_bus()
 
 
-def _open_local(_settings: None, environment: Environment) -> AbstractAsyncContextManager[Authenticator]:
+def _open_local(settings: LocalSettings, environment: Environment) -> AbstractAsyncContextManager[Authenticator]:
     from kandev_host.gateway.tokens import open_local
 
-    return open_local(environment)
+    return open_local(settings.remote, environment)
+
+
+class LocalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The local token as a guard."""
+
+    remote: Annotated[
+        bool,
+        msgspec.Meta(
+            description="May it guard an address that other machines reach? Whoever has it may do everything."
+        ),
+    ] = False
 
 
 class NoPrices:
@@ -39,8 +52,8 @@ def kandev_buses() -> Iterable[Provider[None, Bus]]:
 
 
 @hookimpl
-def kandev_authenticators() -> Iterable[Provider[None, Authenticator]]:
-    return [Provider("local", _open_local)]
+def kandev_authenticators() -> Iterable[Provider[LocalSettings, Authenticator]]:
+    return [Provider("local", _open_local, settings=LocalSettings)]
 
 
 @hookimpl

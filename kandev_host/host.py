@@ -11,12 +11,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from kandev_host import secrets
 from kandev_host.agent_types import effective
-from kandev_host.errors import PluginError, SettingsError
+from kandev_host.errors import PluginError
 from kandev_host.gateway.app import Gateway
-from kandev_host.gateway.tokens import LOCAL_USER, TokenFile
+from kandev_host.gateway.certificate import Certificate
+from kandev_host.gateway.listening import check_address, check_authentication
 from kandev_host.interfaces import AgentType, Environment, Prices, Runtime
 from kandev_host.journal import Journal
 from kandev_host.metering import metering
@@ -39,7 +41,6 @@ from kandev_host.version import __version__
 
 log = logging.getLogger(__name__)
 DESCRIPTORS = 65_536
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Host:
@@ -87,7 +88,8 @@ class Host:
         await self._stack.__aexit__(kind, error, trace)
 
     async def _open(self) -> None:
-        _check_address(self.settings.server.host)
+        check_address(self.settings.server)
+        certificate = Certificate.of(self.settings.server)
         _watch_children_by_pidfd()
         _take_all_descriptors()
         stack, settings = self._stack, self.settings
@@ -106,6 +108,7 @@ class Host:
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._provided("authenticator", settings.use.authenticator)
+        check_authentication(settings.server, settings.use.authenticator, authenticator.remote)
         broker = PermissionBroker(
             store,
             journal,
@@ -154,11 +157,10 @@ class Host:
             authenticator=authenticator,
             server=settings.server,
             settings=settings.gateway,
+            certificate=certificate,
             latency=meter.latency,
         )
         meter.watch(store=store, journal=journal, agents=supervisor, gateway=self._gateway)
-        if isinstance(authenticator, TokenFile):
-            authenticator.on_rotation = lambda: self._gateway.disconnect(LOCAL_USER.id)
         await self._gateway.start()
         stack.push_async_callback(self._gateway.stop)
         stack.push_async_callback(services.shells.shutdown)  # sockets wait for the commands that they asked for
@@ -168,7 +170,9 @@ class Host:
             await stack.enter_async_context(services.workspace_retention)
             await stack.enter_async_context(services.backups)
         if not self._answers:
-            stack.enter_context(announced(self.data_dir, self.url))
+            # Commands on this machine trust the certificate in the file, whatever name it has.
+            pin = f"#certificate={quote(str(certificate.path))}" if certificate is not None else ""
+            stack.enter_context(announced(self.data_dir, self.url + pin))
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""
@@ -206,15 +210,6 @@ class Host:
             await self._stack.enter_async_context(lifespan)
         except Exception as error:  # a plugin's own fault, of any kind, is contained here
             self.plugins.broken(plugin, f"kandev_lifespan: {error}")
-
-
-def _check_address(address: str) -> None:
-    if address not in LOOPBACK:
-        raise SettingsError(
-            f"{address} is not a loopback address ({', '.join(LOOPBACK)}): the local token is for this machine alone,"
-            " and there is no authentication for others yet, so --allow-remote cannot allow it."
-            " Listen on 127.0.0.1 and forward the port by ssh"
-        )
 
 
 def _watch_children_by_pidfd() -> None:

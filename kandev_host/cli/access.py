@@ -11,6 +11,7 @@ import msgspec
 
 from kandev_host.errors import StartupError
 from kandev_host.presence import running
+from kandev_host.settings import ServerSettings
 from kandev_host.settings.load import Loaded
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ async def open_client(loaded: Loaded, *, runs: bool = False) -> AsyncIterator[tu
 
     settings = msgspec.structs.replace(
         loaded.settings,
-        server=msgspec.structs.replace(loaded.settings.server, host="127.0.0.1", port=0),
+        server=ServerSettings(port=0),
         orchestrator=msgspec.structs.replace(loaded.settings.orchestrator, attempts=1),
     )
     async with (
@@ -85,7 +86,7 @@ def remote(loaded: Loaded) -> tuple[str | None, str | None]:
     if url is None:
         return None, None
     token = os.environ.get("KANDEV_TOKEN")
-    if token is None and "KANDEV_URL" in os.environ and (found is None or found.url.rstrip("/") != url.rstrip("/")):
+    if token is None and "KANDEV_URL" in os.environ and (found is None or _plain(found.url) != _plain(url)):
         raise StartupError(f"KANDEV_URL names {url}, which is not the host that runs here: set KANDEV_TOKEN as well")
     if token is None:
         try:
@@ -93,3 +94,8 @@ def remote(loaded: Loaded) -> tuple[str | None, str | None]:
         except OSError as error:
             raise StartupError(f"no token for {url}: {error.strerror}; set KANDEV_TOKEN or --data-dir") from error
     return url, token
+
+
+def _plain(url: str) -> str:
+    """Without the certificate that is to be there."""
+    return url.partition("#")[0].rstrip("/")

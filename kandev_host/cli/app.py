@@ -48,6 +48,7 @@ COMMANDS = {
     "import": "Read what export wrote.",
     "db": "Check and tidy the database.",
     "token": "Show where the log-in token lies, or replace it.",
+    "link": "A link to log in with in a browser, once.",
 }
 # Where a command is not the module of its name, which is a word of Python.
 MODULES = {"import": "importing"}

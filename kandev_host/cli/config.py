@@ -109,11 +109,15 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """
     loaded = load_settings(config, data_dir)
     from kandev_host.agent_types import effective
+    from kandev_host.gateway.certificate import Certificate
+    from kandev_host.gateway.listening import check_address
     from kandev_host.plugins import load_plugins
     from kandev_host.selection import check_selected
     from kandev_host.services.credentials.choice import check_repositories
     from kandev_host.services.directories import Directories
 
+    check_address(loaded.settings.server)
+    Certificate.of(loaded.settings.server)
     plugins = load_plugins(loaded.settings.plugins.disabled)
     effective(plugins.agent_types, loaded.settings.agents)
     check_selected(plugins, loaded.settings)

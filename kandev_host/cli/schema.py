@@ -32,8 +32,9 @@ def command(config: Path | None, data_dir: Path | None, output: Path | None) -> 
     settings = load_settings(config, data_dir).settings
     server = settings.server
     host = f"[{server.host}]" if ":" in server.host else server.host
+    address = f"{host}:{server.port}" if server.unix_socket is None else "localhost"
     limits = {name: getattr(settings.gateway, name) for name in LIMITS}
-    text = encoded(OFFERS, address=f"{host}:{server.port}", limits=limits)
+    text = encoded(OFFERS, address=address, limits=limits)
     if output is None:
         click.echo(text, nl=False)
         return

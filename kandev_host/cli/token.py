@@ -40,7 +40,7 @@ def command(config: Path | None, data_dir: Path | None, show: bool, rotate: bool
 
 
 def _use_once(url: str, token: str) -> None:
-    """The running host reads the new token when it is first used, and then closes what the old one had opened."""
+    """Return when the running host has taken the new token: then the old one is worth nothing."""
     import anyio
 
     from kandev_host.client import connect

@@ -22,16 +22,28 @@ if TYPE_CHECKING:
 SWITCH_S = 0.001  # Python's own 5 ms cost a flooding agent a tenth of its events, or more
 
 
-@click.command(epilog=example("kandev-host up\nkandev-host up --port 0 --json\nKANDEV_LOG__FORMAT=json kandev-host up"))
+@click.command(
+    epilog=example(
+        "kandev-host up\nkandev-host up --port 0 --json\nkandev-host up --unix ~/.kandev/host.sock\n"
+        "KANDEV_LOG__FORMAT=json kandev-host up"
+    )
+)
 @click.option("--host", "address", metavar="ADDRESS", help="Address to listen on [default: 127.0.0.1].")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one [default: 8080].")
-@click.option("--allow-remote", is_flag=True, help="Listen on other than loopback; needs authentication made for it.")
+@click.option("--unix", metavar="PATH", help="Listen on a Unix socket instead, for this user alone.")
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    default=None,
+    help="Listen on other than loopback; needs TLS and authentication made for it.",
+)
 @settings_options
 @as_json
 def command(
     address: str | None,
     port: int | None,
-    allow_remote: bool,
+    unix: str | None,
+    allow_remote: bool | None,
     config: Path | None,
     data_dir: Path | None,
     as_json: bool,
@@ -41,8 +53,14 @@ def command(
     Prints where it listens, where the log-in token lies, and what can be started here. With --json, one line for
     programs, once it serves.
     """
-    loaded = load_settings(config, data_dir, server__host=address, server__port=port)
-    del allow_remote  # known, so that it is answered with the reason why nothing allows it yet: see Host
+    loaded = load_settings(
+        config,
+        data_dir,
+        server__host=address,
+        server__port=port,
+        server__unix_socket=os.path.abspath(os.path.expanduser(unix)) if unix is not None else None,
+        server__allow_remote=allow_remote,
+    )
     import anyio
 
     from kandev_host.logs import logging_to
@@ -96,6 +114,8 @@ async def _print(host: Host) -> None:
 
     _line("listens", click.style(host.url, bold=True))
     _line("token", str(host.token_path))
+    if host.url.startswith("http"):
+        _line("browser", "kandev-host link")
     for name, runtime in host.services.runtimes.items():
         found = await runtime.probe()
         _line("runtime", f"{name}: {'ready' if found.ok else f'unavailable: {found.reason}'}")

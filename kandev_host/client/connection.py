@@ -14,6 +14,7 @@ import anyio
 import msgspec
 from aiohttp import WSMsgType
 
+from kandev_host.client.address import connector, socket_url
 from kandev_host.client.errors import ClientError, ConnectionLost, host_error
 
 BUFFER = 10_000
@@ -26,6 +27,7 @@ _SEQ = re.compile(r"\bseq=(\d+)")
 _REFUSALS = {
     401: ("UNAUTHORIZED", "The host refused the token"),
     403: ("FORBIDDEN", "The host refused this origin"),
+    429: ("RATE_LIMITED", "Too many requests; try again in a moment"),
     421: ("BAD_REQUEST", "The host does not answer to this name; use the address that it printed"),
     503: ("BUSY", "The host has no socket left, or is shutting down"),
 }
@@ -67,6 +69,7 @@ class Connection:
     """
 
     def __init__(self, url: str, token: str | None, timeout_s: float, buffer: int) -> None:
+        self._address = url
         self._url = socket_url(url)
         self._token = token
         self._timeout_s = timeout_s
@@ -79,7 +82,12 @@ class Connection:
         self.error: ClientError | None = None
 
     async def __aenter__(self) -> Connection:
-        self._session = aiohttp.ClientSession()
+        try:
+            self._session = aiohttp.ClientSession(connector=connector(self._address))
+        except OSError as error:
+            raise ConnectionLost(f"No host at {self._address}: {error.strerror or error}") from None
+        except ValueError as error:
+            raise ClientError("BAD_REQUEST", f"Not an address: {self._address} ({error})") from None
         try:
             with anyio.fail_after(self._timeout_s):
                 self._socket = await self._open()
@@ -180,6 +188,8 @@ class Connection:
         except aiohttp.WSServerHandshakeError as error:
             code, message = _REFUSALS.get(error.status, ("UNAVAILABLE", f"No kandev-host there: HTTP {error.status}"))
             raise ClientError(code, f"{message} ({self._url})", {"http_status": error.status}) from None
+        except aiohttp.ServerFingerprintMismatch:
+            raise ClientError("UNAUTHORIZED", f"The host at {self._url} has another certificate") from None
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost(f"No host at {self._url}: {error}") from None
         except ValueError as error:
@@ -250,9 +260,3 @@ class Connection:
         if found := _SEQ.search(reason):
             details["seq"] = int(found.group(1))
         return ConnectionLost(f"The host ended the connection ({code}): {reason or 'no reason'}", details)
-
-
-def socket_url(url: str) -> str:
-    """Where the socket is, of the host's address."""
-    base = re.sub(r"^ws", "http", url.rstrip("/"))
-    return base if base.endswith("/ws") else f"{base}/ws"

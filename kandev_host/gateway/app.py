@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import anyio
 from aiohttp import WSCloseCode, web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
-from kandev_host.errors import Conflict, StartupError
-from kandev_host.gateway.connection import UNAUTHENTICATED, Connection, Floors, Shared, logged_in
+from kandev_host.errors import StartupError
+from kandev_host.gateway.auth import Auth
+from kandev_host.gateway.certificate import Certificate
+from kandev_host.gateway.connection import Connection, Floors, Shared
 from kandev_host.gateway.dispatch import Dispatcher
-from kandev_host.gateway.guard import Guard, add_headers, refusal
+from kandev_host.gateway.guard import PRINCIPAL, Guard, add_headers, refusal
 from kandev_host.gateway.handshakes import Handshakes
 from kandev_host.gateway.limits import Seats
+from kandev_host.gateway.listening import Address, is_local, leave, listen, look_at
+from kandev_host.gateway.logins import Logins
 from kandev_host.gateway.receipts import Receipts
 from kandev_host.gateway.schema import SchemaRoute
-from kandev_host.interfaces import Action, Authenticator, Call, Route
-from kandev_host.protocol.actions.auth import Login, LoginReply
+from kandev_host.interfaces import Action, Authenticator, Route
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 STOP_S = 3.0
+# Revoked credentials lose their sockets within a second: this long until it is noticed, then half a second to say so.
+REVIEW_S = 0.25
 BODY_LIMIT_BYTES = 1 << 20
 
 # aiohttp answers malformed HTTP before any hook of ours, and would name its own and Python's version there.
@@ -36,7 +42,13 @@ def _worth_a_line(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
+def _names_no_protocols(record: logging.LogRecord) -> bool:
+    """Not the line in which aiohttp would write down what a client offered: one of that is its token."""
+    return "protocols" not in record.msg
+
+
 logging.getLogger("aiohttp.server").addFilter(_worth_a_line)
+logging.getLogger("aiohttp.websocket").addFilter(_names_no_protocols)
 
 
 class Gateway:
@@ -51,32 +63,41 @@ class Gateway:
         authenticator: Authenticator,
         server: ServerSettings,
         settings: GatewaySettings,
+        certificate: Certificate | None = None,
         latency: Callable[[float], None] | None = None,
     ) -> None:
         """`latency` is told how late sockets get what agents say."""
         self._server = server
         self._settings = settings
-        self._guard = Guard(authenticator, settings.origins)
+        self._certificate = certificate
+        logins = Logins(
+            authenticator,
+            session_lifetime_s=settings.session_lifetime_s,
+            ticket_lifetime_s=settings.ticket_lifetime_s,
+        )
+        self._guard = Guard(logins, settings)
+        self._auth = Auth(self._guard, logins, self._origin, self._review_soon)
         journal = services.journal
-        login = Action("auth.login", Login, self._log_in, scope="", summary="Who am I? Checks a token", keeps="nothing")
         receipts = Receipts(services.store, journal)
-        served = (*actions, login)
-        self._schema = SchemaRoute(served, settings, lambda: self.url.removeprefix("http://"))
+        served = (*actions, *self._auth.actions())
+        self._schema = SchemaRoute(served, settings, lambda: self._address)
         dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, settings.json_depth_limit)
-        seats = Seats(settings.sockets_total, settings.sockets_per_principal)
+        seats = Seats(settings.sockets_total, settings.sockets_per_principal, settings.sockets_per_address)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services, latency)
-        self._handshakes = Handshakes(settings.handshake_timeout_s)
+        self._handshakes = Handshakes(settings.handshake_timeout_s, settings.handshakes_limit)
         self._connections: set[Connection] = set()
         self._stopping = False
         self._left = asyncio.Event()
         self._runner = self._make_runner(routes)
-        self._port = server.port
+        self._address = Address("http", server.host, server.port)
+        self._listening: asyncio.Server | None = None
+        self._bound: os.stat_result | None = None
+        self._review_timer: asyncio.TimerHandle | None = None
 
     @property
     def url(self) -> str:
-        """Where it listens, as in http://127.0.0.1:8080; known after `start`."""
-        host = self._server.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        """Where it listens, as in http://127.0.0.1:8080 or unix:///home/me/.kandev/host.sock; known after `start`."""
+        return self._address.url
 
     @property
     def sockets(self) -> int:
@@ -91,16 +112,21 @@ class Gateway:
     async def start(self) -> None:
         """Bind and serve. Raises `StartupError` when the address cannot be had."""
         await self._runner.setup()
-        host, port = self._server.host, self._server.port
+        server = self._runner.server
+        assert server is not None
+        tls = self._certificate.context if self._certificate is not None else None
         try:
-            await web.TCPSite(self._runner, host, port, backlog=1024).start()
-        except OSError as error:
+            self._listening, self._address = await listen(
+                self._server, lambda: self._handshakes.connected(server), tls, self._settings.handshake_timeout_s
+            )
+        except BaseException:
             await self._runner.cleanup()
-            raise StartupError(_why_not(error, host, port)) from error
-        self._port = int(self._runner.addresses[0][1])
-        self._guard.listen_on(host, self._port)
-        if self._runner.server is not None:
-            self._handshakes.watch(self._runner.server)
+            raise
+        if self._address.scheme == "unix":
+            self._bound = look_at(Path(self._address.host))
+        self._guard.listen_on(self._address)
+        self._handshakes.watch(server)
+        self._review()
 
     async def stop(self) -> None:
         """Refuse new sockets, close the open ones with 1001, and stop listening. Takes at most some seconds."""
@@ -114,13 +140,34 @@ class Gateway:
                 await self._left.wait()
         for connection in tuple(self._connections):
             connection.abort()
+        if self._review_timer is not None:
+            self._review_timer.cancel()
+        if self._listening is not None:
+            self._listening.close()
+            leave(self._address, self._bound)
         await self._runner.cleanup()
 
-    def disconnect(self, principal_id: str) -> None:
-        """Close every socket of a principal whose credentials were revoked."""
+    def _review(self) -> None:
+        """Close the sockets of all who lost the right to them, and look whether there is a new certificate."""
         for connection in tuple(self._connections):
-            if connection.principal_id == principal_id:
-                connection.close(UNAUTHENTICATED, "These credentials were revoked")
+            connection.review()
+        if self._certificate is not None:
+            self._certificate.follow()
+        self._review_timer = asyncio.get_running_loop().call_later(REVIEW_S, self._review)
+
+    def _review_soon(self) -> None:
+        """Not before the answer that is just being given."""
+        loop = asyncio.get_running_loop()
+        for connection in tuple(self._connections):
+            loop.call_soon(connection.review)
+
+    def _origin(self) -> str | None:
+        """Where browsers reach it; None on a Unix socket."""
+        address = self._address
+        if address.scheme == "unix":
+            return None
+        names = self._settings.hosts
+        return f"{address.scheme}://{names[0]}" if names and not is_local(self._server) else address.url
 
     def _make_runner(self, routes: Iterable[Route]) -> web.AppRunner:
         app = web.Application(
@@ -130,6 +177,7 @@ class Gateway:
         app.router.add_get("/health", _health)
         app.router.add_get("/schema.json", self._schema.serve)
         app.router.add_get("/ws", self._socket, allow_head=False)
+        self._auth.add_routes(app.router)
         taken = {resource.canonical for resource in app.router.resources()}
         for route in routes:
             if route.path in taken:
@@ -142,20 +190,12 @@ class Gateway:
             return refusal(503, "UNAVAILABLE", "The host is shutting down")
         if not web.WebSocketResponse().can_prepare(request):
             return refusal(426, "BAD_REQUEST", "This address speaks WebSocket")
-        principal = await self._guard.credentials(request)
-        connection = Connection(self._shared, request, principal)
+        connection = Connection(self._shared, request, request.get(PRINCIPAL))
         try:
             return await connection.run(self._on_open)
         finally:
             self._connections.discard(connection)
             self._left.set()
-
-    async def _log_in(self, call: Call, request: Login) -> LoginReply:
-        """On a socket that is logged in already: it stays whose it is."""
-        principal = await self._guard.authenticate(request.token)
-        if principal.id != call.principal.id:
-            raise Conflict("This socket is somebody else's; open another one")
-        return logged_in(principal)
 
     def _on_open(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -165,11 +205,3 @@ class Gateway:
 
 async def _health(_request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
-
-
-def _why_not(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is in use: stop what listens there, or choose another with --port"
-    if error.errno == errno.EACCES:
-        return f"Port {port} on {host} needs privileges: choose one above 1023 with --port"
-    return f"The gateway cannot listen on {host}:{port}: {error.strerror or error}"

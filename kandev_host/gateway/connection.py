@@ -23,7 +23,7 @@ from kandev_host.events import Event
 from kandev_host.gateway.dispatch import Dispatcher, Pending
 from kandev_host.gateway.guard import SUBPROTOCOL, Guard
 from kandev_host.gateway.latency import Latency
-from kandev_host.gateway.limits import RateLimit, Seats
+from kandev_host.gateway.limits import RateLimit, Seat, Seats, address_of
 from kandev_host.gateway.outbox import PONG, Outbox, wire
 from kandev_host.gateway.receipts import Memory, Recorder
 from kandev_host.gateway.subscriptions import Audiences, JournalView, Subscriptions, Trimmed
@@ -41,6 +41,7 @@ from kandev_host.settings import GatewaySettings
 logger = logging.getLogger(__name__)
 
 UNAUTHENTICATED = 4401
+REVOKED = "These credentials were revoked, or have expired"
 TOO_SLOW = 4408
 HEARTBEAT_S = 30.0
 # After so many refusals in a row the reader sleeps until there is room: refusing must not be free to demand.
@@ -53,6 +54,8 @@ ROUND = 64
 NOTSENT_LIMIT_BYTES = 512 << 10
 # RFC 6455, 5.5: a control frame holds 125 bytes, two of them the code.
 REASON_LIMIT_BYTES = 123
+# Whoever lost the right to a socket loses it, also when it does not answer.
+REVOKED_GOODBYE_S = 0.5
 
 
 class Frames:
@@ -114,6 +117,7 @@ class Connection:
         self._request = request
         self._transport = transport
         self._principal = principal
+        self._address = address_of(request.remote)
         self._socket = web.WebSocketResponse(
             timeout=settings.slow_client_timeout_s,
             autoping=False,
@@ -175,12 +179,12 @@ class Connection:
     async def room(self, size: int) -> None:
         await self._outbox.room(size)
 
-    @property
-    def principal_id(self) -> str | None:
-        """Whose socket this is; None before the log-in."""
-        return self._principal.id if self._principal is not None else None
-
     # Its life.
+
+    def review(self) -> None:
+        """Close it if the one it belongs to has lost the right to it."""
+        if self._principal is not None and not self._shared.guard.holds(self._principal):
+            self.close(UNAUTHENTICATED, REVOKED)
 
     def close(self, code: int, reason: str) -> None:
         """End the socket with this close code; the first one counts. Returns at once."""
@@ -195,9 +199,8 @@ class Connection:
 
     async def run(self, on_open: Callable[[Connection], None]) -> web.WebSocketResponse:
         """Upgrade, serve, close. What was begun and changes something is carried to its end."""
-        seats = self._shared.seats
-        seats.take(self.principal_id)
-        leave: Callable[[], None] | None = None
+        seat = self._shared.seats.take(self._principal.id if self._principal is not None else None, self._address)
+        leave: Callable[[], None] = seat.leave
         try:
             await self._socket.prepare(self._request)
             self._limit_kernel()
@@ -206,22 +209,22 @@ class Connection:
             async with asyncio.TaskGroup() as tasks:
                 unstalling = tasks.create_task(self._unstall())
                 with self._reading:
-                    if self._principal is not None or await self._log_in():
+                    if self._principal is not None or await self._log_in(seat):
                         await self._serve(tasks)
                 self.subscriptions.close()
                 for task in tuple(self._abandonable):
                     task.cancel()
                 await self._end()
-                leave = seats.closed(self.principal_id)
+                leave = seat.closed()
                 unstalling.cancel()
         finally:
             self.subscriptions.close()
             self._outbox.shut()
             self._transport.abort()
-            leave() if leave is not None else seats.leave(self.principal_id)
+            leave()
         return self._socket
 
-    async def _log_in(self) -> bool:
+    async def _log_in(self, seat: Seat) -> bool:
         """`auth.login {token}` as first message, in time. False when the socket is to close."""
         late = f"Log in with auth.login within {self._shared.settings.login_timeout_s:g} s"
         with anyio.move_on_after(self._shared.settings.login_timeout_s):
@@ -232,12 +235,12 @@ class Connection:
                 self._on_other(message.type)
                 late = "The first message must be auth.login"
             else:
-                late = await self._check_login(message.data)
+                late = await self._check_login(message.data, seat)
         if self._principal is None:
             self.close(UNAUTHENTICATED, late)
         return self._principal is not None
 
-    async def _check_login(self, frame: bytes) -> str:
+    async def _check_login(self, frame: bytes, seat: Seat) -> str:
         """ "" when the frame logged somebody in, else what was wrong."""
         try:
             request = decode_request(frame, self._shared.settings.json_depth_limit)
@@ -245,8 +248,9 @@ class Connection:
             self.reply(encode_error(error.id, error.action, error))
             return "The first message must be auth.login"
         try:
-            principal = await self._shared.guard.authenticate(_login_token(request.action, request.payload))
-            self._shared.seats.move(principal.id)
+            token = _login_token(request.action, request.payload)
+            principal = await self._shared.guard.authenticate(token, self._address)
+            seat.move(principal.id)
         except KandevError as error:
             self.reply(encode_error(request.id, request.action, error))
             return error.message
@@ -274,7 +278,7 @@ class Connection:
 
     async def _admitted(self, message: WSMessage) -> bool:
         large = message.type is WSMsgType.TEXT and len(message.data) > LARGE_BYTES
-        wait = self._rate.admit(self._loop.time())
+        wait = self._rate.admit(self._loop.time()) or self._shared.guard.wait_of(self.principal)
         if not wait:
             self._refused = 0
             if large:
@@ -291,8 +295,8 @@ class Connection:
     def _take(self, message: WSMessage, tasks: asyncio.TaskGroup) -> None:
         if message.type is WSMsgType.PING:
             self._outbox.put(wire(bytes(message.data), PONG), force=True)
-        elif not self._shared.guard.still_valid(self.principal):
-            self.close(UNAUTHENTICATED, "These credentials were revoked")
+        elif not self._shared.guard.holds(self.principal):
+            self.close(UNAUTHENTICATED, REVOKED)
         else:
             pending = self._shared.dispatcher.serve(message.data, self)
             if pending is not None:
@@ -372,19 +376,21 @@ class Connection:
         self._transport.abort()
 
     async def _say_goodbye(self, code: int, reason: str) -> None:
-        with anyio.move_on_after(self._shared.settings.slow_client_timeout_s, shield=True):
+        limit_s = self._shared.settings.slow_client_timeout_s
+        with anyio.move_on_after(min(limit_s, REVOKED_GOODBYE_S) if reason == REVOKED else limit_s, shield=True):
             await self._socket.close(code=code, message=reason.encode()[:REASON_LIMIT_BYTES], drain=False)
 
     def _limit_kernel(self) -> None:
         # Else Linux takes megabytes for a peer that reads nothing, and it is noticed late.
         raw = self._transport.get_extra_info("socket")
-        if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        if raw is not None and raw.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LIMIT_BYTES)
 
 
 def logged_in(principal: Principal) -> LoginReply:
     """The payload that answers auth.login."""
-    return LoginReply(principal=PrincipalInfo(id=principal.id, kind=principal.kind, name=principal.name))
+    shown = PrincipalInfo(id=principal.id, kind=principal.kind, name=principal.name)
+    return LoginReply(principal=shown, expires_at=principal.expires_at)
 
 
 def _login_token(action: str, payload: msgspec.Raw) -> str:

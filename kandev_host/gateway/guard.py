@@ -7,91 +7,103 @@ names; comparing one with the other proves nothing, and no forwarding header is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol, runtime_checkable
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from kandev_host.errors import Forbidden, KandevError, Unauthorized
-from kandev_host.interfaces import Authenticator, Principal, Route
+from kandev_host.errors import Forbidden, KandevError, Unauthorized, Unavailable
+from kandev_host.gateway.limits import RateLimits, address_of
+from kandev_host.gateway.listening import Address, of_this_user
+from kandev_host.interfaces import Authenticator, Credentials, Principal, Route
 from kandev_host.models import new_id
+from kandev_host.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 
 SUBPROTOCOL = "kandev.v1"
 BEARER_PROTOCOL = "bearer."
 FAILED_LOGIN_DELAY_S = 0.2
-OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PRINCIPAL = web.RequestKey("principal", Principal)
 HEADERS = {
     hdrs.SERVER: "kandev-host",
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
-
-
-@runtime_checkable
-class Revocable(Protocol):
-    """An authenticator whose principals can lose their rights while they are connected."""
-
-    def is_valid(self, principal: Principal) -> bool:
-        """May this principal go on? Asked for each request; must be quick."""
-        ...
+_NONE: frozenset[str] = frozenset()
+_STATUS = {"UNAUTHORIZED": 401, "FORBIDDEN": 403, "VALIDATION_ERROR": 400, "BAD_REQUEST": 400, "RATE_LIMITED": 429}
 
 
 class Guard:
     """Holds requests to the names of this host, and turns their credentials into a principal."""
 
-    def __init__(self, authenticator: Authenticator, origins: Collection[str] = ()) -> None:
+    def __init__(self, authenticator: Authenticator, settings: GatewaySettings) -> None:
         self._authenticator = authenticator
-        self._revocable = authenticator if isinstance(authenticator, Revocable) else None
-        self._foreign_origins = frozenset(origins)
+        self._names = settings.hosts
+        self._foreign_origins = frozenset(settings.origins)
         self._hosts: frozenset[str] = frozenset()
-        self._origins: frozenset[str] = self._foreign_origins
+        self._own_origins: frozenset[str] = frozenset()
+        self._of_routes: dict[str, Authenticator] = {}
+        self._timeout_s = settings.handshake_timeout_s
+        factor = settings.principal_rate_factor
+        self._of_principals = RateLimits(factor * settings.requests_per_s, factor * settings.request_burst)
+        self._of_addresses = RateLimits(settings.address_requests_per_s, settings.address_request_burst)
 
-    def listen_on(self, host: str, port: int) -> None:
+    def listen_on(self, address: Address) -> None:
         """The address is known only once the socket is bound."""
-        bound = f"[{host}]" if ":" in host else host.lower()
-        names = {f"{name}:{port}" for name in (*OWN_NAMES, bound)}
-        if port == 80:
-            names.update((*OWN_NAMES, bound))
-        self._hosts = frozenset(names)
-        self._origins = self._foreign_origins | {f"http://{name}" for name in names}
+        self._hosts = address.hosts(self._names)
+        self._own_origins = frozenset(f"{address.scheme}://{name}" for name in self._hosts) if address.port else _NONE
 
-    def still_valid(self, principal: Principal) -> bool:
-        """Has nobody revoked it since? Asked for each request."""
-        return self._revocable is None or self._revocable.is_valid(principal)
+    def holds(self, principal: Principal) -> bool:
+        """Is it unrevoked and not expired? Asked for each request, and again and again for each socket."""
+        try:
+            return self._authenticator.holds(principal)
+        except Exception:  # a plugin's own fault, of any kind, lets nobody in
+            logger.exception("the authenticator failed; it counts as a no")
+            return False
 
-    async def authenticate(self, token: str, also: Authenticator | None = None) -> Principal:
-        """Raises `Unauthorized`, after a delay that makes guessing slow and delays nobody else.
+    def wait_of(self, principal: Principal) -> float:
+        """0 when one more of its requests may pass now, else the seconds to wait; over all its connections."""
+        return self._of_principals.admit(principal.id)
 
-        A token that is known to `also` is good enough where that is given.
+    async def authenticate(self, token: str, address: str, path: str = "") -> Principal:
+        """Raises `Unauthorized`, after a delay that makes guessing slow and delays nobody else; or `Unavailable`.
+
+        On the `path` of a route that has an authenticator of its own, what that one knows is good enough.
         """
-        if also is not None and (other := await also.authenticate(token)) is not None:
-            return other
-        principal = await self._authenticator.authenticate(token)
-        if principal is None or not self.still_valid(principal):
-            await anyio.sleep(FAILED_LOGIN_DELAY_S)
+        own, credentials = self._of_routes.get(path), Credentials(token, address)
+        try:
+            with anyio.fail_after(self._timeout_s):
+                if own is not None and (known := await own.authenticate(credentials)) is not None and own.holds(known):
+                    return known
+                principal = await self._authenticator.authenticate(credentials)
+        except TimeoutError:
+            raise Unavailable("The authenticator does not answer; try again") from None
+        except KandevError:
+            raise
+        except Exception:  # a plugin's own fault, of any kind, lets nobody in
+            logger.exception("the authenticator failed")
+            raise Unavailable("The authenticator failed; the host's log has it") from None
+        if principal is None or not self.holds(principal):
+            await self.failed(address)
             raise Unauthorized("The token is wrong")
         return principal
 
-    async def credentials(self, request: web.Request, also: Authenticator | None = None) -> Principal | None:
-        """The principal of the request's credentials, None when it has none. Raises `Unauthorized` for bad ones."""
-        if "token" in request.query:
-            raise Unauthorized(
-                "A token in a URL ends up in logs and histories, so it is refused: send it as "
-                "'Authorization: Bearer …', as the subprotocol 'bearer.…', or with auth.login"
-            )
-        tokens = _tokens(request)
-        if not tokens:
-            return None
-        if len(tokens) > 1:
-            raise Unauthorized("There must be one credential, not several")
-        return await self.authenticate(tokens[0], also)
+    async def failed(self, address: str) -> None:
+        """Hold up whoever showed bad credentials. Raises `RateLimited`; who has the right ones never comes here."""
+        self._of_addresses.check(address)
+        await anyio.sleep(FAILED_LOGIN_DELAY_S)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -99,52 +111,92 @@ class Guard:
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts or request.host.lower() not in self._hosts:
             return refusal(421, "BAD_REQUEST", "This host answers to its own address only; see gateway in the docs")
         origins = request.headers.getall(hdrs.ORIGIN, [])
-        if any(origin not in self._origins for origin in origins):
+        if any(origin not in self._own_origins and origin not in self._foreign_origins for origin in origins):
             return refusal(403, "FORBIDDEN", "This origin may not connect; gateway.origins lists those that may")
+        if not of_this_user(request.transport):
+            return refusal(403, "FORBIDDEN", "This socket is for the user of the host alone")
         try:
+            await self._identify(request)
             return await handler(request)
         except web.HTTPException as error:
             if request.match_info.http_exception is None:
                 raise
             return refusal(error.status, "NOT_FOUND" if error.status == 404 else "BAD_REQUEST", error.reason, error)
-        except Unauthorized as error:
-            response = refusal(401, error.code, error.message)
-            response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-            return response
-        except Forbidden as error:
-            return refusal(403, error.code, error.message)
         except KandevError as error:
-            return refusal(503, error.code, error.message)
+            return _answer(error)
         except Exception:
             correlation_id = new_id()
             logger.exception("%s %s failed, correlation id %s", request.method, request.path, correlation_id)
             return refusal(500, "INTERNAL_ERROR", f"Something unforeseen went wrong (correlation id {correlation_id})")
 
+    async def _identify(self, request: web.Request) -> None:
+        """Put the principal into the request, if it shows credentials. Raises `Unauthorized` or `RateLimited`."""
+        if "token" in request.query:
+            raise Unauthorized(
+                "A token in a URL ends up in logs and histories, so it is refused: send it as "
+                "'Authorization: Bearer …', as the subprotocol 'bearer.…', or with auth.login"
+            )
+        address = address_of(request.remote)
+        tokens = _tokens(request)
+        if len(tokens) > 1:
+            raise Unauthorized("There must be one credential, not several")
+        if not tokens:
+            self._of_addresses.check(address)
+            return
+        # An address is shared, as loopback is by all programs here: who has credentials is not counted with the others.
+        principal = await self.authenticate(tokens[0], address, request.path)
+        self._of_principals.check(principal.id)
+        request[PRINCIPAL] = principal
+
     def protected(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """The route's handler, for requests with valid credentials only; `request[PRINCIPAL]` says whose."""
+        if route.authenticator is not None:
+            self._of_routes[route.path] = route.authenticator
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            principal = await self.credentials(request, route.authenticator)
+            principal = request.get(PRINCIPAL)
             if principal is None:
                 raise Unauthorized("This needs the header 'Authorization: Bearer …'")
             if not principal.may(route.scope):
                 raise Forbidden(route.scope)
-            request[PRINCIPAL] = principal
             response: web.StreamResponse = await route.handler(request)
             return response
 
         return guarded
 
+    def from_own_page(self, request: web.Request) -> bool:
+        """Does a page of this host ask? Browsers name the origin of each POST; behind a proxy that has TLS, its own."""
+        origins = request.headers.getall(hdrs.ORIGIN, [])
+        if len(origins) != 1:
+            return False
+        listed = origins[0] in self._foreign_origins and origins[0].partition("://")[2] == request.host
+        return listed or origins[0] in self._own_origins
+
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """On every response, also the upgrade's."""
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)
 
 
-def refusal(status: int, code: str, message: str, cause: web.HTTPException | None = None) -> web.Response:
+def _answer(error: KandevError) -> web.Response:
+    response = refusal(_STATUS.get(error.code, 503), error.code, error.message, details=error.details)
+    if response.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if "retry_after_s" in error.details:
+        response.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.details["retry_after_s"]))
+    return response
+
+
+def refusal(
+    status: int,
+    code: str,
+    message: str,
+    cause: web.HTTPException | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> web.Response:
     """An HTTP answer with the error payload of the protocol."""
-    body = msgspec.json.encode({"code": code, "message": message, "details": {}})
+    body = msgspec.json.encode({"code": code, "message": message, "details": dict(details or {})})
     response = web.Response(status=status, body=body, content_type="application/json")
     if cause is not None and hdrs.ALLOW in cause.headers:
         response.headers[hdrs.ALLOW] = cause.headers[hdrs.ALLOW]

@@ -10,10 +10,14 @@ from aiohttp.web_protocol import RequestHandler
 
 
 class Handshakes:
-    """Drops connections that have been without a request for `timeout_s`, new and kept-alive ones alike."""
+    """Drops connections that have been without a request for `timeout_s`, new and kept-alive ones alike.
 
-    def __init__(self, timeout_s: float) -> None:
+    Beyond `limit` of them the one that has been waiting longest goes: who sends its request at once is not hindered.
+    """
+
+    def __init__(self, timeout_s: float, limit: int) -> None:
         self._timeout_s = timeout_s
+        self._limit = limit
         self._busy: set[RequestHandler] = set()
         self._idle_since: dict[RequestHandler, float] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -27,6 +31,16 @@ class Handshakes:
             return await handler(request)
         finally:
             self._busy.discard(protocol)
+
+    def connected(self, server: web.Server) -> RequestHandler:
+        """What serves a new connection."""
+        handler = server()
+        while len(self._idle_since) >= self._limit:
+            oldest = next(iter(self._idle_since))
+            del self._idle_since[oldest]
+            _drop(oldest)
+        self._idle_since[handler] = asyncio.get_running_loop().time()
+        return handler
 
     def watch(self, server: web.Server) -> None:
         """Look at the server's connections from now on, until `close`."""
@@ -43,5 +57,10 @@ class Handshakes:
         idle = [each for each in server.connections if each not in self._busy]
         self._idle_since = {each: self._idle_since.get(each, now) for each in idle}
         for each, since in self._idle_since.items():
-            if now - since >= self._timeout_s and each.transport is not None:
-                each.transport.abort()
+            if now - since >= self._timeout_s:
+                _drop(each)
+
+
+def _drop(peer: RequestHandler) -> None:
+    if peer.transport is not None:
+        peer.transport.abort()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 from collections import Counter
 from collections.abc import Callable
 
-from kandev_host.errors import Busy
+from kandev_host.errors import Busy, RateLimited
+
+# Of each kind. Whoever was not heard of for longest is forgotten, and begins anew with a whole burst.
+REMEMBERED = 4096
+V6_PREFIX = 64
 
 
 class RateLimit:
@@ -35,54 +41,118 @@ class RateLimit:
         self._full_at += min(requests * self._interval_s, self._burst_s)
 
 
-class Seats:
-    """Open sockets: in all, of one principal, and of those who have not said yet who they are."""
+class RateLimits:
+    """A `RateLimit` for each name, of which the last so many are remembered."""
 
-    def __init__(self, total: int, per_principal: int) -> None:
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._of: dict[str, RateLimit] = {}
+
+    def admit(self, name: str) -> float:
+        """0 when one more of this name may pass now, else the seconds to wait."""
+        limit = self._of.pop(name, None) or RateLimit(self._rate_per_s, self._burst)
+        if len(self._of) >= REMEMBERED:
+            del self._of[next(iter(self._of))]
+        self._of[name] = limit
+        return limit.admit(asyncio.get_running_loop().time())
+
+    def check(self, name: str) -> None:
+        """Raises `RateLimited` where `admit` says to wait."""
+        if wait := self.admit(name):
+            raise RateLimited(round(wait, 3))
+
+
+def address_of(peer: str | None) -> str:
+    """What an address counts as: one of version 6 with all that its owner usually has; "" is the Unix socket."""
+    if not peer:
+        return ""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if isinstance(address, ipaddress.IPv4Address):
+        return peer
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, V6_PREFIX), strict=False).network_address)
+
+
+class Seats:
+    """Open sockets: in all, of one address, of one principal, and of those of an address that are nobody's yet."""
+
+    def __init__(self, total: int, per_principal: int, per_address: int) -> None:
         self._total = total
         self._per_principal = per_principal
-        self._taken: Counter[str | None] = Counter()
-        self._working: Counter[str | None] = Counter()
+        self._per_address = per_address
+        self._of_address: Counter[str] = Counter()
+        self._of_holder: Counter[str] = Counter()
+        self._working: Counter[str] = Counter()
 
     @property
     def taken(self) -> int:
-        return self._taken.total()
+        return self._of_address.total()
 
-    def take(self, principal_id: str | None) -> None:
+    def take(self, principal_id: str | None, address: str) -> Seat:
         """Raises `Busy` when there is no seat. None is a socket that has yet to log in."""
         if self.taken >= self._total:
             raise Busy(f"All {self._total} sockets are taken (gateway.sockets_total)")
-        self._take(principal_id)
+        if self._of_address[address] >= self._per_address:
+            raise Busy(f"All {self._per_address} sockets of one address are taken (gateway.sockets_per_address)")
+        holder = _holder(principal_id, address)
+        self._hold(holder)
+        self._of_address[address] += 1
+        return Seat(self, holder, address)
+
+    def _hold(self, holder: str) -> None:
+        if self._of_holder[holder] >= self._per_principal:
+            raise Busy(f"All {self._per_principal} sockets of one principal are taken (gateway.sockets_per_principal)")
+        self._of_holder[holder] += 1
+
+    def _leave(self, holder: str, address: str) -> None:
+        _less(self._of_holder, holder)
+        _less(self._of_address, address)
+
+
+class Seat:
+    """One socket's. `leave` it once, or call once what `closed` returns."""
+
+    __slots__ = ("_address", "_holder", "_seats")
+
+    def __init__(self, seats: Seats, holder: str, address: str) -> None:
+        self._seats = seats
+        self._holder = holder
+        self._address = address
 
     def move(self, principal_id: str) -> None:
-        """A socket logged in. Raises `Busy` when its principal has no seat left; it then keeps the nameless one."""
-        self._take(principal_id)
-        self.leave(None)
+        """The socket logged in. Raises `Busy` when its principal has no seat left; it then keeps the nameless one."""
+        holder = _holder(principal_id, self._address)
+        self._seats._hold(holder)
+        _less(self._seats._of_holder, self._holder)
+        self._holder = holder
 
-    def leave(self, principal_id: str | None) -> None:
-        self._taken[principal_id] -= 1
-        if not self._taken[principal_id]:
-            del self._taken[principal_id]
+    def leave(self) -> None:
+        self._seats._leave(self._holder, self._address)
 
-    def closed(self, principal_id: str | None) -> Callable[[], None]:
-        """A socket is closed, and what it began may still be at work; call what is returned when that is done.
+    def closed(self) -> Callable[[], None]:
+        """The socket is closed, and what it began may still be at work; call what is returned when that is done.
 
         Its seat is free for another one, unless as many closed sockets as there are seats are at work: then it keeps
         its seat that long. So whoever comes and goes begins no more than twice what the seats allow.
         """
-        working = self._working
-        if working[principal_id] >= self._per_principal or working.total() >= self._total:
-            return lambda: self.leave(principal_id)
-        self.leave(principal_id)
-        working[principal_id] += 1
-        return lambda: self._done(principal_id)
+        seats, working, holder = self._seats, self._seats._working, self._holder
+        if working[holder] >= seats._per_principal or working.total() >= seats._total:
+            return self.leave
+        self.leave()
+        working[holder] += 1
+        return lambda: _less(working, holder)
 
-    def _done(self, principal_id: str | None) -> None:
-        self._working[principal_id] -= 1
-        if not self._working[principal_id]:
-            del self._working[principal_id]
 
-    def _take(self, principal_id: str | None) -> None:
-        if self._taken[principal_id] >= self._per_principal:
-            raise Busy(f"All {self._per_principal} sockets of one principal are taken (gateway.sockets_per_principal)")
-        self._taken[principal_id] += 1
+def _holder(principal_id: str | None, address: str) -> str:
+    return f"principal {principal_id}" if principal_id is not None else f"address {address}"
+
+
+def _less(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

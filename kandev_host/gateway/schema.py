@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 from aiohttp import web
 
+from kandev_host.gateway.listening import Address
 from kandev_host.interfaces import Action
 from kandev_host.settings import GatewaySettings
 
@@ -20,7 +21,9 @@ from kandev_host.settings import GatewaySettings
 class SchemaRoute:
     """Makes the document when it is first asked for, in a thread: it takes a while, and nobody else should wait."""
 
-    def __init__(self, actions: Iterable[Action[Any]], settings: GatewaySettings, address: Callable[[], str]) -> None:
+    def __init__(
+        self, actions: Iterable[Action[Any]], settings: GatewaySettings, address: Callable[[], Address]
+    ) -> None:
         self._actions = tuple(actions)
         self._settings = settings
         self._address = address
@@ -44,4 +47,6 @@ class SchemaRoute:
             response = None if known is None else known.response
             offers[action.name] = Offer(action.request, response, action.scope, action.summary)
         limits = {name: getattr(self._settings, name) for name in LIMITS}
-        return encoded(offers, address=self._address(), limits=limits)
+        found = self._address()
+        address = "localhost" if found.scheme == "unix" else found.url.partition("://")[2]
+        return encoded(offers, address=address, limits=limits)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import logging
 import os
 import re
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from kandev_host.errors import StartupError
-from kandev_host.interfaces import Authenticator, Environment, Principal
+from kandev_host.interfaces import Authenticator, Credentials, Environment, Principal
 from kandev_host.models import LOCAL_USER_ID
 from kandev_host.secrets import register
 
@@ -30,53 +32,76 @@ LOCAL_USER = Principal(id=LOCAL_USER_ID, kind="user", name="local", scopes=froze
 class LocalAuthenticator:
     """Knows one token and one user, who may do everything. The token never belongs into a URL."""
 
-    def __init__(self, token: str, principal: Principal = LOCAL_USER) -> None:
+    def __init__(self, token: str, principal: Principal = LOCAL_USER, *, remote: bool = False) -> None:
         self._digest = _digest(token)
         self._principal = principal
+        self.remote = remote
 
-    async def authenticate(self, token: str) -> Principal | None:
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
         # Digests are of one length, so the comparison tells nothing about the token's.
-        return self._principal if hmac.compare_digest(_digest(token), self._digest) else None
+        return self._principal if hmac.compare_digest(_digest(credentials.token), self._digest) else None
+
+    def holds(self, principal: Principal) -> bool:
+        return principal.credential == self._principal.credential
+
+    async def revoke(self, principal: Principal) -> bool:
+        return False
 
     def same_token(self, other: LocalAuthenticator) -> bool:
         return hmac.compare_digest(self._digest, other._digest)
 
 
 class TokenFile:
-    """The local authenticator of a data folder, which follows its token file.
+    """The authenticator of one token in a file of the data folder, which it follows.
 
-    A file that was replaced (`kandev-host token --rotate`) counts from the next credential on: the old token is worth
-    nothing, and `on_rotation` ends what it had opened. A file that cannot be trusted lets nobody in.
+    A file that was replaced (`kandev-host token --rotate`) counts at once: the old token is worth nothing, and what it
+    had opened ends. A file that cannot be trusted lets nobody in, and ends everything.
 
     A plugin may have one of its own, of another name, that stands for another principal. Raises `StartupError`.
     """
 
-    def __init__(self, data_dir: Path, name: str = TOKEN_FILE, principal: Principal = LOCAL_USER) -> None:
+    def __init__(
+        self, data_dir: Path, name: str = TOKEN_FILE, principal: Principal = LOCAL_USER, *, remote: bool = False
+    ) -> None:
         self._data_dir = data_dir
         self._name = name
         self._principal = principal
+        self.remote = remote
+        self._made = itertools.count(1)
+        self._trusted = True
         self._seen = self._stamp()
-        self._local = LocalAuthenticator(load_token(data_dir, name), principal)
-        self.on_rotation: Callable[[], None] = lambda: None
+        self._local = self._loaded()
 
-    async def authenticate(self, token: str) -> Principal | None:
-        if self._stamp() != self._seen and not self._reload():
-            return None
-        return await self._local.authenticate(token)
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        return await self._local.authenticate(credentials) if self._current() else None
 
-    def _reload(self) -> bool:
-        # Looked at before it is read: what is replaced in between is read at the next credential.
+    def holds(self, principal: Principal) -> bool:
+        return self._current() and self._local.holds(principal)
+
+    async def revoke(self, principal: Principal) -> bool:
+        return False
+
+    def _current(self) -> bool:
+        """Is the token that of the file, and the file to be trusted?"""
+        # Looked at before it is read: what is replaced in between is read the next time.
         seen = self._stamp()
+        if seen == self._seen:
+            return self._trusted
+        self._seen = seen
         try:
-            local = LocalAuthenticator(load_token(self._data_dir, self._name), self._principal)
+            local = self._loaded()
         except StartupError as error:
             logger.error("nobody can log in by %s: %s", self._name, error)
+            self._trusted = False
             return False
-        self._seen = seen
         if not self._local.same_token(local):
             self._local = local
-            self.on_rotation()
+        self._trusted = True
         return True
+
+    def _loaded(self) -> LocalAuthenticator:
+        user = replace(self._principal, credential=f"local-{next(self._made)}")
+        return LocalAuthenticator(load_token(self._data_dir, self._name), user)
 
     def _stamp(self) -> tuple[int, ...] | None:
         """What tells one token file from another, or from itself with another mode."""
@@ -88,9 +113,9 @@ class TokenFile:
 
 
 @asynccontextmanager
-async def open_local(environment: Environment) -> AsyncIterator[Authenticator]:
+async def open_local(remote: bool, environment: Environment) -> AsyncIterator[Authenticator]:
     """The built-in authenticator, as a provider opens it. Raises `StartupError`."""
-    yield TokenFile(Path(environment.data_dir))
+    yield TokenFile(Path(environment.data_dir), remote=remote)
 
 
 def load_token(data_dir: Path, name: str = TOKEN_FILE) -> str:

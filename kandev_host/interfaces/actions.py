@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from kandev_host.interfaces.processes import Mount
@@ -14,22 +15,55 @@ Q = TypeVar("Q")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts: `kind` is user, agent, service or host. Scopes are like `tasks:write`; `*` holds all."""
+    """Who acts: `kind` is user, agent, service or host. Scopes are like `tasks:write`; `*` holds all.
+
+    Of one that logged in, `credential` names what it did that with, for revocation (it is no secret, and does not begin
+    with `session:`), and `expires_at` is when that ends by itself, None for never. The host holds it to both.
+    """
 
     id: str
     kind: Literal["user", "agent", "service", "host"]
     name: str
     scopes: frozenset[str] = frozenset()
+    expires_at: datetime | None = None
+    credential: str = ""
 
     def may(self, scope: str) -> bool:
         return "*" in self.scopes or scope in self.scopes
 
 
-class Authenticator(Protocol):
-    """Turns a credential into a Principal. Compares in constant time."""
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What somebody shows to log in, and the address that it came from (empty on a Unix socket)."""
 
-    async def authenticate(self, token: str) -> Principal | None:
-        """The principal of this bearer token, or None."""
+    token: str = field(repr=False)
+    address: str = ""
+
+
+class Authenticator(Protocol):
+    """Turns credentials into a Principal, and says whether they still hold. Compares in constant time.
+
+    Several sockets and requests may ask at once. Failures are counted and delayed by the host, right ones never are.
+    """
+
+    @property
+    def remote(self) -> bool:
+        """May it guard an address that other machines reach?"""
+        ...
+
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        """Whose they are, or None."""
+        ...
+
+    def holds(self, principal: Principal) -> bool:
+        """Is its credential unrevoked? Asked for each request, and four times a second for each socket; must not wait.
+
+        Sockets of those that hold no longer are closed with 4401.
+        """
+        ...
+
+    async def revoke(self, principal: Principal) -> bool:
+        """End its credential (`auth.logout`); False for one that ends in another way."""
         ...
 
 

@@ -69,7 +69,7 @@ CLOSE_CODES: Mapping[int, str] = {
     1003: "A message was not text",
     1009: "A message was larger than the limit",
     1011: "The host failed, as in a replay whose store cannot be read; come back with after_seq",
-    4401: "Not authenticated in time, or the credentials were revoked",
+    4401: "Not authenticated in time, or the credentials were revoked, have expired or logged out",
     4408: "Too slow: the reason ends with seq=N, the last event delivered; come back with after_seq",
 }
 
@@ -80,7 +80,11 @@ LIMITS = (
     "requests_per_s",
     "request_burst",
     "concurrent_requests",
+    "principal_rate_factor",
+    "address_requests_per_s",
+    "address_request_burst",
     "sockets_per_principal",
+    "sockets_per_address",
     "sockets_total",
     "outbound_limit_messages",
     "outbound_limit_bytes",

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kandev_host.protocol.actions import ACTIONS
-from kandev_host.protocol.actions.auth import Login, LoginReply
+from kandev_host.protocol.actions.auth import Login, LoginReply, Logout, LogoutReply, Ticket, TicketReply
 from kandev_host.protocol.components import ANYTHING, Components, Json
 from kandev_host.protocol.envelope import ACTION_LIMIT_CHARS, ID_LIMIT_CHARS
 from kandev_host.protocol.notifications import NOTIFICATIONS, Notification
@@ -52,6 +52,8 @@ class Offer:
 
 OFFERS: Mapping[str, Offer] = {
     "auth.login": Offer(Login, LoginReply, "", "Who am I? Checks a token"),
+    "auth.ticket": Offer(Ticket, TicketReply, "", "A link to log in with, once"),
+    "auth.logout": Offer(Logout, LogoutReply, "", "End this session"),
     **{name: Offer(shape.request, shape.response, shape.scope, shape.summary) for name, shape in ACTIONS.items()},
 }
 

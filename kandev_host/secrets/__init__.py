@@ -22,6 +22,7 @@ __all__ = [
     "SHORTEST",
     "Known",
     "Redactor",
+    "forget",
     "in_use",
     "known",
     "looks_secret",
@@ -66,6 +67,12 @@ class Known:
         if forgotten is not None:
             log.warning("More than %s secrets are known: the oldest is not looked for any more (%s)", LIMIT, forgotten)
 
+    def forget(self, value: str) -> None:
+        """It opens nothing any more."""
+        with self._lock:
+            if self._values.pop(value[:LIMIT_CHARS], None) is not None:
+                self.now = Redactor(self._values)
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Within this a host lives; all is forgotten when the last one of the process has gone."""
@@ -105,6 +112,7 @@ class Known:
 
 known = Known()
 register = known.register
+forget = known.forget
 in_use = known.in_use
 
 

@@ -313,5 +313,5 @@ def build_services(
 def limits_told(settings: Settings) -> dict[str, Any]:
     """The bounds that a client should know."""
     gateway = msgspec.to_builtins(settings.gateway)
-    told = {key: value for key, value in gateway.items() if key not in {"origins", "query_token"}}
+    told = {key: value for key, value in gateway.items() if key not in {"origins", "hosts", "query_token"}}
     return {**told, "diff_limit_bytes": settings.workspace.diff_limit_bytes, "page_limit": 500}

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from kandev_host.settings.base import Bytes, Count, Seconds, Table
 
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}")
+
 
 class ServerSettings(Table, frozen=True, kw_only=True):
     """Where the gateway listens."""
 
     host: Annotated[
-        str, Meta(description="Address to listen on; only loopback addresses until there is log-in for several users.")
+        str, Meta(description="Address to listen on; other than loopback needs allow_remote, TLS and authentication.")
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes any free one.")] = 8080
+    unix_socket: Annotated[
+        str | None,
+        Meta(description="Path of a Unix socket to listen on instead, for this user alone; its folder must be yours."),
+    ] = None
+    allow_remote: Annotated[bool, Meta(description="May it listen on an address that other machines reach?")] = False
+    tls_certificate: Annotated[
+        str | None, Meta(description="PEM file with the certificate and those above it; read anew when it changes.")
+    ] = None
+    tls_key: Annotated[
+        str | None, Meta(description="PEM file with its key, which nobody else may read; read anew when it changes.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what does not go together."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together")
+        if self.unix_socket is not None and not self.unix_socket.startswith(("/", "~/")):
+            raise ValueError("unix_socket must begin with / or ~/")
+        if self.unix_socket is not None and self.tls_key is not None:
+            raise ValueError("a Unix socket needs no TLS: remove tls_certificate and tls_key, or unix_socket")
 
 
 class GatewaySettings(Table, frozen=True, kw_only=True):
@@ -24,6 +48,10 @@ class GatewaySettings(Table, frozen=True, kw_only=True):
     origins: Annotated[
         tuple[str, ...],
         Meta(description="Web origins of third-party front ends that may connect, as in https://board.example."),
+    ] = ()
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="Names that others reach this host by, as in board.example or board.example:8443."),
     ] = ()
     message_limit_bytes: Annotated[Bytes, Meta(description="Largest message from a client.")] = 1 << 20
     json_depth_limit: Annotated[Count, Meta(description="Deepest nesting of a message.")] = 64
@@ -34,7 +62,19 @@ class GatewaySettings(Table, frozen=True, kw_only=True):
     concurrent_requests: Annotated[
         Count, Meta(description="Requests of one connection that are worked on at once.")
     ] = 64
-    sockets_per_principal: Annotated[Count, Meta(description="Open sockets of one user.")] = 64
+    principal_rate_factor: Annotated[
+        Count, Meta(description="All connections of one user together have so many times the rate and burst of one.")
+    ] = 10
+    address_requests_per_s: Annotated[
+        Seconds, Meta(description="Requests and log-ins without valid credentials per second of one address.")
+    ] = 50.0
+    address_request_burst: Annotated[
+        Count, Meta(description="Requests and log-ins without valid credentials of one address at once.")
+    ] = 500
+    sockets_per_principal: Annotated[
+        Count, Meta(description="Open sockets of one user; of one address, those that nobody has logged in on.")
+    ] = 64
+    sockets_per_address: Annotated[Count, Meta(description="Open sockets of one address; this machine is one.")] = 1000
     sockets_total: Annotated[Count, Meta(description="Open sockets in all.")] = 1000
     outbound_limit_messages: Annotated[
         Count, Meta(description="Messages waiting for one client before it counts as slow.")
@@ -45,13 +85,31 @@ class GatewaySettings(Table, frozen=True, kw_only=True):
     login_timeout_s: Annotated[Seconds, Meta(description="Time for auth.login on a socket opened without a token.")] = (
         5.0
     )
-    handshake_timeout_s: Annotated[Seconds, Meta(description="Time for the HTTP handshake.")] = 10.0
+    handshake_timeout_s: Annotated[Seconds, Meta(description="Time for the HTTP handshake, and for that of TLS.")] = (
+        10.0
+    )
+    handshakes_limit: Annotated[
+        Count, Meta(description="Connections that have sent no whole request; beyond it the oldest goes.")
+    ] = 1000
+    ticket_lifetime_s: Annotated[Seconds, Meta(description="Time to use a log-in link (kandev-host link), once.")] = (
+        60.0
+    )
+    session_lifetime_s: Annotated[Seconds, Meta(description="Time that a log-in by such a link lasts.")] = 12 * 3600.0
     slow_client_timeout_s: Annotated[
         Seconds, Meta(description="Time a slow client has to catch up before it is cut (close code 4408).")
     ] = 10.0
     query_token: Annotated[
         bool, Meta(description="Accept JWTs as ?token=; never the local token, whatever is set here.")
     ] = False
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what could never be equal to a header."""
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"origins has {origin!r}: an origin is as https://board.example, and nothing after it")
+        for name in self.hosts:
+            if not _HOST.fullmatch(name):
+                raise ValueError(f"hosts has {name!r}: a name is as board.example or board.example:8443, in lower case")
 
 
 class UseSettings(Table, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""auth.login, which the gateway itself serves: on a socket that was opened without credentials it comes first."""
+"""auth.*, which the gateway itself serves: on a socket that was opened without credentials auth.login comes first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from msgspec import Meta
 from kandev_host.protocol.actions.fields import Request, Response
 
 TOKEN_LIMIT_CHARS = 16 << 10
+TICKET_LIMIT_CHARS = 128
 
 
 class Login(Request, frozen=True, kw_only=True):
@@ -29,3 +30,23 @@ class LoginReply(Response, frozen=True, kw_only=True):
 
     principal: PrincipalInfo
     expires_at: datetime | None = None
+
+
+class Ticket(Request, frozen=True, kw_only=True):
+    """Of users only, and not of a session: what ends cannot prolong itself."""
+
+
+class TicketReply(Response, frozen=True, kw_only=True):
+    """`url` is opened in a browser, once; null when browsers cannot reach the host, as on a Unix socket."""
+
+    ticket: str
+    expires_at: datetime
+    url: str | None
+
+
+class Logout(Request, frozen=True, kw_only=True):
+    """Of a session: CONFLICT for credentials that end in another way, such as the local token."""
+
+
+class LogoutReply(Response, frozen=True, kw_only=True):
+    """All sockets of the session are closed with 4401, this one too."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import anyio
 import pytest
@@ -70,9 +71,81 @@ def test_a_port_in_use_is_one_line(kandev: Any) -> None:
 
 
 def test_another_address_than_loopback_is_refused(kandev: Any) -> None:
+    done = kandev("up", "--host", "0.0.0.0", "--port", "0")
+    assert done.status == 1
+    assert "--allow-remote" in done.err
     done = kandev("up", "--host", "0.0.0.0", "--port", "0", "--allow-remote")
-    assert done.status != 0
-    assert "loopback" in done.err
+    assert done.status == 1
+    assert "tls_certificate" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_every_command_goes_over_a_unix_socket(tmp_path: Path, kandev: Any) -> None:
+    path = tmp_path / "data/host.sock"
+    with up(tmp_path, "--unix", str(path)) as (process, ready):
+        assert ready["url"] == f"unix://{path}"
+        assert kandev("host", "health", "--json").json["status"] == "ok"
+        done = kandev("link")
+        assert done.status == 1
+        assert "--unix" in done.err
+        elsewhere = {"KANDEV_HOME": str(tmp_path / "other"), "KANDEV_URL": ready["url"]}
+        token = Path(ready["token_path"]).read_text().strip()
+        assert kandev("host", "health", KANDEV_TOKEN=token, **elsewhere).status == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert not path.exists()
+
+
+def exchanged(request: Request) -> str:
+    with urlopen(request, timeout=60) as answer:
+        return str(json.load(answer)["token"])
+
+
+def test_a_link_opens_one_session_that_ends_with_the_token(tmp_path: Path, kandev: Any) -> None:
+    async def browse(url: str) -> None:
+        page, _, ticket = kandev("link").out.strip().partition("#")
+        assert page == f"{url}/login"
+        request = Request(
+            page, f'{{"ticket": "{ticket}"}}'.encode(), {"Origin": url, "Content-Type": "application/json"}
+        )
+        session = await anyio.to_thread.run_sync(lambda: exchanged(request))
+        with pytest.raises(HTTPError, match="401") as refused:
+            await anyio.to_thread.run_sync(lambda: exchanged(request))
+        refused.value.close()
+        async with connect(url, session) as client:
+            assert (await client.call("health.check"))["status"] == "ok"
+            (tmp_path / "data/token").unlink()  # as token --rotate does, before it makes a new one
+            with anyio.fail_after(60), pytest.raises(ClientError) as ended:
+                async for _ in client.notifications():
+                    pass
+            assert ended.value.details["close_code"] == 4401
+
+    with up(tmp_path) as (_, ready):
+        anyio.run(browse, ready["url"])
+        done = kandev("agent", "types")
+        assert done.status == 0, done.err
+
+
+def test_a_host_that_others_reach_is_asked_over_tls(tmp_path: Path, kandev: Any) -> None:
+    names = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=board.example", "-days", "2", "-out", names["certificate"], "-keyout", names["key"]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    names["key"].chmod(0o600)
+    config = tmp_path / "config.toml"
+    tls = "\n".join(f'tls_{name} = "{path}"' for name, path in names.items())
+    config.write_text(f'[server]\nhost = "0.0.0.0"\nallow_remote = true\n{tls}\n')
+    done = kandev("up", "--port", "0", "--config", str(config))
+    assert done.status == 1
+    assert "[authenticator.local] remote = true" in done.err
+    with config.open("a") as file:
+        file.write('[gateway]\nhosts = ["board.example:8443"]\n[authenticator.local]\nremote = true\n')
+    with up(tmp_path, "--config", str(config)) as (_, ready):
+        assert ready["url"].startswith("https://127.0.0.1:")
+        assert kandev("host", "health", "--json").json["status"] == "ok"
+        assert kandev("link").out.startswith("https://board.example:8443/login#")
 
 
 def test_a_data_folder_open_to_others_is_refused_with_the_fix(kandev: Any, tmp_path: Path) -> None:
@@ -89,8 +162,9 @@ def test_a_running_host_is_used_by_the_other_commands(tmp_path: Path, kandev: An
     assert {"name": "demo"}.items() <= next(k for k in done.json["agent_types"] if k["name"] == "demo").items()
 
 
-def test_the_address_is_checked_wherever_it_comes_from(kandev: Any) -> None:
-    done = kandev("up", "--port", "0", SERVER_HOST="0.0.0.0")
+@pytest.mark.parametrize("command", [("up", "--port", "0"), ("config", "check")])
+def test_the_address_is_checked_wherever_it_comes_from(kandev: Any, command: tuple[str, ...]) -> None:
+    done = kandev(*command, SERVER_HOST="0.0.0.0")
     assert done.status == 1
     assert "0.0.0.0 is not a loopback address" in done.err
     assert len(done.err.splitlines()) == 1

@@ -18,7 +18,7 @@ from kandev_host.events import Event, event
 from kandev_host.gateway.actions import subscription_actions
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.tokens import LocalAuthenticator
-from kandev_host.interfaces import Action, Call, Commit, JournalState, Principal, Put, Trimmed
+from kandev_host.interfaces import Action, Call, Commit, Credentials, JournalState, Principal, Put, Trimmed
 from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, Row, Task
 from kandev_host.protocol.actions.host import HealthCheck, HealthReply
@@ -182,6 +182,31 @@ class House:
         return {"text": "x" * (6 << 20)}
 
 
+class People:
+    """An authenticator: `known` says whose a token is, and who is `gone` has lost the right to be here."""
+
+    remote = False
+
+    def __init__(self, known: Callable[[str], Principal | None]) -> None:
+        self.known = known
+        self.gone: set[str] = set()
+
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        return self.known(credentials.token)
+
+    def holds(self, principal: Principal) -> bool:
+        return principal.credential not in self.gone
+
+    async def revoke(self, principal: Principal) -> bool:
+        self.gone.add(principal.credential)
+        return True
+
+
+@pytest.fixture
+def people() -> type[People]:
+    return People
+
+
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
 
@@ -197,6 +222,8 @@ def open_house(anyio_backend: str) -> OpenHouse:
         actions: Callable[[House], list[Action[Any]]] = House.actions,
         store: EventStore | None = None,
         latency: Callable[[float], None] | None = None,
+        server: ServerSettings | None = None,
+        certificate: Any = None,
         **settings: Any,
     ) -> AsyncIterator[House]:
         house = House(TOKEN, store)
@@ -207,9 +234,10 @@ def open_house(anyio_backend: str) -> OpenHouse:
                 actions=actions(house),
                 routes=routes,
                 authenticator=authenticator or LocalAuthenticator(TOKEN, ME),
-                server=ServerSettings(port=port),
+                server=server or ServerSettings(port=port),
                 settings=GatewaySettings(**settings),
                 latency=latency,
+                certificate=certificate,
             )
             await house.gateway.start()
             try:

@@ -164,13 +164,10 @@ async def test_a_launch_that_failed_follows_nothing(served: Any, wire: Any) -> N
 
 @pytest.mark.parametrize(("kind", "scopes"), [("agent", {"*"}), ("service", {"*"}), ("user", {"tasks:read"})])
 async def test_whoever_may_not_read_a_shell_cannot_follow_it(
-    open_house: Any, open_wire: Any, kind: Any, scopes: set[str]
+    open_house: Any, open_wire: Any, people: Any, kind: Any, scopes: set[str]
 ) -> None:
-    class Other:
-        async def authenticate(self, _token: str) -> Principal:
-            return Principal("x", kind, "x", frozenset(scopes))
-
-    async with open_house(authenticator=Other()) as house, open_wire(house) as wire:
+    other = Principal("x", kind, "x", frozenset(scopes))
+    async with open_house(authenticator=people(lambda _token: other)) as house, open_wire(house) as wire:
         assert (await wire.ask("events.subscribe", {"topics": ["*"]}))["type"] == "response"
         error = (await wire.ask("events.subscribe", {"topics": ["task:t1", "shell:s1"]}))["payload"]
         assert (error["code"], error["details"]) == ("FORBIDDEN", {"scope": "shell:read"})

@@ -119,14 +119,11 @@ async def test_the_unforeseen_shows_a_correlation_id_only(
     assert [error["details"]["correlation_id"] in record.getMessage() for record in caplog.records] == [True]
 
 
-async def test_a_missing_scope_is_forbidden(open_house: Any, open_wire: Any) -> None:
+async def test_a_missing_scope_is_forbidden(open_house: Any, open_wire: Any, people: Any) -> None:
     from kandev_host import Principal
 
-    class Reader:
-        async def authenticate(self, _token: str) -> Principal:
-            return Principal("r", "user", "reader", frozenset({"host:read"}))
-
-    async with open_house(authenticator=Reader()) as house, open_wire(house) as wire:
+    reader = Principal("r", "user", "reader", frozenset({"host:read"}))
+    async with open_house(authenticator=people(lambda _token: reader)) as house, open_wire(house) as wire:
         assert (await wire.ask("health.check"))["type"] == "response"
         error = (await wire.ask("echo.write", {"text": "x"}))["payload"]
         assert (error["code"], error["details"]) == ("FORBIDDEN", {"scope": "host:write"})

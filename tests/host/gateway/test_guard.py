@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import aiohttp
@@ -117,7 +118,9 @@ async def test_forwarding_headers_are_not_believed(served: Any, header: str) -> 
 async def test_every_answer_has_the_security_headers_and_no_versions(served: Any, path: str) -> None:
     _, _, headers = await ask(served, path, Authorization=f"Bearer {served.token}")
     assert headers["Server"] == "kandev-host"
-    assert headers["Content-Security-Policy"] == "default-src 'self'; frame-ancestors 'none'"
+    assert headers["Content-Security-Policy"] == (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
 
@@ -130,6 +133,17 @@ async def test_bad_credentials_are_unauthorized(served: Any, path: str, authoriz
     status, body, headers = await ask(served, path, Authorization=authorization.format(token=served.token))
     assert (status, headers.get("WWW-Authenticate")) == (401, "Bearer")
     assert '"UNAUTHORIZED"' in body
+
+
+@pytest.mark.parametrize("protocols", [["bearer.{token}"], ["kandev.v1", "bearer.{token}"], ["bearer.{token}", "x"]])
+async def test_a_token_among_the_subprotocols_is_not_logged(
+    served: Any, open_wire: Any, caplog: Any, protocols: list[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    offered = [each.format(token=served.token) for each in protocols]
+    async with open_wire(served, token=None, protocols=offered) as wire:
+        assert (await wire.ask("health.check"))["type"] == "response"
+    assert served.token not in caplog.text
 
 
 async def test_a_plugins_route_needs_the_token(served: Any) -> None:

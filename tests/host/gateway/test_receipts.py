@@ -412,11 +412,8 @@ async def test_without_a_look_into_the_store_nothing_is_done(
     assert (await wire.ask("made.one", id=id))["type"] == "response"
 
 
-async def test_the_id_of_another_principal_is_another_id(open_house: Any, open_wire: Any) -> None:
-    class Everybody:
-        async def authenticate(self, token: str) -> Principal:
-            return Principal(token, "user", token, frozenset({"*"}))
-
+async def test_the_id_of_another_principal_is_another_id(open_house: Any, open_wire: Any, people: Any) -> None:
+    everybody = people(lambda token: Principal(token, "user", token, frozenset({"*"})))
     made: list[Works] = []
 
     def actions(house: Any) -> list[Action[Any]]:
@@ -425,7 +422,7 @@ async def test_the_id_of_another_principal_is_another_id(open_house: Any, open_w
 
     id = new_id()
     async with (
-        open_house(authenticator=Everybody(), actions=actions) as house,
+        open_house(authenticator=everybody, actions=actions) as house,
         open_wire(house, token="ada") as ada,
         open_wire(house, token="bob") as bob,
     ):

@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from kandev_host.errors import StartupError
-from kandev_host.interfaces import Principal
 from kandev_host.models import LOCAL_USER_ID
 
 pytestmark = pytest.mark.anyio
@@ -71,32 +70,6 @@ async def test_a_ping_is_answered_before_and_after_the_log_in(house: Any, open_w
         await wire.socket.ping(b"late")
         got = await wire.socket.receive()
         assert (got.type, bytes(got.data)) == (aiohttp.WSMsgType.PONG, b"late")
-
-
-async def test_revoked_credentials_end_the_socket_at_its_next_request(open_house: Any, open_wire: Any) -> None:
-    class Revocable:
-        valid = True
-
-        async def authenticate(self, _token: str) -> Principal:
-            return Principal("p", "user", "p", frozenset({"*"}))
-
-        def is_valid(self, _principal: Principal) -> bool:
-            return self.valid
-
-    authenticator = Revocable()
-    async with open_house(authenticator=authenticator) as house, open_wire(house) as wire:
-        assert (await wire.ask("health.check"))["type"] == "response"
-        authenticator.valid = False
-        await wire.request("health.check")
-        assert (await wire.closed())[0] == 4401
-
-
-async def test_disconnect_closes_the_sockets_of_one_principal(house: Any, wire: Any) -> None:
-    await wire.ask("health.check")
-    house.gateway.disconnect("somebody else")
-    await wire.ask("health.check")
-    house.gateway.disconnect(LOCAL_USER_ID)
-    assert (await wire.closed())[0] == 4401
 
 
 async def test_a_message_over_the_limit_closes_1009(open_house: Any, open_wire: Any) -> None:

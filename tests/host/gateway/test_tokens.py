@@ -10,7 +10,7 @@ import pytest
 
 from kandev_host.errors import StartupError
 from kandev_host.gateway.tokens import LocalAuthenticator, load_token, open_local
-from kandev_host.interfaces import Environment
+from kandev_host.interfaces import Credentials, Environment
 
 
 @pytest.fixture
@@ -91,13 +91,13 @@ def test_a_token_of_another_user_is_refused(data: Path) -> None:
 
 @pytest.mark.anyio
 async def test_only_the_right_token_is_the_local_user(data: Path) -> None:
-    async with open_local(Environment(str(data), "0")) as authenticator:
-        principal = await authenticator.authenticate(load_token(data))
+    async with open_local(False, Environment(str(data), "0")) as authenticator:
+        principal = await authenticator.authenticate(Credentials(load_token(data)))
         assert principal is not None
         assert principal.kind == "user"
         assert principal.may("anything:write")
         for wrong in ("", load_token(data)[:-1], load_token(data) + "x", "\udce9", "é"):
-            assert await authenticator.authenticate(wrong) is None
+            assert await authenticator.authenticate(Credentials(wrong)) is None
 
 
 @pytest.mark.anyio
