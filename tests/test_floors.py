@@ -21,8 +21,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("services",),
     ("gateway",),
     (
+        "bounded",
         "core",
+        "plugin_calls",
         "plugin_checks",
+        "plugin_contexts",
         "plugins",
         "agent_types",
         "selection",

@@ -114,7 +114,7 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     from kandev_host.services.credentials.choice import check_repositories
     from kandev_host.services.directories import Directories
 
-    plugins = load_plugins(loaded.settings.plugins.disabled)
+    plugins = load_plugins(loaded.settings.plugins)
     effective(plugins.agent_types, loaded.settings.agents)
     check_selected(plugins, loaded.settings)
     Directories(loaded.settings.directories, loaded.data_dir)

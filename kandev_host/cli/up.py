@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kandev_host.cli.leaving import Leaving
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit
+from kandev_host.errors import StartupError
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
@@ -48,10 +50,14 @@ def command(
     from kandev_host.logs import logging_to
 
     with logging_to(loaded.settings.log):
-        anyio.run(_serve, loaded, as_json)
+        leaving = Leaving()
+        try:
+            anyio.run(_serve, loaded, as_json, leaving)
+        finally:
+            leaving.told()
 
 
-async def _serve(loaded: Loaded, as_json: bool) -> None:
+async def _serve(loaded: Loaded, as_json: bool, leaving: Leaving) -> None:
     import anyio
 
     from kandev_host.host import Host
@@ -59,16 +65,21 @@ async def _serve(loaded: Loaded, as_json: bool) -> None:
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(_watch_signals, stop)
-        async with Host(loaded.settings, loaded.data_dir) as host:
-            # What stands now stays: the collector need not go through it again each time.
-            gc.freeze()
-            # Beside a busy loop the store's thread waits so long for the interpreter after each step of SQLite.
-            sys.setswitchinterval(SWITCH_S)
-            if as_json:
-                emit_line(host)
-            else:
-                await _print(host)
-            await stop.wait()
+        try:
+            async with Host(loaded.settings, loaded.data_dir) as host:
+                # What stands now stays: the collector need not go through it again each time.
+                gc.freeze()
+                # Beside a busy loop the store's thread waits so long for the interpreter after each step of SQLite.
+                sys.setswitchinterval(SWITCH_S)
+                if as_json:
+                    emit_line(host)
+                else:
+                    await _print(host)
+                await stop.wait()
+        except StartupError as error:
+            leaving.begin(1, str(error))
+            raise
+        leaving.begin()
         group.cancel_scope.cancel()
 
 

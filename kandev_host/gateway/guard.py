@@ -25,6 +25,7 @@ SUBPROTOCOL = "kandev.v1"
 BEARER_PROTOCOL = "bearer."
 FAILED_LOGIN_DELAY_S = 0.2
 OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
+HTTP_ANSWERS = (KandevError, web.HTTPException)  # what the handler of a route may raise
 PRINCIPAL = web.RequestKey("principal", Principal)
 HEADERS = {
     hdrs.SERVER: "kandev-host",

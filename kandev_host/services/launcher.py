@@ -21,7 +21,7 @@ from kandev_host.protocol.notifications import ErrorPayload
 from kandev_host.services.credentials.choice import Credentials
 from kandev_host.services.directories import Directories
 from kandev_host.services.git import GitFailed
-from kandev_host.services.launches import PrepareLaunch, process_spec
+from kandev_host.services.launches import PrepareLaunch, extras_of, process_spec
 from kandev_host.services.mcp import McpServers
 from kandev_host.services.setups import SetupFailed
 from kandev_host.services.supervision import OnEnd, OnExit, Supervisor
@@ -197,7 +197,7 @@ class Launcher:
             agent_type,
             agent,
             task,
-            self._prepare_launch,
+            await extras_of(self._prepare_launch, agent, task),
             read_only=launch.situation.read_only,
             protected=pinned(launch.situation.preset),
             mcp=mcp,

@@ -164,9 +164,10 @@ class AgentRun:
         if self._ending is not None:
             return self._ending
         await self._record.write(status="STARTING", activity="starting", started_at=now())
+        first = await self._turning.first()
         async with AsyncExitStack() as stack:
             try:
-                started = self._session.process(self._launch.runtime, self._launch.spec, self._turning.first())
+                started = self._session.process(self._launch.runtime, self._launch.spec, first)
                 process = await stack.enter_async_context(self._launch.captured(started))
             except KandevError as error:
                 return await not_started(self._launch.runtime, self._launch.spec, error)

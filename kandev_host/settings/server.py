@@ -93,3 +93,12 @@ class PluginsSettings(Table, frozen=True, kw_only=True):
     """Plugins found through entry points of group `kandev`."""
 
     disabled: Annotated[tuple[str, ...], Meta(description="Names of plugins that are not even imported.")] = ()
+    hook_timeout_s: Annotated[
+        Seconds, Meta(description="Time for a call of a third party's plugin, after which the host goes on without it.")
+    ] = 5.0
+    start_timeout_s: Annotated[
+        Seconds, Meta(description="Time for the import of such a plugin, and for the start of what it provides.")
+    ] = 30.0
+    stop_timeout_s: Annotated[
+        Seconds, Meta(description="Time for the end of all that such plugins provide, together.")
+    ] = 2.0
