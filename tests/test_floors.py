@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "printable", "secrets"),
+    ("version", "errors", "printable", "secrets", "log_ids"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
     ("bus", "journal", "redaction", "retention", "settings"),
@@ -32,6 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "presence",
         "telemetry",
         "logs",
+        "log_files",
         "host",
         "client",
         "testing",

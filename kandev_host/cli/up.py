@@ -28,12 +28,18 @@ SWITCH_S = 0.001  # Python's own 5 ms cost a flooding agent a tenth of its event
 @click.option("--host", "address", metavar="ADDRESS", help="Address to listen on [default: 127.0.0.1].")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one [default: 8080].")
 @click.option("--allow-remote", is_flag=True, help="Listen on other than loopback; needs authentication made for it.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How the log is written [default: text].")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level [default: info]."
+)
 @settings_options
 @as_json
 def command(
     address: str | None,
     port: int | None,
     allow_remote: bool,
+    log_format: str | None,
+    log_level: str | None,
     config: Path | None,
     data_dir: Path | None,
     as_json: bool,
@@ -43,7 +49,9 @@ def command(
     Prints where it listens, where the log-in token lies, and what can be started here. With --json, one line for
     programs, once it serves.
     """
-    loaded = load_settings(config, data_dir, server__host=address, server__port=port)
+    loaded = load_settings(
+        config, data_dir, server__host=address, server__port=port, log__format=log_format, log__level=log_level
+    )
     del allow_remote  # known, so that it is answered with the reason why nothing allows it yet: see Host
     import anyio
 

@@ -16,6 +16,7 @@ from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavail
 from kandev_host.events import Event, event
 from kandev_host.interfaces import AgentType, Change, Put
 from kandev_host.journal import Journal
+from kandev_host.log_ids import bound
 from kandev_host.models import AgentInstance, AgentLog, Failure, Task, Turn, new_id, now
 from kandev_host.protocol.notifications import ErrorPayload
 from kandev_host.services.credentials.choice import Credentials
@@ -152,6 +153,10 @@ class Launcher:
         return self._supervisor.live(agent_id) is None
 
     async def _run(self, launch: Launch) -> None:
+        with bound(alone=True, task_id=launch.task.id, agent_id=launch.agent.id):
+            await self._bring_up_or_conclude(launch)
+
+    async def _bring_up_or_conclude(self, launch: Launch) -> None:
         try:
             ending = await self._begun(launch)
             if ending is not None:

@@ -87,6 +87,8 @@ class LogSettings(Table, frozen=True, kw_only=True):
     )
     format: Annotated[Literal["text", "json"], Meta(description="For people, or one JSON object a line.")] = "text"
     path: Annotated[str | None, Meta(description='A file, or "stdout"; unset is stderr.')] = None
+    rotate_bytes: Annotated[Bytes, Meta(description="Size at which a new file is begun.")] = 16 << 20
+    rotated_files: Annotated[Count, Meta(description="Older files that are kept, as in host.log.1.")] = 5
 
 
 class PluginsSettings(Table, frozen=True, kw_only=True):
