@@ -113,7 +113,7 @@ async def test_p23_plugins_that_raise_or_hang_are_named_and_host_and_others_go_o
         "KANDEV_PLUGINS__STOP_TIMEOUT_S": "1",
     }
     host = make_host(**env)
-    async with Client.connect(host.url, host.token) as client:
+    async with Client.connect(host.url, host.token, timeout_s=DEADLINE_S) as client:
         with anyio.fail_after(DEADLINE_S):  # the task in the background may fail a moment later
             while {name for name in BROKEN if (await plugins_of(client))[name]["state"] == "active"}:
                 await anyio.sleep(0.02)
@@ -197,10 +197,10 @@ async def test_p23_what_decides_fails_closed_and_what_adds_is_left_out(make_host
     )
     for token in ("raise", "hang", "wrong"):
         with pytest.raises(ClientError) as caught:
-            async with Client.connect(host.url, token):
+            async with Client.connect(host.url, token, timeout_s=DEADLINE_S):
                 pass
         assert caught.value.code == "UNAUTHORIZED"
-    async with Client.connect(host.url, "right") as client:
+    async with Client.connect(host.url, "right", timeout_s=DEADLINE_S) as client:
         plugins = await plugins_of(client)
         assert plugins["doors"]["reason"] == "authenticate: Overdue: not done after 2 s"
         board = (await client.call("board.create", {"name": "Work"}))["board"]

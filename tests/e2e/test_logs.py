@@ -38,7 +38,7 @@ async def test_lines_name_their_request_task_agent_and_session(make_host: Any, t
     (info / "entry_points.txt").write_text("[kandev]\nfails = fails\n")
     log = tmp_path / "host.log"
     host = make_host(f'[log]\npath = "{log}"\nformat = "json"\n', PYTHONPATH=str(tmp_path / "site"))
-    async with Client.connect(host.url, host.token) as client:
+    async with Client.connect(host.url, host.token, timeout_s=DEADLINE_S) as client:
         with pytest.raises(ClientError):
             await client.call("fails.now", {}, request_id="mine-1")
         board = (await client.call("board.create", {"name": "Work"}))["board"]
