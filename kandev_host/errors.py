@@ -139,3 +139,7 @@ class SettingsError(StartupError):
 
 class PluginError(StartupError):
     """A plugin is broken, unknown, duplicated or misspelt; the message names it and the fix."""
+
+
+class PluginFailed(PluginError):
+    """What a plugin provides did not start: the message names it and says what to do."""

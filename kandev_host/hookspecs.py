@@ -1,6 +1,7 @@
 """The hooks. Synchronous, called once at start-up (the policies: per request); none is `firstresult`.
 
-A hook returns a list (or one item, or None); duplicates of a name are start-up errors.
+A hook returns a list (or one item, or None); duplicates of a name are start-up errors. Those of third parties
+are called in a thread of their own, and must return within `plugins.hook_timeout_s`.
 """
 
 from __future__ import annotations

@@ -7,25 +7,33 @@ import dataclasses
 import logging
 import resource
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
 
 from kandev_host import secrets
 from kandev_host.agent_types import effective
-from kandev_host.errors import PluginError
+from kandev_host.bounded import FAULTS
+from kandev_host.errors import PluginError, PluginFailed, StartupError
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.listening import check_address, check_authentication
-from kandev_host.interfaces import AgentType, Environment, Prices, Runtime
+from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Telemetry
 from kandev_host.journal import Journal
 from kandev_host.metering import metering
+from kandev_host.plugin_calls import describe
+from kandev_host.plugin_contexts import BoundedAuthenticator, OwnTask, StopTime
 from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
 from kandev_host.retention import Retention
-from kandev_host.selection import has_no_library, opened, upkeep_of
+from kandev_host.selection import has_no_library, opening, upkeep_of
 from kandev_host.services import Services, build_services
 from kandev_host.services.network_log import NetworkLog
 from kandev_host.sessions.capture import Captures
@@ -41,6 +49,7 @@ from kandev_host.version import __version__
 
 log = logging.getLogger(__name__)
 DESCRIPTORS = 65_536
+T = TypeVar("T")
 
 
 class Host:
@@ -96,9 +105,11 @@ class Host:
         stack.enter_context(secrets.in_use())
         prepare_data_dir(self.data_dir)
         stack.enter_context(only_host(self.data_dir))
-        self.plugins = plugins = load_plugins(settings.plugins.disabled)
+        # In a thread: an import that hangs must not keep a second signal from ending the host.
+        self.plugins = plugins = await anyio.to_thread.run_sync(load_plugins, settings.plugins, abandon_on_cancel=True)
+        self._stop_time = StopTime(settings.plugins.stop_timeout_s)
         agent_types = effective(plugins.agent_types, settings.agents)
-        self.telemetry = FanOut([await self._provided("telemetry", name) for name in settings.use.telemetry])
+        self.telemetry = FanOut(await self._sinks())
         meter = metering(self.telemetry, settings.use.telemetry, agent_types)
         store = meter.store(await self._provided("store", settings.use.store))
         bus = meter.bus(await self._provided("bus", settings.use.bus))
@@ -107,7 +118,7 @@ class Host:
         journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
-        authenticator = await self._provided("authenticator", settings.use.authenticator)
+        authenticator = await self._authenticator()
         check_authentication(settings.server, settings.use.authenticator, authenticator.remote)
         broker = PermissionBroker(
             store,
@@ -176,7 +187,48 @@ class Host:
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""
-        return await self._stack.enter_async_context(opened(self.plugins, self.settings, kind, name, self._environment))
+        open_it = opening(self.plugins, self.settings, kind, name, self._environment)
+        plugin = self.plugins.third_party(kind, name)
+        if plugin is None:
+            return await self._stack.enter_async_context(open_it())
+        try:
+            return await self._enter(plugin, f"{kind} {name}", open_it)
+        except StartupError:
+            raise
+        except FAULTS as error:
+            self.plugins.broken(plugin, f"{kind} {name}: {describe(error)}")
+            raise PluginFailed(
+                f'[use] {kind} = "{name}" does not start: plugin {plugin!r}: {describe(error)};'
+                f" mend or update the plugin, or choose another {kind}"
+            ) from error
+
+    async def _enter(self, plugin: str, what: str, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """A context of a third party's plugin, until the host stops."""
+        context = OwnTask(
+            plugin,
+            make,
+            start_timeout_s=self.settings.plugins.start_timeout_s,
+            stop_time=self._stop_time,
+            failed=lambda reason: self.plugins.broken(plugin, f"{what}: {reason}"),
+        )
+        return await self._stack.enter_async_context(context)
+
+    async def _sinks(self) -> list[Telemetry]:
+        """The telemetry of the settings, but for what does not start: no work needs it."""
+        sinks = []
+        for name in self.settings.use.telemetry:
+            with suppress(PluginFailed):  # noted where it failed
+                sinks.append(await self._provided("telemetry", name))
+        return sinks
+
+    async def _authenticator(self) -> Authenticator:
+        name = self.settings.use.authenticator
+        found: Authenticator = await self._provided("authenticator", name)
+        plugin = self.plugins.third_party("authenticator", name)
+        if plugin is None:
+            return found
+        failed = partial(self.plugins.broken, plugin)
+        return BoundedAuthenticator(plugin, found, timeout_s=self.settings.plugins.hook_timeout_s, failed=failed)
 
     async def _runtimes(self, agent_types: dict[str, AgentType]) -> dict[str, Runtime]:
         """The default runtime, those that agents name, and those that the settings have a table for."""
@@ -194,12 +246,16 @@ class Host:
         return runtimes
 
     async def _prices(self) -> Prices:
-        """Those of the settings; none if their library is not installed: no agent needs them."""
+        """Those of the settings; none if their library is not installed, or they do not start: no agent needs them."""
         name = self.settings.use.prices
         if has_no_library(self.plugins, self.settings):
             log.warning("Turns stay unpriced: [use] prices = %r needs: %s", name, install("prices"))
             name = "none"
-        prices: Prices = await self._provided("prices", name)
+        prices: Prices
+        try:
+            prices = await self._provided("prices", name)
+        except PluginFailed:  # noted where it failed
+            prices = await self._provided("prices", "none")
         return prices
 
     def _hooks(self, name: str) -> list[Any]:
@@ -207,9 +263,9 @@ class Host:
 
     async def _live_with(self, plugin: str, lifespan: Any) -> None:
         try:
-            await self._stack.enter_async_context(lifespan)
-        except Exception as error:  # a plugin's own fault, of any kind, is contained here
-            self.plugins.broken(plugin, f"kandev_lifespan: {error}")
+            await self._enter(plugin, "kandev_lifespan", lambda: lifespan)
+        except FAULTS as error:  # a plugin's own fault, of any kind, is contained here
+            self.plugins.broken(plugin, f"kandev_lifespan: {describe(error)}")
 
 
 def _watch_children_by_pidfd() -> None:

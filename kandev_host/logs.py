@@ -1,22 +1,24 @@
 """The host's own log: stdlib logging, rendered by structlog as text or as JSON lines.
 
-Module loggers everywhere (`log.info("…", …)`); ids come from context variables (`structlog.contextvars`). Tokens are
-cut out here too, should one ever reach a message, and so is every secret that is known (`secrets`), of the traceback as
-well; control characters are escaped.
+Module loggers everywhere (`log.info("…", …)`); ids come from context variables (`log_ids`). Tokens are cut out here,
+should one ever reach a message, and so is every secret that is known (`secrets`), of the traceback as well; control
+characters are escaped.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kandev_host.errors import SettingsError
+from kandev_host.log_files import LogFile
+from kandev_host.log_ids import current
 from kandev_host.printable import printable
 from kandev_host.secrets import known
 from kandev_host.settings import LogSettings
@@ -30,9 +32,7 @@ _TOKEN = re.compile(r"(?i)(bearer[ .]|token[=:\"' ]+|#login=)[A-Za-z0-9._~+/=-]{
 @contextmanager
 def logging_to(settings: LogSettings) -> Iterator[None]:
     """Log as the settings say until the block ends. Raises `SettingsError` if the file cannot be opened."""
-    with _stream(settings.path) as stream:
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(_AtFirstRecord(settings.format, stream.isatty()))
+    with _handler(settings) as handler:
         root = logging.getLogger()
         before = (root.handlers[:], root.level)
         root.handlers[:] = [handler]
@@ -72,7 +72,7 @@ def formatter(style: str, *, colors: bool = False) -> logging.Formatter:
     import structlog
 
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_ids,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -90,22 +90,33 @@ def formatter(style: str, *, colors: bool = False) -> logging.Formatter:
     )
 
 
+def log_path(settings: LogSettings) -> Path | None:
+    """The file that the host logs to; None where that is a stream."""
+    return None if settings.path in (None, "stderr", "stdout") else Path(str(settings.path)).expanduser()
+
+
 @contextmanager
-def _stream(path: str | None) -> Iterator[TextIO]:
-    if path in (None, "stderr"):
-        yield sys.stderr
-    elif path == "stdout":
-        yield sys.stdout
-    else:
-        with _file(str(path)) as opened:
-            yield opened
-
-
-def _file(path: str) -> TextIO:
+def _handler(settings: LogSettings) -> Iterator[logging.Handler]:
+    path = log_path(settings)
+    if path is None:
+        stream = sys.stdout if settings.path == "stdout" else sys.stderr
+        handler: logging.Handler = logging.StreamHandler(stream)
+        handler.setFormatter(_AtFirstRecord(settings.format, stream.isatty()))
+        yield handler
+        return
     try:
-        return open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+        handler = LogFile(path, settings.rotate_bytes, settings.rotated_files)
     except OSError as error:
         raise SettingsError(f"cannot write the log file {path}: {error.strerror}; see log.path") from error
+    handler.setFormatter(_AtFirstRecord(settings.format, colors=False))
+    try:
+        yield handler
+    finally:
+        handler.close()
+
+
+def _with_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**current(), **event}
 
 
 def _without_tokens(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -9,10 +9,18 @@ from typing import Any
 
 from kandev_host import hookspecs
 from kandev_host.errors import PluginError
+from kandev_host.interfaces import Decision, LaunchExtras
 
 KNOWN: Mapping[str, Callable[..., Any]] = {
     name: function for name, function in vars(hookspecs).items() if name.startswith("kandev_")
 }
+
+ANSWERS: Mapping[str, type[Any]] = {
+    "kandev_permission_policy": Decision,
+    "kandev_prepare_launch": LaunchExtras,
+    "kandev_turn_policy": Decision,
+}
+EFFECTS = ("allow", "ask", "deny")
 
 
 def check_hooks(plugin: Any, name: str) -> None:
@@ -46,6 +54,16 @@ def items_of(returned: Any, kind: type[Any], hook: str) -> list[Any]:
         if not isinstance(item, kind):
             raise TypeError(f"{hook} returned {type(item).__name__}, not {kind.__name__}")
     return items
+
+
+def answer_of(returned: Any, hook: str) -> Any:
+    """What a hook that is called per request returned. Raises `TypeError` for what would not be understood."""
+    kind = ANSWERS[hook]
+    if returned is not None and not isinstance(returned, kind):
+        raise TypeError(f"{hook} returned {type(returned).__name__}, not {kind.__name__}")
+    if isinstance(returned, Decision) and returned.effect not in EFFECTS:
+        raise TypeError(f"{hook} decided {returned.effect!r}; there are {', '.join(EFFECTS)}")
+    return returned
 
 
 def _check_arguments(implementation: Callable[..., Any], spec: Callable[..., Any], what: str, fix: str) -> None:

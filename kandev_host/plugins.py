@@ -1,7 +1,8 @@
 """Plugins: found through entry points of group `kandev`, checked, collected by name.
 
 A misspelt hook, a duplicate name or an unknown selected name stops the start (`PluginError`, with the fix). A plugin
-that raises is listed as broken, with its reason, and the host goes on; unless the settings select something of it.
+that raises, or does not answer in time, is listed as broken, with its reason, and the host goes on; unless the settings
+select something of it. Those that come with the host are called directly, others in a thread of their own (`bounded`).
 """
 
 from __future__ import annotations
@@ -10,22 +11,27 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 import pluggy
 
 from kandev_host import hookspecs
-from kandev_host.errors import PluginError, Unavailable
+from kandev_host.bounded import FAULTS, in_thread
+from kandev_host.errors import PluginError
 from kandev_host.interfaces import Action, AgentType, Provider, Route
-from kandev_host.plugin_checks import KNOWN, check_hooks, items_of
+from kandev_host.plugin_calls import PluginCall, describe, handler_of, named
+from kandev_host.plugin_checks import KNOWN, answer_of, check_hooks, items_of
+from kandev_host.settings import PluginsSettings
 from kandev_host.version import __version__
 
 log = logging.getLogger(__name__)
 
 GROUP = "kandev"
 CORE = "core"
+HOST_DISTRIBUTION = "kandev-host"
 State = Literal["active", "disabled", "broken", "unavailable"]
 # Provider hooks, and the word of [use] for what they provide.
 PROVIDERS = {
@@ -53,8 +59,9 @@ class PluginInfo:
 class Plugins:
     """What the plugins bring, by name. Actions and the like are collected once services stand."""
 
-    def __init__(self, manager: pluggy.PluginManager, infos: list[PluginInfo]) -> None:
+    def __init__(self, manager: pluggy.PluginManager, infos: list[PluginInfo], settings: PluginsSettings) -> None:
         self._manager = manager
+        self._settings = settings
         self._infos = {info.name: info for info in infos}
         self.agent_types: dict[str, AgentType] = {}
         self.providers: dict[str, dict[str, Provider[Any, Any]]] = {kind: {} for kind in PROVIDERS.values()}
@@ -66,6 +73,7 @@ class Plugins:
             for provider, plugin in self._collect(hook, Provider):
                 self._own(owners, plugin, kind, provider.name)
                 self.providers[kind][provider.name] = provider
+        self._owners = owners
         self._drop_broken(owners)
         self._note_other_hooks()
         self._mark_unavailable()
@@ -86,21 +94,39 @@ class Plugins:
             )
         return found
 
+    def third_party(self, kind: str, name: str) -> str | None:
+        """The plugin that provides it, if that is none of the host's own."""
+        plugin = self._owners.get((kind, name))
+        return None if plugin is None or self._is_ours(plugin) else plugin
+
+    def _is_ours(self, plugin: str) -> bool:
+        return self._infos[plugin].distribution == HOST_DISTRIBUTION
+
     def actions(self, services: Any) -> list[Action[Any]]:
         """Every action of every plugin, the core's first. Raises `PluginError` for a name that two plugins claim."""
         owners: dict[tuple[str, str], str] = {}
         actions = []
         for action, plugin in self._collect("kandev_actions", Action, services=services):
             self._own(owners, plugin, "action", action.name)
-            actions.append(action)
+            actions.append(action if self._is_ours(plugin) else self._bounded(action, plugin))
         return actions
+
+    def _bounded(self, action: Action[Any], plugin: str) -> Action[Any]:
+        timeout_s, failed = self._settings.hook_timeout_s, partial(self.broken, plugin)
+        return replace(action, handler=handler_of(plugin, action.name, action.handler, timeout_s, failed))
 
     def routes(self, services: Any) -> list[Route]:
         """Extra HTTP routes. Raises `PluginError` for a path that two plugins claim."""
+        from kandev_host.gateway.guard import HTTP_ANSWERS
+
         owners: dict[tuple[str, str], str] = {}
         routes = []
         for route, plugin in self._collect("kandev_routes", Route, services=services):
-            self._own(owners, plugin, "route", f"{route.method} {route.path}")
+            what = f"{route.method} {route.path}"
+            self._own(owners, plugin, "route", what)
+            if not self._is_ours(plugin):
+                handler = named(what, route.handler, partial(self.broken, plugin), HTTP_ANSWERS)
+                route = replace(route, handler=handler)  # noqa: PLW2901
             routes.append(route)
         return routes
 
@@ -111,22 +137,22 @@ class Plugins:
     def per_request(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """The implementations of a hook that is called while the host runs, each with the name of its plugin.
 
-        They take the hook's arguments by position, all of them. One that raises is noted, and raises `Unavailable`.
+        They take the hook's arguments by position, all of them; those of third parties are to be awaited. One that
+        raises, or is not done in time, is noted, and raises `Unavailable`.
         """
         return [(impl.plugin_name, self._contained(impl, hook)) for impl in self._implementations(hook)]
 
     def _contained(self, impl: pluggy.HookImpl, hook: str) -> Callable[..., Any]:
         names = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
-        call = _by_keyword(impl)
+        by_keyword = _by_keyword(impl)
 
-        def contained(*values: Any) -> Any:
-            try:
-                return call(**dict(zip(names, values, strict=True)))
-            except Exception as error:  # a plugin's own fault, of any kind, is contained here
-                self.broken(impl.plugin_name, f"{hook}: {describe(error)}")
-                raise Unavailable(f"The plugin {impl.plugin_name} failed: {describe(error)}") from error
+        def call(*values: Any) -> Any:
+            return answer_of(by_keyword(**dict(zip(names, values, strict=True))), hook)
 
-        return contained
+        if self._is_ours(impl.plugin_name):
+            return call
+        failed = partial(self.broken, impl.plugin_name)
+        return PluginCall(impl.plugin_name, hook, call, timeout_s=self._settings.hook_timeout_s, failed=failed)
 
     def broken(self, plugin: str, reason: str) -> None:
         """Note that a plugin failed; a failure of the core itself is the host's. Raises `PluginError` for that."""
@@ -144,12 +170,20 @@ class Plugins:
     def _collect(self, hook: str, kind: type[Any], **arguments: Any) -> Iterable[tuple[Any, str]]:
         for impl in self._implementations(hook):
             try:
-                items = items_of(_by_keyword(impl)(**arguments), kind, hook)
-            except Exception as error:  # a plugin's own fault, of any kind, is contained here
+                items = self._called(impl, kind, hook, arguments)
+            except FAULTS as error:  # a plugin's own fault, of any kind, is contained here
                 self.broken(impl.plugin_name, f"{hook}: {describe(error)}")
                 continue
             for item in items:
                 yield item, impl.plugin_name
+
+    def _called(self, impl: pluggy.HookImpl, kind: type[Any], hook: str, arguments: dict[str, Any]) -> list[Any]:
+        def items() -> list[Any]:
+            return items_of(_by_keyword(impl)(**arguments), kind, hook)
+
+        if self._is_ours(impl.plugin_name):
+            return items()
+        return in_thread(items, self._settings.hook_timeout_s, impl.plugin_name)
 
     def _own(self, owners: dict[tuple[str, str], str], plugin: str, kind: str, name: str) -> None:
         first = owners.setdefault((kind, name), plugin)
@@ -200,15 +234,16 @@ class Plugins:
                 info.state, info.reason = "unavailable", install(missing[names[0]] or "")
 
 
-def load_plugins(disabled: Iterable[str] = (), *, found: Iterable[EntryPoint] | None = None) -> Plugins:
+def load_plugins(settings: PluginsSettings | None = None, *, found: Iterable[EntryPoint] | None = None) -> Plugins:
     """Import, check and collect all plugins that are not disabled. Raises `PluginError`."""
+    settings = settings or PluginsSettings()
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     from kandev_host import core
 
     manager.register(core, CORE)
-    infos = [PluginInfo(CORE, "kandev-host", __version__)]
-    blocked = set(disabled)
+    infos = [PluginInfo(CORE, HOST_DISTRIBUTION, __version__)]
+    blocked = set(settings.disabled)
     points = _distinct(entry_points(group=GROUP) if found is None else found)
     for name, point in sorted(points.items()):
         owner = point.dist
@@ -217,13 +252,13 @@ def load_plugins(disabled: Iterable[str] = (), *, found: Iterable[EntryPoint] | 
         if name in blocked:
             info.state, info.reason = "disabled", "by [plugins] disabled"
         else:
-            _register(manager, point, info)
+            _register(manager, point, info, settings.start_timeout_s)
     unknown = blocked - points.keys()
     if unknown:
         raise PluginError(
             f"[plugins] disabled names {sorted(unknown)[0]!r}; the plugins are {', '.join(sorted(points))}"
         )
-    return Plugins(manager, infos)
+    return Plugins(manager, infos, settings)
 
 
 def provider_settings(found: Iterable[EntryPoint] | None = None) -> dict[tuple[str, str], type[Any]]:
@@ -235,11 +270,6 @@ def provider_settings(found: Iterable[EntryPoint] | None = None) -> dict[tuple[s
         for name, provider in sorted(named.items())
         if provider.settings is not None
     }
-
-
-def describe(error: BaseException) -> str:
-    """An exception as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def install(extra: str) -> str:
@@ -258,16 +288,22 @@ def _distinct(found: Iterable[EntryPoint]) -> dict[str, EntryPoint]:
     return points
 
 
-def _register(manager: pluggy.PluginManager, point: EntryPoint, info: PluginInfo) -> None:
-    try:
+def _register(manager: pluggy.PluginManager, point: EntryPoint, info: PluginInfo, timeout_s: float) -> None:
+    def loaded() -> Any:
         plugin = point.load()
-    except (Exception, SystemExit) as error:  # whatever an import does, it is the plugin's fault
+        check_hooks(plugin, info.name)
+        return plugin
+
+    try:
+        plugin = loaded() if info.distribution == HOST_DISTRIBUTION else in_thread(loaded, timeout_s, info.name)
+    except PluginError:
+        raise
+    except FAULTS as error:  # whatever an import does, it is the plugin's fault
         info.state, info.reason = "broken", f"{point.value}: {describe(error)}"
         log.warning("plugin %s is broken: %s", info.name, info.reason)
         return
     if manager.is_blocked(info.name) or manager.get_name(plugin) is not None:
         raise PluginError(f"plugin {info.name!r} is the same object as plugin {manager.get_name(plugin)!r}")
-    check_hooks(plugin, info.name)
     manager.register(plugin, info.name)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from kandev_host.errors import SettingsError
@@ -14,12 +15,12 @@ from kandev_host.settings.environment import chosen
 from kandev_host.settings.load import decode_table
 
 
-def opened(
+def opening(
     plugins: Plugins, settings: Settings, kind: str, name: str, environment: Environment
-) -> AbstractAsyncContextManager[Any]:
-    """The provider, to be entered. Raises `PluginError` when it cannot be had, `SettingsError` for a wrong table."""
+) -> Callable[[], AbstractAsyncContextManager[Any]]:
+    """What opens the provider. Raises `PluginError` when it cannot be had, `SettingsError` for a wrong table."""
     provider = plugins.provider(kind, name)
-    return provider.open(_table(plugins, settings, kind, name), environment)
+    return partial(provider.open, _table(plugins, settings, kind, name), environment)
 
 
 def upkeep_of(plugins: Plugins, settings: Settings, environment: Environment) -> Upkeep | None:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "metrics", "printable", "secrets"),
+    ("version", "errors", "metrics", "printable", "secrets", "log_ids"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
     ("backups", "bus", "journal", "redaction", "retention", "settings"),
@@ -21,8 +21,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("services",),
     ("gateway",),
     (
+        "bounded",
         "core",
+        "plugin_calls",
         "plugin_checks",
+        "plugin_contexts",
         "plugins",
         "agent_types",
         "selection",
@@ -30,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "telemetry",
         "metering",
         "logs",
+        "log_files",
         "host",
         "client",
         "testing",

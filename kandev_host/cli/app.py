@@ -36,6 +36,7 @@ COMMANDS = {
     "search": "Search tasks, messages, logs and commands.",
     "usage": "What turns used and cost.",
     "host": "How the running host is.",
+    "logs": "What the host logged, and with --follow what it logs.",
     "plugins": "List the plugins and what they provide.",
     "doctor": "Try runtimes, store and agents, and say how to fix them.",
     "config": "Show, write and check the settings.",

@@ -118,7 +118,7 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 
     check_address(loaded.settings.server)
     Certificate.of(loaded.settings.server)
-    plugins = load_plugins(loaded.settings.plugins.disabled)
+    plugins = load_plugins(loaded.settings.plugins)
     effective(plugins.agent_types, loaded.settings.agents)
     check_selected(plugins, loaded.settings)
     Directories(loaded.settings.directories, loaded.data_dir)

@@ -41,7 +41,7 @@ async def _opened(loaded: Loaded) -> AsyncIterator[Images]:
     from kandev_host.plugins import load_plugins
     from kandev_host.settings.load import decode_table
 
-    plugins = load_plugins(loaded.settings.plugins.disabled)
+    plugins = load_plugins(loaded.settings.plugins)
     found = {name: provider for name, provider in plugins.providers["runtime"].items() if provider.images}
     if not found:
         raise StartupError("No runtime makes containers here: pip install 'kandev-host[docker]'")
@@ -237,7 +237,7 @@ def _agents(loaded: Loaded) -> dict[str, list[str]]:
     from kandev_host.agent_types import effective
     from kandev_host.plugins import load_plugins
 
-    types = effective(load_plugins(loaded.settings.plugins.disabled).agent_types, loaded.settings.agents)
+    types = effective(load_plugins(loaded.settings.plugins).agent_types, loaded.settings.agents)
     named: dict[str, list[str]] = {}
     for name, kind in types.items():
         if kind.image:

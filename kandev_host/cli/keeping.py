@@ -32,7 +32,7 @@ def origin_of(loaded: Loaded) -> Origin:
     from kandev_host.version import __version__
 
     name = loaded.settings.use.store
-    plugins = load_plugins(loaded.settings.plugins.disabled)
+    plugins = load_plugins(loaded.settings.plugins)
     upkeep = upkeep_of(plugins, loaded.settings, Environment(str(loaded.data_dir), __version__))
     if upkeep is None:
         raise unable(name)

@@ -20,7 +20,7 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     loaded = load_settings(config, data_dir)
     from kandev_host.plugins import load_plugins
 
-    infos = load_plugins(loaded.settings.plugins.disabled).infos
+    infos = load_plugins(loaded.settings.plugins).infos
     if as_json:
         emit({"plugins": infos})
         return

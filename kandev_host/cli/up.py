@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kandev_host.cli.leaving import Leaving
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit
+from kandev_host.errors import StartupError
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ SWITCH_S = 0.001  # Python's own 5 ms cost a flooding agent a tenth of its event
     default=None,
     help="Listen on other than loopback; needs TLS and authentication made for it.",
 )
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How the log is written [default: text].")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level [default: info]."
+)
 @settings_options
 @as_json
 def command(
@@ -44,6 +50,8 @@ def command(
     port: int | None,
     unix: str | None,
     allow_remote: bool | None,
+    log_format: str | None,
+    log_level: str | None,
     config: Path | None,
     data_dir: Path | None,
     as_json: bool,
@@ -60,16 +68,22 @@ def command(
         server__port=port,
         server__unix_socket=os.path.abspath(os.path.expanduser(unix)) if unix is not None else None,
         server__allow_remote=allow_remote,
+        log__format=log_format,
+        log__level=log_level,
     )
     import anyio
 
     from kandev_host.logs import logging_to
 
     with logging_to(loaded.settings.log):
-        anyio.run(_serve, loaded, as_json)
+        leaving = Leaving()
+        try:
+            anyio.run(_serve, loaded, as_json, leaving)
+        finally:
+            leaving.told()
 
 
-async def _serve(loaded: Loaded, as_json: bool) -> None:
+async def _serve(loaded: Loaded, as_json: bool, leaving: Leaving) -> None:
     import anyio
 
     from kandev_host.host import Host
@@ -77,16 +91,21 @@ async def _serve(loaded: Loaded, as_json: bool) -> None:
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(_watch_signals, stop)
-        async with Host(loaded.settings, loaded.data_dir) as host:
-            # What stands now stays: the collector need not go through it again each time.
-            gc.freeze()
-            # Beside a busy loop the store's thread waits so long for the interpreter after each step of SQLite.
-            sys.setswitchinterval(SWITCH_S)
-            if as_json:
-                emit_line(host)
-            else:
-                await _print(host)
-            await stop.wait()
+        try:
+            async with Host(loaded.settings, loaded.data_dir) as host:
+                # What stands now stays: the collector need not go through it again each time.
+                gc.freeze()
+                # Beside a busy loop the store's thread waits so long for the interpreter after each step of SQLite.
+                sys.setswitchinterval(SWITCH_S)
+                if as_json:
+                    emit_line(host)
+                else:
+                    await _print(host)
+                await stop.wait()
+        except StartupError as error:
+            leaving.begin(1, str(error))
+            raise
+        leaving.begin()
         group.cancel_scope.cancel()
 
 

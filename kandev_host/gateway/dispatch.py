@@ -19,6 +19,7 @@ from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownActi
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
 from kandev_host.gateway.subscriptions import Followed, Subscriptions
 from kandev_host.interfaces import Action, Call, Principal
+from kandev_host.log_ids import bound
 from kandev_host.models import new_id
 from kandev_host.protocol.complaints import complaint
 from kandev_host.protocol.envelope import (
@@ -85,6 +86,15 @@ class Pending:
         self.run = run
         self.abandonable = abandonable
 
+    def under(self, ids: bound) -> Pending:
+        """The same, with these ids in the log."""
+
+        async def run() -> None:
+            with ids:
+                await self.run()
+
+        return Pending(run, self.abandonable)
+
 
 class Dispatcher:
     """Serves requests with `actions`. `read_seq` tells the journal's head, for responses to reads."""
@@ -115,6 +125,12 @@ class Dispatcher:
         except BadEnvelope as error:
             caller.reply(encode_error(error.id, error.action, error))
             return None
+        ids = bound(alone=True, request_id=request.id)
+        with ids:
+            pending = self._serve(request, caller)
+        return None if pending is None else pending.under(ids)
+
+    def _serve(self, request: Request, caller: Caller) -> Pending | None:
         try:
             entry = self._entry(request.action)
             value = _decoded(entry, request.payload)

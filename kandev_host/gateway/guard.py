@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 SUBPROTOCOL = "kandev.v1"
 BEARER_PROTOCOL = "bearer."
 FAILED_LOGIN_DELAY_S = 0.2
+HTTP_ANSWERS = (KandevError, web.HTTPException)  # what the handler of a route may raise
 PRINCIPAL = web.RequestKey("principal", Principal)
 HEADERS = {
     hdrs.SERVER: "kandev-host",

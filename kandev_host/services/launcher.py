@@ -16,12 +16,13 @@ from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavail
 from kandev_host.events import Event, event
 from kandev_host.interfaces import AgentType, Change, Put
 from kandev_host.journal import Journal
+from kandev_host.log_ids import bound
 from kandev_host.models import AgentInstance, AgentLog, Failure, Task, Turn, new_id, now
 from kandev_host.protocol.notifications import ErrorPayload
 from kandev_host.services.credentials.choice import Credentials
 from kandev_host.services.directories import Directories
 from kandev_host.services.git import GitFailed
-from kandev_host.services.launches import PrepareLaunch, process_spec
+from kandev_host.services.launches import PrepareLaunch, extras_of, process_spec
 from kandev_host.services.mcp import McpServers
 from kandev_host.services.setups import SetupFailed
 from kandev_host.services.supervision import OnEnd, OnExit, Supervisor
@@ -152,6 +153,10 @@ class Launcher:
         return self._supervisor.live(agent_id) is None
 
     async def _run(self, launch: Launch) -> None:
+        with bound(alone=True, task_id=launch.task.id, agent_id=launch.agent.id):
+            await self._bring_up_or_conclude(launch)
+
+    async def _bring_up_or_conclude(self, launch: Launch) -> None:
         try:
             ending = await self._begun(launch)
             if ending is not None:
@@ -197,7 +202,7 @@ class Launcher:
             agent_type,
             agent,
             task,
-            self._prepare_launch,
+            await extras_of(self._prepare_launch, agent, task),
             read_only=launch.situation.read_only,
             protected=pinned(launch.situation.preset),
             mcp=mcp,

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from msgspec.structs import asdict, replace
 
-from kandev_host.errors import ValidationFailed
+from kandev_host.errors import Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType, LaunchExtras, Mount, ProcessSpec
 from kandev_host.models import AgentInstance, Limits, Task
 from kandev_host.services.credentials.handed import NOTHING, Handed
 from kandev_host.services.mcp import McpChoice
 from kandev_host.services.network import reach_of
 
+log = logging.getLogger(__name__)
 NO_SERVERS = McpChoice()
-PrepareLaunch = Callable[[AgentInstance, Task], LaunchExtras | None]
+PrepareLaunch = Callable[[AgentInstance, Task], LaunchExtras | Awaitable[LaunchExtras | None] | None]
 
 _CPU = re.compile(r"^\d{1,4}(\.\d{1,3})?$")
 _SIZE = re.compile(r"^\d{1,12}(?:[kmgtKMGT]?|\.\d{1,3}[kmgtKMGT])[bB]?$")
@@ -36,11 +38,26 @@ def merge_limits(base: Limits, wanted: Limits | None, field: str = "resources") 
     return replace(base, **{key: value for key, value in asdict(wanted).items() if value is not None})
 
 
+async def extras_of(prepare: Sequence[PrepareLaunch], agent: AgentInstance, task: Task) -> list[LaunchExtras]:
+    """What plugins add to a launch; one that fails adds nothing, and the launch goes on."""
+    extras = []
+    for hook in prepare:
+        try:
+            answer = hook(agent, task)
+            extra = await answer if isinstance(answer, Awaitable) else answer
+        except Unavailable as error:
+            log.warning("agent %s is launched without what a plugin adds: %s", agent.id, error)
+            continue
+        if extra is not None:
+            extras.append(extra)
+    return extras
+
+
 def process_spec(
     agent_type: AgentType,
     agent: AgentInstance,
     task: Task,
-    prepare: Sequence[PrepareLaunch] = (),
+    extras: Sequence[LaunchExtras] = (),
     *,
     read_only: bool = False,
     protected: Sequence[str] = (),
@@ -51,7 +68,6 @@ def process_spec(
     """What to start: only the named part of the host's environment and the named log-in files enter the jail, beside
     what its MCP servers need, the directories that it may see (of a run that may write nothing, read-only), and the
     credentials that it is `handed`."""
-    extras = [extra for hook in prepare if (extra := hook(agent, task)) is not None]
     own = {"KANDEV_AGENT_ID": agent.id, "KANDEV_TASK_ID": task.id}
     env = {**own, **_environment(agent_type, os.environ), **agent_type.env}
     for extra in extras:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from kandev_host.errors import Unavailable
 from kandev_host.interfaces import AgentType, Change, Decision, Process, ProcessSpec, Runtime
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, Task, Turn
@@ -24,7 +25,7 @@ from kandev_host.settings import OrchestratorSettings, SessionSettings
 
 logger = logging.getLogger(__name__)
 
-TurnPolicy = Callable[[Turn, Task], Decision | None]
+TurnPolicy = Callable[[Turn, Task], Decision | Awaitable[Decision | None] | None]
 OnTurnEnd = Callable[[AgentInstance, Turn, TurnOutcome], Awaitable[None]]
 OnEnd = Callable[[AgentInstance, Ending, Sequence[Change]], Awaitable[bool]]
 OnExit = Callable[[AgentInstance, str | None], Awaitable[None]]
@@ -47,11 +48,14 @@ class Crew:
     looks: Looks | None = None
     tally: Tally | None = None
 
-    def denied(self, turn: Turn, task: Task) -> str | None:
+    async def denied(self, turn: Turn, task: Task) -> str | None:
         """Why this turn may not start, if a plugin says so, or broke: that costs its turn, not the agent."""
         for policy in self.turn_policies:
             try:
-                decision = policy(turn, task)
+                said = policy(turn, task)
+                decision = await said if isinstance(said, Awaitable) else said
+            except Unavailable as error:  # logged where it was noted
+                return f"This turn may not start: a turn policy failed: {error.message}"
             except Exception as error:
                 logger.exception("a turn policy failed")
                 return f"This turn may not start: a turn policy failed ({error})"

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
 import msgspec
 
-from kandev_host.errors import Conflict, Forbidden, KandevError, NotFound, ValidationFailed
+from kandev_host.errors import Conflict, Forbidden, KandevError, NotFound, Unavailable, ValidationFailed
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Decision, Expect, Op, Principal, Put, Store
 from kandev_host.journal import Journal
@@ -33,7 +33,7 @@ from kandev_host.settings import PermissionSettings
 
 logger = logging.getLogger(__name__)
 
-Policy = Callable[[PermissionRequest, Task], Decision | None]
+Policy = Callable[[PermissionRequest, Task], Decision | Awaitable[Decision | None] | None]
 RECORD_S = 5.0
 BROKER = "policy"
 UNCLEAR = "it would be allowed, but not exactly one option allows it once"
@@ -124,9 +124,10 @@ class PermissionBroker:
             options=options,
             digest=digest(asked.session.acp_session_id, asked.tool_call, options),
         )
+        said = await self._said_by_plugins(request, task)
         situation = situation.at(self._clock())
         pending = Pending(request, task.board_id, situation, anyio.Event())
-        decision = decide(request, situation, self.rules.all(), self._said_by_plugins(request, task))
+        decision = decide(request, situation, self.rules.all(), said)
         if asked.agent.resumed_from is None:
             return await self._decided(pending, decision) or await self._wait(pending)
         async with self._taking:
@@ -147,11 +148,14 @@ class PermissionBroker:
         await self._open(pending)
         return None
 
-    def _said_by_plugins(self, request: PermissionRequest, task: Task) -> list[Decision]:
+    async def _said_by_plugins(self, request: PermissionRequest, task: Task) -> list[Decision]:
         decisions = []
         for policy in self._policies:
             try:
-                decision = policy(request, task)
+                said = policy(request, task)
+                decision = await said if isinstance(said, Awaitable) else said
+            except Unavailable as error:  # logged where it was noted
+                decision = Decision("ask", f"a policy failed: {error.message}")
             except Exception:
                 logger.exception("a permission policy failed: asking instead")
                 decision = Decision("ask", "a policy failed")

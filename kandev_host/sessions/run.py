@@ -11,6 +11,7 @@ import anyio
 
 from kandev_host.errors import Conflict, KandevError
 from kandev_host.interfaces import Process, Put, Stats
+from kandev_host.log_ids import bound
 from kandev_host.models import Activity, AgentInstance, Session, Turn, now
 from kandev_host.sessions.conclusion import Conclusion
 from kandev_host.sessions.counted import new_peer
@@ -142,6 +143,14 @@ class AgentRun:
     async def run(self) -> None:
         """From start to the recorded end. Raises nothing but cancellation."""
         self.loop_task_id = anyio.get_current_task().id
+        ids = bound(alone=True, task_id=self.task.id, agent_id=self.agent.id, session_id=self._session_id)
+        with ids:
+            await self._run()
+
+    def _session_id(self) -> str | None:
+        return None if self.session is None else self.session.id
+
+    async def _run(self) -> None:
         ending: Ending | None = None
         try:
             ending = await self._live()
@@ -165,9 +174,10 @@ class AgentRun:
         if self._ending is not None:
             return self._ending
         await self._record.write(status="STARTING", activity="starting", started_at=now())
+        first = await self._turning.first()
         async with AsyncExitStack() as stack:
             try:
-                started = self._session.process(self._launch.runtime, self._launch.spec, self._turning.first())
+                started = self._session.process(self._launch.runtime, self._launch.spec, first)
                 process = await stack.enter_async_context(self._launch.captured(started))
             except KandevError as error:
                 return await not_started(self._launch.runtime, self._launch.spec, error)

@@ -125,7 +125,7 @@ class Turning:
         row = self._session.row
         session_id = None if row is None else row.id
         turn = msgspec.structs.replace(waiting, state="running", started_at=now(), session_id=session_id, position=0)
-        reason = self._crew.denied(turn, self._task)
+        reason = await self._crew.denied(turn, self._task)
         if reason is None:
             await self._record.begin_turn(turn, *changes)
             return turn, None
@@ -179,10 +179,10 @@ class Turning:
             except KandevError:
                 logger.exception("what follows the turn %s failed", ended.id)
 
-    def first(self) -> Turn | None:
+    async def first(self) -> Turn | None:
         """The prompt that waits, if it may begin."""
         waiting = self._queue.waiting
-        return waiting[0] if waiting and self._crew.denied(waiting[0], self._task) is None else None
+        return waiting[0] if waiting and await self._crew.denied(waiting[0], self._task) is None else None
 
     # --- what watches it --------------------------------------------------------------------------------------------
 

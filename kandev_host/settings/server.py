@@ -156,9 +156,20 @@ class LogSettings(Table, frozen=True, kw_only=True):
     )
     format: Annotated[Literal["text", "json"], Meta(description="For people, or one JSON object a line.")] = "text"
     path: Annotated[str | None, Meta(description='A file, or "stdout"; unset is stderr.')] = None
+    rotate_bytes: Annotated[Bytes, Meta(description="Size at which a new file is begun.")] = 16 << 20
+    rotated_files: Annotated[Count, Meta(description="Older files that are kept, as in host.log.1.")] = 5
 
 
 class PluginsSettings(Table, frozen=True, kw_only=True):
     """Plugins found through entry points of group `kandev`."""
 
     disabled: Annotated[tuple[str, ...], Meta(description="Names of plugins that are not even imported.")] = ()
+    hook_timeout_s: Annotated[
+        Seconds, Meta(description="Time for a call of a third party's plugin, after which the host goes on without it.")
+    ] = 5.0
+    start_timeout_s: Annotated[
+        Seconds, Meta(description="Time for the import of such a plugin, and for the start of what it provides.")
+    ] = 30.0
+    stop_timeout_s: Annotated[
+        Seconds, Meta(description="Time for the end of all that such plugins provide, together.")
+    ] = 2.0

@@ -5,11 +5,16 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kandev_host.errors import PluginError
+from kandev_host.errors import PluginError, Unavailable
+from kandev_host.gateway.tokens import LOCAL_USER
+from kandev_host.interfaces import Call, Decision
+from kandev_host.plugin_checks import ANSWERS, KNOWN
 from kandev_host.plugins import PluginInfo, Plugins, load_plugins
+from kandev_host.settings import PluginsSettings
 
 HEAD = "from kandev_host import Action, AgentType, Provider, hookimpl\n"
 AGENT = '@hookimpl\ndef kandev_agent_types():\n    return [AgentType(name="{0}", command=("{0}",))]\n'
@@ -34,8 +39,8 @@ class Site:
     def points(self) -> list[EntryPoint]:
         return [point for found in distributions(path=[str(self.path)]) for point in found.entry_points]
 
-    def load(self, *disabled: str) -> Plugins:
-        return load_plugins(disabled, found=self.points())
+    def load(self, *disabled: str, **times: float) -> Plugins:
+        return load_plugins(PluginsSettings(disabled=disabled, **times), found=self.points())
 
     def info(self, name: str, *disabled: str) -> PluginInfo:
         return next(info for info in self.load(*disabled).infos if info.name == name)
@@ -106,6 +111,25 @@ def test_a_plugin_that_fails_is_listed_as_broken_and_the_others_go_on(site: Site
     assert info.state == "broken"
     assert reason in (info.reason or "")
     assert list(plugins.agent_types) == ["robot"]
+
+
+@pytest.mark.parametrize("hook", sorted(KNOWN.keys() - ANSWERS.keys()))
+def test_p23_a_hook_that_hangs_is_named_and_costs_its_time(
+    site: Site, hook: str, without_core_actions: Callable[[], None]
+) -> None:
+    site.install("kandev_ext_a", f"import time\n@hookimpl\ndef {hook}():\n    time.sleep(3600)\n")
+    without_core_actions()
+    plugins = site.load(hook_timeout_s=0.1)
+    assert (plugins.actions({}), plugins.routes({}), plugins.lifespans({})) == ([], [], [])
+    info = plugins.infos[-1]
+    assert (info.state, info.reason) == ("broken", f"{hook}: Overdue: not done after 0.1 s")
+
+
+def test_p23_a_plugin_that_hangs_when_it_is_looked_at_is_named(site: Site) -> None:
+    source = "import sys, time\nclass Odd(type(sys)):\n    __dir__ = lambda self: time.sleep(3600)\n"
+    site.install("kandev_ext_a", f"{source}sys.modules[__name__].__class__ = Odd\n")
+    info = site.load(start_timeout_s=0.3).infos[-1]
+    assert (info.state, info.reason) == ("broken", "kandev_ext_a: Overdue: not done after 0.3 s")
 
 
 def test_nothing_of_a_broken_plugin_is_used(site: Site) -> None:
@@ -206,13 +230,20 @@ def kandev_actions(services):
 """
 
 
-def test_the_actions_of_a_plugin_are_made_with_the_services(
+def dance(call: Call, request: dict[str, str]) -> dict[str, Any]:
+    return {"danced": request}
+
+
+@pytest.mark.anyio
+async def test_the_actions_of_a_plugin_are_made_with_the_services(
     site: Site, without_core_actions: Callable[[], None]
 ) -> None:
     site.install("kandev_ext_a", ACTION)
     without_core_actions()
-    actions = site.load().actions({"dance": "handler"})
-    assert [(action.name, action.handler) for action in actions] == [("robot.dance", "handler")]
+    actions = site.load().actions({"dance": dance})
+    assert [action.name for action in actions] == ["robot.dance"]
+    answer = await actions[0].handler(Call(LOCAL_USER, "1", lambda topic: None), {"to": "music"})
+    assert answer == {"danced": {"to": "music"}}
 
 
 def test_a_plugin_that_fails_when_it_makes_its_actions_is_broken(
@@ -232,7 +263,29 @@ def without_core_actions(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.delattr(core, "kandev_actions")
 
 
-def test_policies_are_called_with_what_they_ask_for(site: Site) -> None:
+@pytest.mark.anyio
+async def test_policies_are_called_with_what_they_ask_for(site: Site) -> None:
     site.install("kandev_ext_a", "@hookimpl\ndef kandev_turn_policy(task):\n    return task\n")
     [(plugin, policy)] = site.load().per_request("kandev_turn_policy")
-    assert (plugin, policy(1, 2)) == ("kandev_ext_a", 2)
+    denied = Decision("deny", "no")
+    assert (plugin, await policy(1, denied)) == ("kandev_ext_a", denied)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("'deny'", "kandev_turn_policy returned str, not Decision"),
+        ("Decision('Deny', '')", "decided 'Deny'; there are"),
+    ],
+)
+async def test_a_policy_whose_answer_is_none_fails_instead_of_being_overheard(
+    site: Site, answer: str, reason: str
+) -> None:
+    body = f"from kandev_host import Decision\n@hookimpl\ndef kandev_turn_policy():\n    return {answer}\n"
+    site.install("kandev_ext_a", body)
+    plugins = site.load()
+    [(_, policy)] = plugins.per_request("kandev_turn_policy")
+    with pytest.raises(Unavailable, match=reason):
+        await policy(1, 2)
+    assert (plugins.infos[-1].state, reason in (plugins.infos[-1].reason or "")) == ("broken", True)

@@ -226,7 +226,9 @@ async def test_the_demo_answers_in_the_place_where_it_is_started(tmp_path: Path,
         else kandev_unjailed.open_runtime(kandev_unjailed.HostSettings(i_understand_there_is_no_jail=True), environment)
     )
     agent, task = launch("demo")
-    spec = process_spec(PRESETS[0], agent, task, [kandev_agents.kandev_prepare_launch])
+    extras = kandev_agents.kandev_prepare_launch(agent, task)
+    assert extras is not None
+    spec = process_spec(PRESETS[0], agent, task, [extras])
     request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}}
     async with opened as runtime:
         await runtime.prepare(task.id)

@@ -15,6 +15,7 @@ import msgspec
 from kandev_host.errors import Busy, Conflict, KandevError, NotFound, StorageFull
 from kandev_host.events import Event
 from kandev_host.interfaces import Bus, Store, Subscription
+from kandev_host.log_ids import bound
 from kandev_host.models import LIVE_STATUSES, Activity, AgentStatus, QueueEntry
 from kandev_host.protocol.actions.agents import AgentLaunch
 from kandev_host.services.agents import AgentService
@@ -222,7 +223,8 @@ class Dispatcher:
                 break
             waits = await look.waiting_for(entry)
             if waits is None:
-                await self._start(entry, look)
+                with bound(task_id=entry.id):
+                    await self._start(entry, look)
             elif waits.kind == "backoff":
                 due = min(due, self._looks.backoffs.due(entry))
         return due
