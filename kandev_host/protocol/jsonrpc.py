@@ -247,3 +247,8 @@ class CountedLines(Lines):
             at = end
         self.offset += len(chunk)
         return lines
+
+    def finish(self) -> list[bytes]:
+        """As `Lines.finish`."""
+        self.places = []
+        return super().finish()

@@ -49,7 +49,7 @@ class AgentRequests:
             if ask is not None:
                 return await ask(params, noted)
             if serve is not None:
-                if asked := self._stage.wire.reached():  # before anything is done, which is not to be done twice
+                if asked := self._stage.wire.now():  # before anything is done, which is not to be done twice
                     await self._stage.journal.record(*asked)
                 return await serve(params)
         except KandevError as error:

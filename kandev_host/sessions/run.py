@@ -276,7 +276,8 @@ class AgentRun:
             raise AgentFailed(await self.with_stderr(failure.message), cause_of(failure)) from failure
         if row is not None:
             self._record.acp_session_id = row.acp_session_id
-            await self._record.write(status="RUNNING", activity="idle", session_id=row.id)
+            kept = self._session.turn_over()
+            await self._record.write(*kept, status="RUNNING", activity="idle", session_id=row.id)
         return row is not None
 
     async def _watch_opening(self, opening: anyio.CancelScope) -> None:

@@ -71,6 +71,10 @@ class SurvivingPeer(Peer):
         if identifier == self._wire.unsent:
             await self._journal.post(*self._wire.sent())
 
+    def _end(self) -> None:
+        super()._end()
+        self.recalled.set()
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self, tasks: TaskGroup) -> None:

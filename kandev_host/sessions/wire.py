@@ -95,6 +95,10 @@ class Wire:
 
         return self._late(change)
 
+    def now(self) -> tuple[Change, ...]:
+        """As it stands."""
+        return self._late(lambda _state: None)
+
     def asked(self, id: Id) -> tuple[Change, ...]:
         """The agent asks something, with the line that was just taken."""
         to = self.taken
