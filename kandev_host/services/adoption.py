@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 4.0
 TAKE_S = 20.0
 KNOWN_S = 10.0
+TURNS = 200  # that are looked back on: prompts that wait come first
 
 
 @dataclass(slots=True)
@@ -130,6 +131,9 @@ class Adoption:
         if wire is None:
             raise NotTaken("another version of the host has recorded where it stood")
         task, session, turn = await self._rows(agent, wire)
+        ended = None if turn is not None else await self._ended(agent, task)
+        if agent.activity == "stopping" and not (agent.orchestrated and ended is not None and ended.state == "ended"):
+            raise NotTaken("it was being ended")
         questions = await self._questions(wire)
         agent_type = reaching(self._agents.types.need(agent.agent_type), task)
         if agent_type.credentials or task.credentials:
@@ -148,6 +152,7 @@ class Adoption:
             session=session,
             wire=wire,
             turn=turn,
+            ended=ended,
             questions=questions,
             standing=standing,
             resumed=resumed,
@@ -191,6 +196,14 @@ class Adoption:
         if session.opened != "new" and not begun:
             raise NotTaken("it had not been told yet what it goes on with")
         return task, session, turns[0] if turns else None
+
+    async def _ended(self, agent: AgentInstance, task: Task) -> Turn | None:
+        """The last turn, if what it means for the run or its task may not be recorded yet."""
+        if not agent.orchestrated and (task.state, task.assigned_agent_id) != ("IN_PROGRESS", agent.id):
+            return None
+        found = self._store.find(Turn, [("agent_id", "=", agent.id)], order=("-created_at", "-id"), limit=TURNS)
+        over = [turn for turn in (await found).rows if turn.started_at is not None and turn.ended_at is not None]
+        return max(over, key=lambda turn: turn.ended_at or turn.created_at, default=None)
 
     async def _questions(self, wire: WireState) -> dict[str, Question]:
         found: dict[str, Question] = {}

@@ -253,6 +253,8 @@ class AgentRun:
             tasks.start_soon(self._tell_known, peer, left.wire.cancelled)
             if left.turn is not None:
                 await self._turning.go_on(left.turn, peer)
+            elif left.ended is not None:
+                await self._turning.follow(left.ended)
 
     async def _tell_known(self, peer: Peer, cancelled: bool) -> None:
         if isinstance(peer, SurvivingPeer):

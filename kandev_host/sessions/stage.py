@@ -40,7 +40,8 @@ Question = PermissionRequest | Elicitation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """A run whose host died, and whose process goes on: that, its `session`, and the `turn` that runs.
+    """A run whose host died, and whose process goes on: that, its `session`, and the `turn` that runs; or the one that
+    `ended` last, if what follows from its end may not be recorded yet.
 
     `wire` is how far its pipes were recorded, and `questions` are those among its open requests, by the id of their
     row. `standing` is what its session had cost by then, and `resumed` the same of the run that this one went on with.
@@ -50,6 +51,7 @@ class Left:
     session: Session
     wire: WireState
     turn: Turn | None = None
+    ended: Turn | None = None
     questions: Mapping[str, Question] = field(default_factory=dict)
     standing: Standing = Standing()
     resumed: Standing | None = None

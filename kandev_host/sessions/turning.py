@@ -20,7 +20,7 @@ from kandev_host.sessions.prompts import PromptQueue
 from kandev_host.sessions.record import RunRecord
 from kandev_host.sessions.session import LiveSession
 from kandev_host.sessions.stalls import StallWatch
-from kandev_host.sessions.turns import TurnOutcome
+from kandev_host.sessions.turns import TurnOutcome, outcome_told
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,10 @@ class Turning:
     async def go_on(self, turn: Turn, peer: Peer) -> None:
         """With a turn that a host began which died."""
         await self._run(turn, peer)
+
+    async def follow(self, ended: Turn) -> None:
+        """What follows from a turn whose end the host that died had recorded: doing it twice changes nothing."""
+        await self._follow(ended, outcome_told(ended))
 
     async def _begin(self, waiting: Turn, changes: Sequence[Change]) -> tuple[Turn, TurnOutcome | None]:
         """The turn, and its end if it may not start; either is recorded."""
