@@ -6,7 +6,8 @@ Where that cannot be, the reason is told, and the run ends as any other of a dea
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -29,6 +30,7 @@ from kandev_host.services.launcher import Launcher
 from kandev_host.services.network import reaching
 from kandev_host.services.prompt_queue import waiting_for
 from kandev_host.services.resume import Resumer, kept_situation
+from kandev_host.services.rows import every
 from kandev_host.services.supervision import Supervisor
 from kandev_host.services.usage import UsageService
 from kandev_host.sessions.prompts import PromptQueue
@@ -78,39 +80,36 @@ class Adoption:
         self._permissions = permissions
 
     async def take_over(self, runtimes: Mapping[str, Runtime]) -> Taken:
-        """All agents of dead hosts that still run there and can be gone on with, at once. Never raises `KandevError`.
+        """All agents of dead hosts that still run there and can be gone on with, at once.
 
         Returns when what they were doing is known again, so that whoever asks from then on finds it.
         """
-        taken = Taken()
+        taken, left = Taken(), defaultdict[str, list[tuple[AgentInstance, HostState]]](list)
+        async for agent in every(self._store, AgentInstance, [("status", "=", "RUNNING")]):
+            row = await self._store.get(HostState, state_id(agent.id)) if agent.runtime in runtimes else None
+            if row is not None:  # else its process does not outlive its host
+                left[agent.runtime].append((agent, row))
         async with anyio.create_task_group() as tasks:
-            for name, runtime in runtimes.items():
-                for agent in await self._running(name, runtime):
-                    tasks.start_soon(self._take, agent, runtime, taken)
+            for name, agents in left.items():
+                tasks.start_soon(self._take_all, name, runtimes[name], agents, taken)
         return taken
 
-    async def _running(self, name: str, runtime: Runtime) -> list[AgentInstance]:
+    async def _take_all(
+        self, name: str, runtime: Runtime, agents: Sequence[tuple[AgentInstance, HostState]], taken: Taken
+    ) -> None:
         owned: list[Owned] = []
         with anyio.move_on_after(LOOK_S):
             try:
                 owned = await runtime.list_owned()
             except Exception as error:  # a plugin's own fault too: the recovery says so
                 log.debug("the runtime %s does not say what runs: %s", name, error)
-        found = []
-        for each in owned:
-            agent = await self._store.get(AgentInstance, each.labels.get("agent_id", "")) if each.running else None
-            if (
-                agent is not None
-                and agent.status == "RUNNING"
-                and (agent.runtime, agent.process_ref) == (name, each.ref)
-            ):
-                found.append(agent)
-        return found
+        running = {each.ref for each in owned if each.running}
+        async with anyio.create_task_group() as tasks:
+            for agent, row in agents:
+                if agent.process_ref in running:
+                    tasks.start_soon(self._take, agent, runtime, row, taken)
 
-    async def _take(self, agent: AgentInstance, runtime: Runtime, taken: Taken) -> None:
-        row = await self._store.get(HostState, state_id(agent.id))
-        if row is None:
-            return  # of a process that does not outlive its host
+    async def _take(self, agent: AgentInstance, runtime: Runtime, row: HostState, taken: Taken) -> None:
         why = f"that took longer than {TAKE_S:g} s"
         try:
             with anyio.move_on_after(TAKE_S):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 from msgspec import UNSET, Raw
 
@@ -54,6 +55,7 @@ class SurvivingPeer(Peer):
         self._past = 0 if state is None else state.position
         self._left = {} if state is None else {each.id: each for each in state.requests}
         self._again: dict[Id, Message] = {}
+        self._withdrawn: list[Raw] = []
         self._counted = jsonrpc.CountedLines(line_limit_bytes, 0 if state is None else state.replay)
         self._lines = self._counted
         if state is not None:
@@ -156,7 +158,9 @@ class SurvivingPeer(Peer):
     async def _take_past(self, message: Message, line: bytes) -> None:
         if message.method is UNSET:
             await self._take_answer(message, line)
-        elif message.id is not UNSET and message.id in self._left:
+        elif message.id is UNSET:
+            self._withdrawn.append(message.params)
+        elif message.id in self._left:
             self._again[message.id] = message
 
     async def _go_on(self, tasks: TaskGroup) -> None:
@@ -170,6 +174,9 @@ class SurvivingPeer(Peer):
             params = NOTHING if again is None else again.params
             tasks.start_soon(self._serve, id, method or "", params, scope, 0)
         self.recalled.set()
+        await anyio.lowlevel.checkpoint()  # what the agent takes back is to be asked first, or nobody cancels its row
+        for params in self._withdrawn:
+            self._cancel_served(params)
 
     # --- serving the agent ------------------------------------------------------------------------------------------
 
