@@ -22,7 +22,7 @@ import msgspec
 
 from kandev_host.errors import Busy, KandevError, Unavailable
 from kandev_host.events import Event
-from kandev_host.interfaces import Change, Commit, Expect, JournalState, Put
+from kandev_host.interfaces import Change, Commit, Expect, JournalState, Late, Put
 from kandev_host.redaction import clean_commits, clean_event
 from kandev_host.retention import Retention, Trimmer
 
@@ -55,6 +55,12 @@ class _Entry:
         self.poster = poster
         self.attachment: Attachment | None = None
         self.size_bytes = sum(map(_weight, commit.changes))
+
+    def take_late(self) -> None:
+        if any(isinstance(change, Late) for change in self.commit.changes):
+            changes = [Put(change.made()) if isinstance(change, Late) else change for change in self.commit.changes]
+            self.commit = Commit(changes, self.commit.preconditions)
+            self.size_bytes = sum(map(_weight, changes))
 
     def attach(self, attachment: Attachment, reply: Any) -> None:
         self.attachment = attachment
@@ -232,6 +238,7 @@ class Journal:
             attachment = self._attachments.get(asyncio.current_task())  # type: ignore[arg-type]
             if attachment is not None and not attachment.taken:
                 entry.attach(attachment, reply)
+        entry.take_late()
         self._count(entry)
         self._queue.append(entry)
         self._waiting_bytes += entry.size_bytes

@@ -35,7 +35,8 @@ class ProcessSpec:
     `read_only` the workspace cannot be written to; a runtime that cannot make it so refuses.
     `image` is for runtimes of containers: the image of this process, where it is not their own default.
     `passing` are those of `allow` that end with this host: whoever adopts the process gives it none of them, for
-    somebody else may have their ports by then.
+    somebody else may have their ports by then. One that is `adoptable` may outlive its host, in a runtime that can do
+    that; the end of its stdin may then not reach it.
     `labels` come back from `list_owned`.
     """
 
@@ -55,6 +56,7 @@ class ProcessSpec:
     snapshots: bool = False
     programs: tuple[str, ...] = ()
     image: str | None = None
+    adoptable: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,6 +101,11 @@ class Process(Protocol):
 
     @property
     def ref(self) -> str: ...
+
+    @property
+    def adoptable(self) -> bool:
+        """May it outlive its host, for the next one to adopt it?"""
+        ...
 
     @property
     def ending(self) -> str | None:

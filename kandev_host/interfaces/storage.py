@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -22,6 +22,13 @@ class Put:
     """Insert this row, or replace the one with its id."""
 
     row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Late(Put):
+    """A row that the journal has `made` as the commit takes its place in the queue: it is of that very moment."""
+
+    made: Callable[[], Row]
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,3 +218,37 @@ class Lines:
             self._dropped.append(line[:HEAD_BYTES])
             return False
         return True
+
+
+class CountedLines(Lines):
+    """Also knows where in the stream each line stands, of a stream that is read from `offset` on.
+
+    `places` are the begin and end of each line that `feed` gave last, and `offset` is how far it has been fed.
+    """
+
+    def __init__(self, limit_bytes: int, offset: int) -> None:
+        super().__init__(limit_bytes)
+        self.offset = offset
+        self.places: list[tuple[int, int]] = []
+        self._line_at = offset
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """As `Lines.feed`."""
+        lines: list[bytes] = []
+        self.places = []
+        at = 0
+        while at < len(chunk):
+            end = chunk.find(b"\n", at) + 1 or len(chunk)
+            found = super().feed(chunk[at:end])
+            self.places += [(self._line_at, self.offset + end)] * len(found)
+            lines += found
+            if chunk[end - 1] == 10:
+                self._line_at = self.offset + end
+            at = end
+        self.offset += len(chunk)
+        return lines
+
+    def finish(self) -> list[bytes]:
+        """As `Lines.finish`."""
+        self.places = []
+        return super().finish()

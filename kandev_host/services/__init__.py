@@ -17,6 +17,7 @@ from kandev_host.backups.making import Origin
 from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry, Upkeep
 from kandev_host.journal import Journal
 from kandev_host.models import new_id
+from kandev_host.services.adoption import Adoption
 from kandev_host.services.agent_reading import AgentReading
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.agents import AgentService
@@ -252,6 +253,15 @@ def build_services(
         changes=changes,
     )
     orchestration.recovery.shells = shells.reconcile
+    orchestration.recovery.take_over = Adoption(
+        store,
+        journal,
+        supervisor,
+        agents=agents,
+        launcher=launcher,
+        usage=usage,
+        permissions=settings.permissions,
+    ).take_over
     snapshots.quiet = shells.quiet.of
     add_shells(holders, shells)
     supervisor.on_turn_end = snapshots.first(supervisor.on_turn_end)

@@ -14,12 +14,13 @@ from msgspec.structs import replace
 
 from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
-from kandev_host.interfaces import AgentType, Change, Put
+from kandev_host.interfaces import AgentType, Change, ProcessSpec, Put
 from kandev_host.journal import Journal
 from kandev_host.log_ids import bound
 from kandev_host.models import AgentInstance, AgentLog, Failure, Task, Turn, new_id, now
 from kandev_host.protocol.notifications import ErrorPayload
 from kandev_host.services.credentials.choice import Credentials
+from kandev_host.services.credentials.handed import Handed
 from kandev_host.services.directories import Directories
 from kandev_host.services.git import GitFailed
 from kandev_host.services.launches import PrepareLaunch, extras_of, process_spec
@@ -195,20 +196,8 @@ class Launcher:
         runtime = self._workspaces.runtime(agent.runtime)
         for path, content in agent_type.files.items():
             await runtime.write_home(task.id, path, content.encode())
-        mcp = await self._mcp.of(agent_type, task, runtime)
-        mounts, directories = self._directories.of(agent_type, task, runtime)
         handed = await self._credentials.of(agent_type, agent, task)
-        spec = process_spec(
-            agent_type,
-            agent,
-            task,
-            await extras_of(self._prepare_launch, agent, task),
-            read_only=launch.situation.read_only,
-            protected=pinned(launch.situation.preset),
-            mcp=mcp,
-            directories=mounts,
-            handed=handed,
-        )
+        spec, equipment = await self.outfit(agent, task, agent_type, launch.situation, handed)
         if agent.network == "host":
             log.warning(
                 "agent %s (%s) has the network of this host: it reaches all that you do", agent.id, agent_type.name
@@ -226,14 +215,34 @@ class Launcher:
                 created_by=launch.created_by,
                 situation=launch.situation,
                 resume=launch.resume,
-                equipment=Equipment(
-                    mcp_servers=mcp.servers,
-                    directories=directories,
-                    handed=handed.secrets,
-                    release=lambda: self._credentials.release(agent.id),
-                ),
+                equipment=equipment,
             )
             launch.handed_over = True
+
+    async def outfit(
+        self, agent: AgentInstance, task: Task, agent_type: AgentType, situation: Situation, handed: Handed
+    ) -> tuple[ProcessSpec, Equipment]:
+        """The agent's process, and what its session is opened with. Raises `KandevError`."""
+        runtime = self._workspaces.runtime(agent.runtime)
+        mcp = await self._mcp.of(agent_type, task, runtime)
+        mounts, directories = self._directories.of(agent_type, task, runtime)
+        spec = process_spec(
+            agent_type,
+            agent,
+            task,
+            await extras_of(self._prepare_launch, agent, task),
+            read_only=situation.read_only,
+            protected=pinned(situation.preset),
+            mcp=mcp,
+            directories=mounts,
+            handed=handed,
+        )
+        return spec, Equipment(
+            mcp_servers=mcp.servers,
+            directories=directories,
+            handed=handed.secrets,
+            release=lambda: self._credentials.release(agent.id),
+        )
 
     async def _conclude(self, launch: Launch, ending: Ending) -> None:
         """Record the end of an agent that never started, and let it be judged, however long the store refuses."""

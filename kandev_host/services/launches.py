@@ -95,6 +95,7 @@ def process_spec(
         protected=tuple(protected),
         programs=mcp.programs,
         image=agent_type.image,
+        adoptable=agent_type.dialect == "acp",
         labels={"agent_id": agent.id, "task_id": task.id, **reach_of(task.id)},
     )
 

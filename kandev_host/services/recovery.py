@@ -30,6 +30,7 @@ from kandev_host.models import (
     Workspace,
     now,
 )
+from kandev_host.services.adoption import Taken
 from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.conclusions import Conclusions
 from kandev_host.services.orchestration.dead import Closed, DeadRuns
@@ -46,7 +47,15 @@ CLEANUP_S = 4.0
 RETRY_S = 5.0
 RETRY_LIMIT_S = 60.0
 COUNTED = ("processes_killed", "turns_closed", "permissions_cancelled", "shells_closed")
-LISTED = ("agents_failed", "tasks_failed", "tasks_requeued", "queue_settled", "workspaces_removed", "not_reached")
+LISTED = (
+    "agents_adopted",
+    "agents_failed",
+    "tasks_failed",
+    "tasks_requeued",
+    "queue_settled",
+    "workspaces_removed",
+    "not_reached",
+)
 
 
 class Recovery:
@@ -54,10 +63,12 @@ class Recovery:
     reached then is asked again until it is left.
 
     `report` says what the last look found and did, when, and how long it took; empty before the `first`. `reach` is
-    told which runtimes did not answer. `shells` closes those of the dead host, and says how many.
+    told which runtimes did not answer. `shells` closes those of the dead host, and says how many; `take_over` goes on
+    with agents that outlived it, where that can be.
     """
 
     shells: Callable[[], Awaitable[int]] | None = None
+    take_over: Callable[[Mapping[str, Runtime]], Awaitable[Taken]] | None = None
 
     def __init__(
         self,
@@ -79,6 +90,7 @@ class Recovery:
         self._dead = dead
         self._conclusions = conclusions
         self._settler = settler
+        self._taken = Taken()
         self.report: dict[str, Any] = {}
         self.first: dict[str, Any] = {}
 
@@ -101,17 +113,19 @@ class Recovery:
         await self._group.__aexit__(None, None, None)
 
     async def reconcile(self) -> dict[str, Any]:
-        """Kill what still runs; fail its runs, and put those of the queue back into it; close what waited.
+        """Go on with what outlived its host, and kill what else still runs; fail its runs, and put those of the queue
+        back into it; close what waited.
 
         Says what it found and did. Before anything is started only: all that it finds counts as dead.
         """
         began, report = time.monotonic(), _empty()
+        await self._take_over(self._runtimes, report)
         await self._reap(self._runtimes, report)
         dead: list[AgentInstance] = []
         async for agent in every(self._store, AgentInstance, [("status", "in", LIVE_STATUSES)]):
             if agent.runtime in self._reach.silent:
                 self._reach.agents[agent.id] = agent.runtime
-            else:
+            elif agent.id not in self._taken.agents:
                 dead.append(agent)
         await self._bury(dead, report)
         await self._close_stray(report)
@@ -124,6 +138,13 @@ class Recovery:
         if cleanup.cancelled_caught:
             report["not_reached"].append("workspaces of deleted tasks")
         return self._say(report, began)
+
+    async def _take_over(self, runtimes: Mapping[str, Runtime], report: dict[str, Any]) -> None:
+        if self.take_over is not None:
+            taken = await self.take_over(runtimes)
+            self._taken.agents |= taken.agents
+            self._taken.refused |= taken.refused
+            report["agents_adopted"] += sorted(taken.agents)
 
     async def _follow_up(self) -> None:
         """Ask the runtimes that did not answer again, until each has; then what ran there is reconciled too."""
@@ -138,9 +159,11 @@ class Recovery:
 
     async def _ask_again(self) -> None:
         reach, began, report = self._reach, time.monotonic(), _empty()
-        await self._reap({name: self._runtimes[name] for name in reach.silent}, report)
+        silent = {name: self._runtimes[name] for name in reach.silent}
+        await self._take_over(silent, report)
+        await self._reap(silent, report)
         heard = [agent_id for agent_id, runtime in reach.agents.items() if runtime not in reach.silent]
-        rows = [await self._store.get(AgentInstance, agent_id) for agent_id in heard]
+        rows = [await self._store.get(AgentInstance, id) for id in heard if id not in self._taken.agents]
         await self._bury([row for row in rows if row is not None and row.status in LIVE_STATUSES], report)
         for agent_id in heard:
             reach.agents.pop(agent_id, None)
@@ -186,7 +209,9 @@ class Recovery:
 
     async def _fail(self, agent: AgentInstance, report: dict[str, Any]) -> None:
         try:
-            closed = await self._dead.fail(agent, REASON, "host_died", "HOST_DIED")
+            why = self._taken.refused.get(agent.id)
+            reason = REASON if why is None else f"{REASON}; it outlived it, but is not gone on with: {why}"
+            closed = await self._dead.fail(agent, reason, "host_died", "HOST_DIED")
         except KandevError as error:
             log.error("The end of agent %s is not recorded; the sweep of the queue tries again: %s", agent.id, error)
             report["not_reached"].append(f"agent {agent.id}")
@@ -199,7 +224,7 @@ class Recovery:
         agents = {row.agent_id async for row in every(self._store, Turn, [("state", "=", "running")])}
         agents |= {row.agent_id async for row in every(self._store, PermissionRequest, [("state", "=", "pending")])}
         agents |= {row.agent_id async for row in every(self._store, Elicitation, [("state", "=", "pending")])}
-        for agent_id in sorted(agents - self._reach.agents.keys()):
+        for agent_id in sorted(agents - self._reach.agents.keys() - self._taken.agents):
             _add(await self._dead.close(agent_id, REASON), report)
 
     async def _conclude(self, report: dict[str, Any]) -> None:
@@ -219,7 +244,7 @@ class Recovery:
     async def _settle(self, report: dict[str, Any]) -> None:
         """Leases whose task went another way meanwhile."""
         async for entry in every(self._store, QueueEntry, [("state", "=", "running")]):
-            if entry.agent_id in self._reach.agents:
+            if entry.agent_id in self._reach.agents or entry.agent_id in self._taken.agents:
                 continue
             try:
                 await self._settler.settle(entry.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
+import anyio
 from msgspec import Raw
 
 from kandev_host.interfaces import AgentType, Change, ProcessSpec, Runtime, Stats
@@ -14,7 +15,7 @@ from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.logins import Login
 from kandev_host.sessions.policy import Situation
 from kandev_host.sessions.prompts import PromptQueue
-from kandev_host.sessions.stage import Equipment, Resume
+from kandev_host.sessions.stage import Equipment, Left, Resume
 from kandev_host.sessions.steering import Steering
 from kandev_host.sessions.turns import TurnOutcome
 
@@ -53,6 +54,11 @@ class LiveAgent(Protocol):
     @property
     def ending(self) -> bool:
         """Does it take no prompt any more?"""
+        ...
+
+    @property
+    def known(self) -> anyio.Event:
+        """Set once all is known again that the host knew which died, if it goes on with what that left."""
         ...
 
     async def stats(self) -> Stats: ...
@@ -103,8 +109,12 @@ class Supervisor(Protocol):
         resume: Resume | None = None,
         prompts: PromptQueue | None = None,
         equipment: Equipment = ...,
+        left: Left | None = None,
     ) -> object:
-        """Start it, and return at once. `prompts` are those that wait for it already."""
+        """Start it, or go on with what a host has `left` that died, and return at once.
+
+        `prompts` are those that wait for it already.
+        """
         ...
 
     async def prompt(

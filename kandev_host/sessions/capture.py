@@ -295,6 +295,10 @@ class CapturedProcess:
         return self._process.ref
 
     @property
+    def adoptable(self) -> bool:
+        return self._process.adoptable
+
+    @property
     def ending(self) -> str | None:
         return self._process.ending
 

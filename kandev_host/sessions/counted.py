@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from anyio.abc import TaskGroup
 from msgspec import UNSET
@@ -12,7 +13,9 @@ from msgspec import UNSET
 from kandev_host.interfaces import Process
 from kandev_host.protocol import jsonrpc
 from kandev_host.protocol.jsonrpc import Message
-from kandev_host.sessions.peer import Handler, Peer
+from kandev_host.sessions.handling import Handler, SurvivingHandler
+from kandev_host.sessions.peer import Peer
+from kandev_host.sessions.surviving import SurvivingPeer
 
 # direction, kind, and how many by method
 Tally = Callable[[str, str, Mapping[str, int]], None]
@@ -54,7 +57,7 @@ METHODS = frozenset(
 class CountedPeer(Peer):
     """Tells `tally` of each message, as it comes in and before it goes out."""
 
-    def __init__(self, tally: Tally, process: Process, handler: Handler, **limits: int) -> None:
+    def __init__(self, tally: Tally, process: Process, handler: Handler, **limits: Any) -> None:
         super().__init__(process, handler, **limits)
         self._tally = tally
 
@@ -77,6 +80,17 @@ class CountedPeer(Peer):
         else:
             kind = "notification" if message.id is UNSET else "request"
             self._tally(direction, kind, {str(message.method): 1})
+
+
+class CountedSurvivingPeer(CountedPeer, SurvivingPeer):
+    """The same, of one whose process may outlive its host. What is read again was counted by the host that died."""
+
+
+def new_surviving_peer(tally: Tally | None, process: Process, handler: SurvivingHandler, **rest: Any) -> SurvivingPeer:
+    """As `new_peer`, with the rest of what a `SurvivingPeer` takes."""
+    if tally is None:
+        return SurvivingPeer(process, handler, **rest)
+    return CountedSurvivingPeer(tally, process, handler, **rest)
 
 
 def new_peer(

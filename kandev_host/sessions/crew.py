@@ -18,7 +18,7 @@ from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.policy import Situation
 from kandev_host.sessions.prompts import PromptQueue
-from kandev_host.sessions.stage import Equipment, Resume
+from kandev_host.sessions.stage import Equipment, Left, Resume
 from kandev_host.sessions.turns import TurnOutcome
 from kandev_host.sessions.usage import Priced
 from kandev_host.settings import OrchestratorSettings, SessionSettings
@@ -69,7 +69,8 @@ class Launch:
     """What is started, where and for what.
 
     `situation` says what it may do without asking; `resume` is what it goes on with, `prompts` what waits for it
-    already, and `equipment` what it has; `capture` keeps what goes over its pipes.
+    already, and `equipment` what it has; `capture` keeps what goes over its pipes. With `left` nothing is started: its
+    process outlived its host.
     """
 
     agent: AgentInstance
@@ -82,6 +83,7 @@ class Launch:
     prompts: PromptQueue | None = None
     equipment: Equipment = Equipment()
     capture: Capture | None = None
+    left: Left | None = None
 
     def captured(self, started: AbstractAsyncContextManager[Process]) -> AbstractAsyncContextManager[Process]:
         """The process, with a capture of its pipes if there is to be one."""

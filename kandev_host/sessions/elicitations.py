@@ -23,6 +23,7 @@ from kandev_host.models import AgentInstance, Elicitation, ElicitationState, Tas
 from kandev_host.protocol import acp
 from kandev_host.protocol.acp import Json
 from kandev_host.secrets import register
+from kandev_host.sessions.asking import Noted, unnoted
 from kandev_host.sessions.forms import check_content, secrets_of
 from kandev_host.settings import PermissionSettings
 
@@ -47,6 +48,7 @@ class Elicited:
     session_id: str | None
     turn_id: str | None
     asked: acp.ElicitationParams
+    noted: Noted = unnoted
 
 
 @dataclass(slots=True)
@@ -94,10 +96,19 @@ class ElicitationBroker:
         self._pending[row.id] = pending  # first: the answer may come as soon as the event is out
         try:
             with anyio.CancelScope(shield=True):  # written or not: what is written must find somebody to resolve it
-                await self._journal.record(Put(row), self._event("elicitation.requested", pending))
+                told = self._event("elicitation.requested", pending)
+                await self._journal.record(Put(row), told, *elicited.noted(row.id))
         except BaseException:
             self._pending.pop(row.id, None)
             raise
+        return await self._wait(pending)
+
+    async def still_asked(self, row: Elicitation, board_id: str) -> Json | None:
+        """The result for an agent that outlived the host that it had asked; None if the answer is kept nowhere."""
+        if row.state != "pending":
+            outcome = next(name for name, state in STATES.items() if state == row.state)
+            return None if outcome == "accept" and row.mode == "form" else {"action": outcome}
+        pending = self._pending[row.id] = Pending(row, board_id, anyio.Event())
         return await self._wait(pending)
 
     async def _wait(self, pending: Pending) -> Json:

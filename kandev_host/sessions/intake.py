@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from itertools import repeat
 
 import anyio
 import msgspec
@@ -47,29 +48,32 @@ class Intake:
         self._early_bytes = 0
         self._speech = Speech(state.voice)
         self._spoke = anyio.Event()
+        self._place = 0  # where the line begins of what is being taken
         self.last_update: float | None = None
 
     async def on_notifications(self, batch: Sequence[Message]) -> int:
         """Post one batch: one commit per chunk of the agent's output."""
         unusable = 0
-        updates = []
-        decode = _params.decode
-        for message in batch:
+        updates, places = [], []
+        decode, wire = _params.decode, self._stage.wire
+        starts, end = wire.batch if wire.kept else (repeat(0), 0)
+        for message, start in zip(batch, starts, strict=False):
             if message.method != "session/update":
                 if message.method == "elicitation/complete":
                     await self._stage.broker.elicitations.completed(self._stage.agent.id, message.params)
                 continue
             try:
                 updates.append(decode(message.params))
+                places.append(start)
             except (msgspec.DecodeError, RecursionError) as error:
                 unusable += 1
                 await self._fault(f"session/update is not as it should be: {error}", bytes(message.params))
         if updates:
             self.last_update = time.monotonic()
-            await self._post(updates)
+            await self._post(updates, places, end)
         return unusable
 
-    async def _post(self, updates: list[acp.SessionUpdate]) -> None:
+    async def _post(self, updates: list[acp.SessionUpdate], places: Sequence[int] = (), end: int = 0) -> None:
         if self._state.row is None:
             self._keep_early([params for params in updates if not (self._state.replaying and _repeats(params))])
             return
@@ -78,13 +82,41 @@ class Intake:
             changes: list[Change] = []
             at = now()
             take = self._take
-            for params in [*early, *updates] if early else updates:
+            self._stage.wire.taken = max(self._stage.wire.taken, end)  # not before what is held can be told no more
+            for params in early:
                 take(params, at, changes)
-            await self._stage.journal.post(*changes)
+            for params, self._place in zip(updates, places, strict=True):
+                take(params, at, changes)
+            await self._stage.journal.post(*changes, *self._stage.wire.reached(self._speech.held_from))
             if self._speech.waits:
                 self._spoke.set()
         while self._state.new_effects:
             await self._stage.broker.call_changed(self._stage.agent.id, *self._state.new_effects.pop(0))
+
+    # --- what the host that died had heard --------------------------------------------------------------------------
+
+    def recall(self, batch: Sequence[Message]) -> None:
+        """As `on_notifications`, of what has had its effects."""
+        for message in batch:
+            if message.method == "session/update":
+                try:
+                    params = _params.decode(message.params)
+                except (msgspec.DecodeError, RecursionError):
+                    continue
+                self._take(params, now(), [])
+
+    def recalled(self) -> None:
+        """It was told to its end, also what a secret may begin in."""
+        self._speech.pause()
+        self._state.new_effects.clear()
+
+    # --- what is held back ------------------------------------------------------------------------------------------
+
+    async def tell_now(self) -> None:
+        """Tell what is held back, for something else follows."""
+        if self._speech.waits:
+            async with self._posting:
+                await self._post_held(self._speech.pause())
 
     async def tell_held(self) -> None:
         """For ever: what an agent said is told when it goes on to say nothing (see `speech`)."""
@@ -104,7 +136,7 @@ class Intake:
     async def _post_held(self, told: Sequence[Change]) -> None:
         try:
             if told:
-                await self._stage.journal.post(*told)
+                await self._stage.journal.post(*told, *self._stage.wire.reached())
         except KandevError as error:
             logger.warning("words of agent %s were not stored: %s", self._stage.agent.id, error)
 
@@ -144,7 +176,7 @@ class Intake:
             if self._speech.free(update.content.text):
                 changes.append(state.voice.chunk(params, update, kind, turn_id, at))
             else:
-                changes += self._speech.take(Piece(params, update, kind, turn_id, at))
+                changes += self._speech.take(Piece(params, update, kind, turn_id, at, self._place))
             return
         changes += self._speech.end()
         if isinstance(update, acp.ToolVariant):

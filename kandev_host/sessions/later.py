@@ -71,6 +71,10 @@ class LaterProcess:
         return "" if self._process is None else self._process.ref
 
     @property
+    def adoptable(self) -> bool:
+        return self._process is not None and self._process.adoptable
+
+    @property
     def ending(self) -> str | None:
         return None if self._process is None else self._process.ending
 

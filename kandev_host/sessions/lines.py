@@ -80,6 +80,7 @@ def _of_result(watch: Watch, result: legacy.LegacyLine) -> TurnOutcome:
 class LineSession(LiveSession):
     """A session of one turn. Its process starts when that begins, so that what a policy denies never ran."""
 
+    adoptable = False
     one_turn = True
 
     def __init__(self, stage: Stage) -> None:

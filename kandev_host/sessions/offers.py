@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from kandev_host.interfaces import Process, ProcessSpec, Runtime
@@ -22,8 +22,11 @@ class Offers:
         self._state = state
         self.serve: Mapping[str, Any] = {}
 
-    def process(self, runtime: Runtime, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
-        """The agent's process, with what is offered to it for as long as it lives."""
+    def process(
+        self, runtime: Runtime, spec: ProcessSpec, left: Process | None = None
+    ) -> AbstractAsyncContextManager[Process]:
+        """The agent's process, one that is `left` or a new one, with what is offered to it for as long as it lives."""
+        started = runtime.spawn(spec) if left is None else nullcontext(left)
         wanted = self._stage.agent_type.offers
         offered = wanted if wanted and runtime.confines else ()
         self._state.offers = frozenset(offered)
@@ -36,12 +39,12 @@ class Offers:
             serve |= AgentFiles(runtime, spec, self._session_id, may_write).serve
         if "terminal" not in offered:
             self.serve = serve
-            return runtime.spawn(spec)
+            return started
         stage = self._stage
         audit = CommandAudit(stage.journal, stage.agent, self._turn_id, stage.looks)
         terminals = Terminals(runtime, spec, self._session_id, self._may_change, audit)
         self.serve = serve | dict(terminals.serve)
-        return _with(runtime.spawn(spec), terminals)
+        return _with(started, terminals)
 
     def _session_id(self) -> str | None:
         return self._state.acp_session_id

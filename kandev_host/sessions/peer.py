@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -23,6 +23,7 @@ from kandev_host.interfaces import Process
 from kandev_host.models import Failure
 from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
+from kandev_host.sessions.handling import Handler
 
 logger = logging.getLogger(__name__)
 
@@ -37,25 +38,6 @@ WITHDRAW_S = 1.0
 Answer = Raw | Exception
 
 
-class Handler(Protocol):
-    """Who serves a peer. `on_notifications` answers how many of the batch were unusable."""
-
-    async def on_notifications(self, batch: Sequence[Message]) -> int: ...
-
-    async def on_request(self, method: str, params: Raw) -> Any:
-        """The result; raises `RpcError`."""
-
-    async def on_stray(self, line: bytes) -> bool:
-        """A line that is no message of JSON-RPC; True if it is of use all the same. Else it is a fault."""
-        ...
-
-    async def on_rest(self) -> None:
-        """After such lines: what was kept of them is to be told now."""
-
-    async def on_fault(self, reason: str, line: bytes) -> None:
-        """A line that was no message (its first bytes)."""
-
-
 @dataclass(slots=True)
 class Call:
     """A request of ours that waits. `settle` is called inline, in order with the updates around the answer."""
@@ -64,6 +46,13 @@ class Call:
     done: anyio.Event
     settle: Callable[[Answer], None] | None
     answer: Answer | None = None
+
+    async def outcome(self) -> Raw:
+        """The result. Raises the answer if it is an error, and `AgentError` when the agent goes away."""
+        await self.done.wait()
+        if isinstance(self.answer, Raw):
+            return self.answer
+        raise self.answer or AgentError("There is no answer")
 
     def resolve(self, answer: Answer) -> None:
         self.answer = answer
@@ -158,7 +147,7 @@ class Peer:
         self.ended.set()
         for call in tuple(self._calls.values()):
             call.resolve(self.gone_before(call.method))
-        self._calls.clear()
+        self._calls = {}
 
     def gone_before(self, method: str) -> AgentError:
         """The error for whoever waits for an agent that has gone."""
@@ -284,7 +273,7 @@ class Peer:
         try:
             with scope:
                 try:
-                    line = jsonrpc.answer(id, await self._handler.on_request(method, params))
+                    line = jsonrpc.answer(id, await self._result(id, method, params))
                 except RpcError as error:
                     line = jsonrpc.error_answer(id, error)
             await self._send(line)
@@ -297,6 +286,10 @@ class Peer:
             if self._served.get(id) is scope:
                 del self._served[id]
 
+    async def _result(self, _id: jsonrpc.Id, method: str, params: Raw) -> Any:
+        """Raises `RpcError`."""
+        return await self._handler.on_request(method, params)
+
     def _cancel_served(self, params: Raw) -> None:
         try:
             wanted = json.decode(params, type=acp.CancelRequest).request_id
@@ -308,6 +301,14 @@ class Peer:
 
     # --- asking the agent -------------------------------------------------------------------------------------------
 
+    def reserve(self) -> int:
+        """An id for a request that is still to be made."""
+        self._next_id += 1
+        return self._next_id - 1
+
+    async def _sent(self, identifier: int) -> None:
+        """It is on its way."""
+
     async def call(
         self,
         method: str,
@@ -316,18 +317,19 @@ class Peer:
         settle: Callable[[Answer], None] | None = None,
         *,
         waits: Callable[[], bool] = lambda: False,
+        identifier: int | None = None,
     ) -> Raw:
         """The result of a request. Raises `RpcError`, `TimedOut`, or `AgentError` when the agent goes away.
 
-        An agent that `waits` for a person when its time is over is given as much again.
+        An agent that `waits` for a person when its time is over is given as much again. `identifier` was reserved.
         """
-        identifier = self._next_id
-        self._next_id += 1
+        identifier = self.reserve() if identifier is None else identifier
         call = Call(method, anyio.Event(), settle)
         self._calls[identifier] = call
         try:
             with anyio.move_on_after(timeout_s):
                 await self._send(jsonrpc.request(identifier, method, params))
+                await self._sent(identifier)
                 await call.done.wait()
             while call.answer is None and waits():
                 with anyio.move_on_after(timeout_s):
@@ -344,9 +346,7 @@ class Peer:
             raise TimedOut(f"The agent did not answer {method} within {timeout_s:g} s")
         if method in self.assumed and isinstance(call.answer, RpcError) and call.answer.code == METHOD_NOT_FOUND:
             return self.assumed[method]
-        if isinstance(call.answer, Exception):
-            raise call.answer
-        return call.answer
+        return await call.outcome()
 
     async def _withdraw(self, identifier: int, method: str) -> None:
         """Nobody waits for this answer any more. ACP: `$/cancel_request`; not before both sides have said hello."""
@@ -359,7 +359,7 @@ class Peer:
                 return  # it is gone
 
     async def notify(self, method: str, params: Any) -> None:
-        """Send a notification. Raises `AgentError` when the agent no longer reads."""
+        """Raises `AgentError` when the agent no longer reads."""
         await self._send(jsonrpc.notification(method, params))
 
     async def terminate(self) -> None:
@@ -367,7 +367,7 @@ class Peer:
         await self._process.terminate()
 
     async def hand_over(self, data: bytes) -> None:
-        """Write what is no message, and close the agent's input. An agent that does not read it is no error."""
+        """Write what is no message, and close the agent's input; no error if it is not read."""
         try:
             async with self._sending:
                 await self._process.send(data)

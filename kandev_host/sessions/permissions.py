@@ -7,11 +7,9 @@ option that was offered. ACP: session/request_permission, session/cancel (which 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
@@ -21,9 +19,10 @@ from kandev_host.errors import Conflict, Forbidden, KandevError, NotFound, Unava
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Decision, Expect, Op, Principal, Put, Store
 from kandev_host.journal import Journal
-from kandev_host.models import AgentInstance, PermissionRequest, PermissionRule, Session, Task, now
+from kandev_host.models import AgentInstance, PermissionRequest, PermissionRule, Task, now
 from kandev_host.protocol import acp
 from kandev_host.protocol.acp import Json
+from kandev_host.sessions.asking import Answer, Asked, Pending, digest
 from kandev_host.sessions.choices import age_s, chosen, only_option, state_of
 from kandev_host.sessions.elicitations import ElicitationBroker
 from kandev_host.sessions.left import effects_of, is_left, left_question
@@ -39,47 +38,6 @@ BROKER = "policy"
 UNCLEAR = "it would be allowed, but not exactly one option allows it once"
 SCOPE = "permissions:write"
 PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An agent's question: session/request_permission, with what the host knows around it."""
-
-    agent: AgentInstance
-    task: Task
-    session: Session
-    turn_id: str | None
-    tool_call: Json
-    options: list[Json]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What somebody answers: an option or the outcome, for what they were shown, and for how long."""
-
-    principal: Principal
-    option_id: str | None
-    outcome: Literal["cancelled"] | None
-    digest: str | None
-    remember: Remember | None
-
-
-@dataclass(slots=True)
-class Pending:
-    """A request that waits for its answer. `waited_s` is for how long it did so before, for an earlier run."""
-
-    request: PermissionRequest
-    board_id: str
-    situation: Situation
-    done: anyio.Event
-    outcome: Json | None = None
-    waited_s: float = 0.0
-
-
-def digest(acp_session_id: str, tool_call: Json, options: Sequence[Json]) -> str:
-    """What an answer is bound to: session, call, what it does, and the options, as they were shown."""
-    shown = [acp_session_id, tool_call.get("toolCallId"), effects_of(tool_call), list(options)]
-    return hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest()
 
 
 class PermissionBroker:
@@ -126,7 +84,7 @@ class PermissionBroker:
         )
         said = await self._said_by_plugins(request, task)
         situation = situation.at(self._clock())
-        pending = Pending(request, task.board_id, situation, anyio.Event())
+        pending = Pending(request, task.board_id, situation, anyio.Event(), noted=asked.noted)
         decision = decide(request, situation, self.rules.all(), said)
         if asked.agent.resumed_from is None:
             return await self._decided(pending, decision) or await self._wait(pending)
@@ -141,7 +99,7 @@ class PermissionBroker:
                 pending.request.options, "allow_once" if decision.effect == "allow" else "reject_once"
             )
             if decision.effect == "deny" or option_id is not None:
-                await self._settle(pending, option_id, BROKER, decision.reason, asked=False)
+                await self._settle(pending, option_id, BROKER, decision.reason, asked=False, also=pending.also)
                 return pending.outcome or acp.cancelled()
             decision = Decision("ask", UNCLEAR)
         pending.request = msgspec.structs.replace(pending.request, reason=decision.reason or None)
@@ -168,7 +126,7 @@ class PermissionBroker:
         self._pending[request.id] = pending  # first: the answer may come as soon as the event is out
         try:
             with anyio.CancelScope(shield=True):  # written or not: what is written must find somebody to resolve it
-                await self._journal.record(Put(request), self._event("permission.requested", pending))
+                await self._journal.record(Put(request), self._event("permission.requested", pending), *pending.also)
         except BaseException:
             self._pending.pop(request.id, None)
             raise
@@ -193,6 +151,15 @@ class PermissionBroker:
 
     # --- what a dead host left ----------------------------------------------------------------------------------------
 
+    async def still_asked(self, row: PermissionRequest, board_id: str, situation: Situation) -> Json:
+        """The result for an agent that outlived the host which it had asked."""
+        if row.state != "pending":
+            return acp.cancelled() if row.option_id is None else acp.selected(row.option_id)
+        waited_s = age_s(row)
+        pending = Pending(row, board_id, situation.at(self._clock()), anyio.Event(), waited_s=waited_s)
+        self._pending[row.id] = pending
+        return await self._wait(pending)
+
     async def _taken_up(self, pending: Pending, agent: AgentInstance, decision: Decision) -> Json | None:
         """Ask no second time what an earlier run asked: `pending` becomes its request, and its answer, if one was
         given since and no policy denies it now, is the result.
@@ -211,7 +178,7 @@ class PermissionBroker:
         gone = Conflict("This request was already taken up", state="resolved")
         expect = [Expect(PermissionRequest, row.id, gone, "agent_id", (row.agent_id,))]
         told = self._event("permission.resolved", pending)
-        await self._journal.record(Put(pending.request), told, expect=expect)
+        await self._journal.record(Put(pending.request), told, *pending.also, expect=expect)
         return acp.selected(row.option_id)
 
     async def _left_over(self, row: PermissionRequest) -> Pending | None:

@@ -18,6 +18,7 @@ from kandev_host.models import Activity, AgentInstance, Session, Task, Turn, now
 from kandev_host.protocol.notifications import AgentNotice, HeartbeatPayload, ResultPayload
 from kandev_host.sessions.ending import Ending
 from kandev_host.sessions.prompts import ENDED
+from kandev_host.sessions.stage import Left
 from kandev_host.sessions.turns import TurnOutcome
 from kandev_host.sessions.updates import Voice
 from kandev_host.sessions.usage import unreported
@@ -44,6 +45,11 @@ class RunRecord:
         self.acp_session_id: str | None = None
         self._begun = False
         self._owed: Sequence[Change] = ()  # of a turn whose end the store did not take
+
+    def go_on(self, left: Left) -> None:
+        """With what a host had recorded that died."""
+        self.turn, self._begun = left.turn, left.turn is not None
+        self.acp_session_id = left.session.acp_session_id
 
     async def write(self, *changes: Change, **fields: Any) -> None:
         """Record these changes together with these fields of the agent."""

@@ -14,7 +14,7 @@ from kandev_host.interfaces import Process, Put, Stats
 from kandev_host.log_ids import bound
 from kandev_host.models import Activity, AgentInstance, Session, Turn, now
 from kandev_host.sessions.conclusion import Conclusion
-from kandev_host.sessions.counted import new_peer
+from kandev_host.sessions.counted import new_peer, new_surviving_peer
 from kandev_host.sessions.crew import Crew, Launch
 from kandev_host.sessions.dialects import dialect
 from kandev_host.sessions.ending import Ending, end_process, failed, not_started
@@ -24,13 +24,16 @@ from kandev_host.sessions.peer import Peer
 from kandev_host.sessions.prompts import ENDED, PromptQueue, cancelled
 from kandev_host.sessions.record import RunRecord
 from kandev_host.sessions.session import LiveSession
-from kandev_host.sessions.stage import Stage
+from kandev_host.sessions.stage import Left, Stage
+from kandev_host.sessions.surviving import SurvivingPeer
 from kandev_host.sessions.turning import Floor, Turning
+from kandev_host.sessions.wire import Wire, forgotten
 
 logger = logging.getLogger(__name__)
 
 LOGS_S = 5.0
 STDERR_S = 1.0
+TAKEN_OVER = "The host was started again, and goes on with this process"
 
 
 class AgentRun:
@@ -50,6 +53,7 @@ class AgentRun:
         self._keeps_prompts = True
         self._conclusion: Conclusion | None = None
         self.logs = AgentLogs(crew.journal, agent.id, crew.settings)
+        self._wire = Wire(agent.id)
         stage = Stage(
             agent=agent,
             current=lambda: self.agent,
@@ -66,6 +70,7 @@ class AgentRun:
             priced=crew.priced,
             wake=self.wake,
             looks=crew.looks,
+            wire=self._wire,
         )
         self._session: LiveSession = dialect(launch.agent_type)(stage)
         self.ask = self._session.ask
@@ -75,6 +80,7 @@ class AgentRun:
         self._turning = Turning(floor, self)
         self.task = task
         self.ended = anyio.Event()
+        self.known = anyio.Event()
         self.loop_task_id: int | None = None
 
     # --- what services see ------------------------------------------------------------------------------------------
@@ -161,6 +167,7 @@ class AgentRun:
             ending = Ending("FAILED", f"The host failed: {type(error).__name__}", "turn")
         finally:
             with anyio.CancelScope(shield=True):
+                self.known.set()
                 ending = ending or self._ending or Ending("FAILED", "The host ended", "host_died")
                 await self._record_end(ending)
                 self.ended.set()
@@ -173,25 +180,23 @@ class AgentRun:
     async def _live(self) -> Ending:
         if self._ending is not None:
             return self._ending
-        await self._record.write(status="STARTING", activity="starting", started_at=now())
-        first = await self._turning.first()
+        launch, left = self._launch, self._launch.left
+        if left is None:
+            await self._record.write(status="STARTING", activity="starting", started_at=now())
+        first = None if left is not None else await self._turning.first()
         async with AsyncExitStack() as stack:
             try:
-                started = self._session.process(self._launch.runtime, self._launch.spec, first)
+                if left is None:
+                    started = self._session.process(launch.runtime, launch.spec, first)
+                else:
+                    started = self._session.left_process(launch.runtime, launch.spec, left)
                 process = await stack.enter_async_context(self._launch.captured(started))
             except KandevError as error:
                 return await not_started(self._launch.runtime, self._launch.spec, error)
             return await self._live_with(process)
 
     async def _live_with(self, process: Process) -> Ending:
-        settings = self._crew.settings
-        peer = self._peer = new_peer(
-            self._crew.tally,
-            process,
-            self._session,
-            line_limit_bytes=settings.line_limit_bytes,
-            fault_limit=settings.fault_limit_lines,
-        )
+        peer = self._peer = self._peer_of(process)
         async with anyio.create_task_group() as tasks:
             for job in (peer.run, self.logs.run):
                 tasks.start_soon(job)
@@ -210,15 +215,36 @@ class AgentRun:
                 tasks.cancel_scope.cancel()
         return ending
 
+    def _peer_of(self, process: Process) -> Peer:
+        session, crew, left = self._session, self._crew, self._launch.left
+        limits: dict[str, int] = {
+            "line_limit_bytes": crew.settings.line_limit_bytes,
+            "fault_limit": crew.settings.fault_limit_lines,
+        }
+        if not (process.adoptable and session.adoptable):
+            return new_peer(crew.tally, process, session, **limits)
+        self._wire.keep(None if left is None else left.wire)
+        peer = new_surviving_peer(
+            crew.tally, process, session, **limits, journal=crew.journal, wire=self._wire, left=left
+        )
+        if left is not None:
+            session.go_on(peer, left)
+            self._record.go_on(left)
+        return peer
+
     async def _wake_at_end(self, peer: Peer) -> None:
         await peer.ended.wait()
         self._wake.set()
 
     async def _work(self, process: Process, peer: Peer) -> Ending:
         """Open the session and run the turns; how the run ended."""
-        await self._record.write(process_ref=process.ref or None)
-        if not await self._open(peer):
-            return await self._verdict(peer)
+        left = self._launch.left
+        if left is not None:
+            await self._go_on(peer, left)
+        else:
+            await self._record.write(process_ref=process.ref or None)
+            if not await self._open(peer):
+                return await self._verdict(peer)
         while True:
             self._wake = anyio.Event()
             if self._ending is not None or (
@@ -231,6 +257,24 @@ class AgentRun:
             else:
                 with anyio.move_on_after(self._turning.rest_s if ready else None):
                     await self._wake.wait()
+
+    async def _go_on(self, peer: Peer, left: Left) -> None:
+        """With what the host had begun that died; `known` is set once all that it had recorded is known again."""
+        self.logs.note("info", TAKEN_OVER)
+        await self._record.write(activity="idle" if left.turn is None else "prompting")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tell_known, peer, left.wire.cancelled)
+            if left.turn is not None:
+                await self._turning.go_on(left.turn, peer)
+            elif left.ended is not None:
+                await self._turning.follow(left.ended)
+
+    async def _tell_known(self, peer: Peer, cancelled: bool) -> None:
+        if isinstance(peer, SurvivingPeer):
+            await peer.recalled.wait()
+        self.known.set()
+        if cancelled:
+            await self.cancel()
 
     async def _open(self, peer: Peer) -> bool:
         """False if the run was told to end meanwhile."""
@@ -247,7 +291,8 @@ class AgentRun:
             raise AgentFailed(await self.with_stderr(failure.message), cause_of(failure)) from failure
         if row is not None:
             self._record.acp_session_id = row.acp_session_id
-            await self._record.write(status="RUNNING", activity="idle", session_id=row.id)
+            kept = self._session.turn_over()
+            await self._record.write(*kept, status="RUNNING", activity="idle", session_id=row.id)
         return row is not None
 
     async def _watch_opening(self, opening: anyio.CancelScope) -> None:
@@ -322,6 +367,8 @@ class AgentRun:
         changes = self._record.end(ending, dropped, self.session, exit_code)
         if dropped:
             changes.append(self.prompts.emptied())
+        if self._wire.kept:
+            changes.append(forgotten(self.agent.id))
         told = (crew.on_end, crew.on_exit)
         self._conclusion = Conclusion(crew.journal, self.agent, ending, changes, *told)
         await self._conclusion.record()

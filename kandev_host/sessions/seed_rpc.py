@@ -53,6 +53,8 @@ class _Params(acp.Camel):
 class SeedSession(LiveSession):
     """`_owed`: the last turn ended with its answer, so that an update that ends it may still come."""
 
+    adoptable = False
+
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
         self._over = anyio.Event()

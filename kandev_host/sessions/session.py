@@ -16,9 +16,9 @@ from msgspec import Raw
 
 from kandev_host.errors import AgentError, KandevError
 from kandev_host.interfaces import Change, Process, ProcessSpec, Put, Runtime
-from kandev_host.models import Session, Turn, Usage
+from kandev_host.models import Session, Turn, Usage, now
 from kandev_host.protocol import acp
-from kandev_host.protocol.jsonrpc import Message, RpcError
+from kandev_host.protocol.jsonrpc import Id, Message, RpcError
 from kandev_host.sessions import legacy
 from kandev_host.sessions.answers import read
 from kandev_host.sessions.failures import cause_of, classify, describe
@@ -27,15 +27,17 @@ from kandev_host.sessions.listing import offers
 from kandev_host.sessions.logins import Login
 from kandev_host.sessions.offers import Offers
 from kandev_host.sessions.opening import Opening
-from kandev_host.sessions.peer import Answer, Peer
+from kandev_host.sessions.peer import Answer, Call, Peer
 from kandev_host.sessions.prompt_content import fit_prompt
 from kandev_host.sessions.requests import AgentRequests
-from kandev_host.sessions.stage import SessionState, Stage
+from kandev_host.sessions.stage import Left, SessionState, Stage
 from kandev_host.sessions.steering import Steering
+from kandev_host.sessions.surviving import SurvivingPeer
 from kandev_host.sessions.turns import TurnOutcome, Watch
 from kandev_host.sessions.updates import Voice
 from kandev_host.sessions.usage import UsageBook
 from kandev_host.sessions.waiting import Waiting
+from kandev_host.sessions.wire import OpenRequest
 
 CLOSE_S = 2.0
 FAULT_HEAD_BYTES = 2000
@@ -46,6 +48,8 @@ OLDER_SHAPE = "A line without `jsonrpc`, of the older shape {type, data}; such l
 
 class LiveSession:
     """The session of a live agent, and the handler of its peer. `row` is None until it is open.
+
+    `adoptable`: another host can go on with it, where its process outlives this one.
 
     `one_turn`: its process takes one prompt, and `spent` says that it has. `unplayed`: what the process said already
     belongs to a turn that has not begun. `login` and `steering` are what people do in it besides prompting.
@@ -70,9 +74,12 @@ class LiveSession:
         self._fault_noticed = 0.0
         self._stray_flagged = False
         self._told: list[Change] = []
+        self._left: Left | None = None
+        self._expected: tuple[Watch, Call] | None = None  # the turn whose prompt a host sent that died
 
     # --- what dialects do otherwise ---------------------------------------------------------------------------------
 
+    adoptable = True
     one_turn = False
     spent = False
     unplayed = False
@@ -81,6 +88,10 @@ class LiveSession:
         """The agent's process; `first` is the prompt that waits for it, if there is one that may begin."""
         del first
         return self._offers.process(runtime, spec)
+
+    def left_process(self, runtime: Runtime, spec: ProcessSpec, left: Left) -> AbstractAsyncContextManager[Process]:
+        """The same, of one that outlived its host."""
+        return self._offers.process(runtime, spec, left.process)
 
     @property
     def row(self) -> Session | None:
@@ -96,20 +107,33 @@ class LiveSession:
         self._peer = peer
         return await self._opening.open(peer, cwd)
 
+    def go_on(self, peer: SurvivingPeer, left: Left) -> None:
+        """Go on with the session that an agent and a host had which died; before anything is read of the agent."""
+        self._peer, self._left, state, row = peer, left, self._state, left.session
+        state.row = row
+        state.initialized = acp.InitializeResult(
+            row.protocol_version, row.agent_capabilities, row.agent_info, row.auth_methods
+        )
+        self.login.begin(peer)
+        self.steering.go_on(peer)
+        if left.resumed is not None:
+            state.usage.resume(left.resumed)
+        state.usage.go_on(left.standing)
+        turn, prompt_id = left.turn, left.wire.prompt_id
+        if turn is not None and prompt_id is not None:
+            watch = self._begun(
+                turn, ago_s=0.0 if turn.started_at is None else (now() - turn.started_at).total_seconds()
+            )
+            watch.asked_to_cancel = left.wire.cancelled
+            self._expected = watch, peer.expect(prompt_id, "session/prompt", self._on_turn_end)
+
     # --- turns ------------------------------------------------------------------------------------------------------
 
     async def prompt(self, turn: Turn) -> TurnOutcome:
         """Run a turn to its end, however long. `close_turn` must follow."""
         if self._peer is None or self.row is None:
             raise AgentError("The session is not open")
-        watch = self._state.watch = Watch(turn)
-        self._turn_over = anyio.Event()
-        self._state.usage.begin_turn()
-        self._waiting.begin_turn()
-        self._state.last_turn = None
-        self._result = None
-        self.login.holds = False
-        self.steering.begin_turn()
+        watch = self._begun(turn) if self._expected is None else self._expected[0]
         try:
             outcome = await self._converse(self._peer, self.row, turn, watch)
         except RpcError as error:
@@ -122,10 +146,26 @@ class LiveSession:
         await self._stage.broker.turn_ended(self._stage.agent)
         return outcome
 
+    def _begun(self, turn: Turn, ago_s: float = 0.0) -> Watch:
+        watch = self._state.watch = Watch(turn)
+        self._turn_over = anyio.Event()
+        self._state.usage.begin_turn(ago_s)
+        self._waiting.begin_turn()
+        self._state.last_turn = None
+        self._result = None
+        self.login.holds = False
+        self.steering.begin_turn()
+        return watch
+
     async def _converse(self, peer: Peer, row: Session, turn: Turn, watch: Watch) -> TurnOutcome:
         """What passes between prompt and end. Raises `RpcError`, `KandevError`."""
-        params = {"sessionId": row.acp_session_id, "prompt": self._blocks(turn)}
-        raw = await peer.call("session/prompt", params, None, self._on_turn_end)
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            raw = await expected[1].outcome()
+        else:
+            params = {"sessionId": row.acp_session_id, "prompt": self._blocks(turn)}
+            prompt_id = self._stage.wire.prompt_id(turn.id)
+            raw = await peer.call("session/prompt", params, None, self._on_turn_end, identifier=prompt_id)
         self._result = read(raw, acp.PromptResult, "session/prompt")
         return watch.ended(self._result.stop_reason)
 
@@ -164,6 +204,7 @@ class LiveSession:
         if watch is None or self._peer is None or self.row is None:
             return False
         watch.asked_to_cancel = True
+        await self._stage.journal.post(*self._stage.wire.cancelling())
         try:
             with anyio.move_on_after(self._stage.settings.kill_grace_s):
                 await self._ask_to_cancel(self._peer, self.row)
@@ -220,6 +261,40 @@ class LiveSession:
                 return str(option["currentValue"])
         return None
 
+    # --- where the host may die ---------------------------------------------------------------------------------------
+
+    def prompting(self, turn: Turn) -> Sequence[Change]:
+        """What belongs into the commit that begins the turn."""
+        return () if self._peer is None else self._stage.wire.prompting(turn.id, self._peer.reserve)
+
+    def turn_over(self) -> Sequence[Change]:
+        """What belongs into the commit that ends it."""
+        return self._stage.wire.turn_over()
+
+    async def tell_now(self) -> None:
+        """Tell what is held back of what was said: something else follows."""
+        await self._intake.tell_now()
+
+    def recall(self, batch: Sequence[Message]) -> None:
+        """Know what the host that died knew after these, and tell nothing."""
+        self._intake.recall(batch)
+
+    async def recalled(self) -> None:
+        """What the row says is as it was recorded: answers, too, had changed it."""
+        self._intake.recalled()
+        if self._left is not None:
+            self._state.row = self._left.session
+
+    async def on_noted_request(self, id: Id, method: str, params: Raw) -> Any:
+        """As `on_request`, of one that the wire has noted."""
+        return await self._requests.serve(method, params, self._stage.wire.noting(id))
+
+    async def on_left_request(self, left: OpenRequest, method: str | None, params: Raw) -> Any:
+        """The result of a request that the host that died has not answered. Raises `RpcError`."""
+        questions = {} if self._left is None else self._left.questions
+        noted = self._stage.wire.noting(left.id)
+        return await self._requests.serve_left(questions.get(left.row_id or ""), method, params, noted)
+
     # --- what the agent sends -----------------------------------------------------------------------------------------
 
     async def on_notifications(self, batch: Sequence[Message]) -> int:
@@ -241,7 +316,7 @@ class LiveSession:
             return False
         if not self._stray_flagged:
             self._stray_flagged = True
-            await self._stage.journal.post(self._state.voice.error("PROTOCOL_FAULT", OLDER_SHAPE, *self._here()))
+            await self._post(self._state.voice.error("PROTOCOL_FAULT", OLDER_SHAPE, *self._here()))
         await self._take_legacy(found)
         return True
 
@@ -258,7 +333,10 @@ class LiveSession:
         """Post what lines of the older shape said: one commit per chunk of the agent's output."""
         told, self._told = self._told, []
         if told:
-            await self._stage.journal.post(*told)
+            await self._post(*told)
+
+    async def _post(self, *changes: Change) -> None:
+        await self._stage.journal.post(*changes, *self._stage.wire.reached())
 
     def _here(self) -> tuple[str | None, str | None]:
         """The ids of the turn and of the session that something said now belongs to."""
@@ -272,4 +350,4 @@ class LiveSession:
         if at - self._fault_noticed < FAULT_NOTICE_S:
             return
         self._fault_noticed = at
-        await self._stage.journal.post(self._state.voice.error("PROTOCOL_FAULT", reason, *self._here()))
+        await self._post(self._state.voice.error("PROTOCOL_FAULT", reason, *self._here()))

@@ -26,13 +26,14 @@ HELD_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One chunk, and what it takes to tell of it."""
+    """One chunk, and what it takes to tell of it. `place` is where its line begins in the agent's output."""
 
     params: acp.SessionUpdate
     chunk: acp.Chunk
     kind: str
     turn_id: str | None
     at: datetime
+    place: int = 0
 
     def alone(self) -> Piece:
         """A copy, to be held: else it would hold the agent's whole line, with all in it that nobody reads."""
@@ -77,6 +78,11 @@ class Speech:
     def waits(self) -> bool:
         """Is a chunk held back?"""
         return bool(self._held)
+
+    @property
+    def held_from(self) -> int | None:
+        """Where what is held back begins."""
+        return self._held[0].place if self._held else None
 
     def free(self, text: str) -> bool:
         """May a chunk be told at once, as it is?"""

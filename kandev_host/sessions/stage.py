@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kandev_host.interfaces import AgentType, Change
+from kandev_host.interfaces import AgentType, Change, Process
 from kandev_host.journal import Journal
-from kandev_host.models import Activity, AgentInstance, Session, Task, Turn
+from kandev_host.models import Activity, AgentInstance, Elicitation, PermissionRequest, Session, Task, Turn
 from kandev_host.protocol import acp
 from kandev_host.sessions.audit import Looks
 from kandev_host.sessions.logs import AgentLogs
@@ -17,6 +17,7 @@ from kandev_host.sessions.policy import Situation
 from kandev_host.sessions.turns import Watch
 from kandev_host.sessions.updates import ToolState, Voice
 from kandev_host.sessions.usage import Priced, Standing, UsageBook
+from kandev_host.sessions.wire import Wire, WireState
 from kandev_host.settings import SessionSettings
 
 
@@ -32,6 +33,28 @@ class Resume:
     transcript: str
     lead: str | None = None
     standing: Standing = Standing()
+
+
+Question = PermissionRequest | Elicitation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A run whose host died, and whose process goes on: that, its `session`, and the `turn` that runs; or the one that
+    `ended` last, if what follows from its end may not be recorded yet.
+
+    `wire` is how far its pipes were recorded, and `questions` are those among its open requests, by the id of their
+    row. `standing` is what its session had cost by then, and `resumed` the same of the run that this one went on with.
+    """
+
+    process: Process
+    session: Session
+    wire: WireState
+    turn: Turn | None = None
+    ended: Turn | None = None
+    questions: Mapping[str, Question] = field(default_factory=dict)
+    standing: Standing = Standing()
+    resumed: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +83,7 @@ class Stage:
     """What a session of the host stands on.
 
     `set_activity` is told when the agent waits for a person, and `wake` that it may go on. `looks` tells which files
-    a command changed.
+    a command changed, and `wire` how far its pipes are recorded.
     """
 
     agent: AgentInstance
@@ -78,6 +101,7 @@ class Stage:
     priced: Priced | None = None
     wake: Callable[[], None] = lambda: None
     looks: Looks | None = None
+    wire: Wire
 
 
 @dataclass(slots=True)

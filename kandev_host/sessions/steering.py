@@ -75,6 +75,13 @@ class Steering:
         self._asking = mode or mode_of(self._row())
         self._state.mode_told = self._mode_told
 
+    def go_on(self, peer: Peer) -> None:
+        """In a session that is open: it may be in the mode that it is in, if in that it asks."""
+        self._peer = peer
+        mode = mode_of(self._row())
+        self._asking = mode if mode is None or self._allowed(mode) else self._stage.agent_type.asking_modes[0]
+        self._state.mode_told = self._mode_told
+
     async def _set_options(self) -> str | None:
         """The mode among them, which is for the end."""
         mode = None

@@ -24,7 +24,7 @@ from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.policy import Situation
 from kandev_host.sessions.prompts import PromptQueue
 from kandev_host.sessions.run import AgentRun
-from kandev_host.sessions.stage import Equipment, Resume
+from kandev_host.sessions.stage import Equipment, Left, Resume
 from kandev_host.sessions.usage import Priced
 from kandev_host.settings import OrchestratorSettings, SessionSettings
 
@@ -128,10 +128,12 @@ class AgentSupervisor:
         resume: Resume | None = None,
         prompts: PromptQueue | None = None,
         equipment: Equipment = NOTHING,
+        left: Left | None = None,
     ) -> str | None:
         """Start an agent whose row is recorded already; returns at once, with the turn of the first prompt if any.
 
-        Without a `situation` it must ask for everything. `prompts` are those that wait for it already.
+        Without a `situation` it must ask for everything. `prompts` are those that wait for it already. With what a host
+        has `left` that died nothing is started: its process goes on.
 
         Raises `Unavailable` for a dialect that is not spoken and while the host shuts down, `Conflict` if it is live.
         """
@@ -156,6 +158,7 @@ class AgentSupervisor:
                 prompts=prompts,
                 equipment=equipment,
                 capture=None if captures is None else captures.of(agent.id, task.id),
+                left=left,
             ),
         )
         self._runs[agent.id] = run

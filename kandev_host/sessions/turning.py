@@ -20,7 +20,7 @@ from kandev_host.sessions.prompts import PromptQueue
 from kandev_host.sessions.record import RunRecord
 from kandev_host.sessions.session import LiveSession
 from kandev_host.sessions.stalls import StallWatch
-from kandev_host.sessions.turns import TurnOutcome
+from kandev_host.sessions.turns import TurnOutcome, outcome_told
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,14 @@ class Turning:
         else:
             await self._run(turn, peer)
 
+    async def go_on(self, turn: Turn, peer: Peer) -> None:
+        """With a turn that a host began which died."""
+        await self._run(turn, peer)
+
+    async def follow(self, ended: Turn) -> None:
+        """What follows from a turn whose end the host that died had recorded: doing it twice changes nothing."""
+        await self._follow(ended, outcome_told(ended))
+
     async def _begin(self, waiting: Turn, changes: Sequence[Change]) -> tuple[Turn, TurnOutcome | None]:
         """The turn, and its end if it may not start; either is recorded."""
         row = self._session.row
@@ -127,7 +135,7 @@ class Turning:
         turn = msgspec.structs.replace(waiting, state="running", started_at=now(), session_id=session_id, position=0)
         reason = await self._crew.denied(turn, self._task)
         if reason is None:
-            await self._record.begin_turn(turn, *changes)
+            await self._record.begin_turn(turn, *changes, *self._session.prompting(turn))
             return turn, None
         outcome = TurnOutcome(result="failed", error=reason, failure="turn")
         return await self._write_end(turn, outcome, *changes), outcome
@@ -162,7 +170,7 @@ class Turning:
         ended = outcome.applied_to(turn)
         rest: Activity = "needs_login" if self._session.login.holds else "idle"
         activity: Activity = rest if self._life.ends_as is None else "stopping"
-        await self._record.end_turn(ended, outcome, *changes, activity=activity)
+        await self._record.end_turn(ended, outcome, *changes, *self._session.turn_over(), activity=activity)
         return ended
 
     async def _follow(self, ended: Turn, outcome: TurnOutcome) -> None:

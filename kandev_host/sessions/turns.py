@@ -65,6 +65,15 @@ class TurnOutcome:
         )
 
 
+def outcome_told(turn: Turn) -> TurnOutcome:
+    """How a turn ended, as far as its row says: why one failed, only its host knew."""
+    if turn.state == "cancelled":
+        return TurnOutcome(result="cancelled", error=turn.error, asked_to_cancel=True)
+    if turn.state == "failed":
+        return TurnOutcome(result="failed", error=turn.error, failure="host_died")
+    return TurnOutcome(result=_RESULTS.get(turn.stop_reason or "", "completed"), stop_reason=turn.stop_reason)
+
+
 class _ThreadStatus(msgspec.Struct):
     type: str = ""
 

@@ -100,7 +100,13 @@ class UsageBook:
         self._tokens = standing.tokens
         self._may_have_restarted = True
 
-    def begin_turn(self) -> None:
+    def go_on(self, standing: Standing) -> None:
+        """This process stood there, when the host died that knew its counts."""
+        self._cost = standing.cost
+        self._tokens = standing.tokens or self._tokens
+        self._may_have_restarted = self._may_have_restarted and not standing.tokens
+
+    def begin_turn(self, ago_s: float = 0.0) -> None:
         self._base = self._cost
         self._cost_told = False
         self._update = None
@@ -108,7 +114,7 @@ class UsageBook:
         self._calls = None
         self._calls_seen = 0
         self._calls_kept = []
-        self._began = time.monotonic()
+        self._began = time.monotonic() - ago_s
         self.row = None
 
     # --- what the agent tells ---------------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ class JailProcess:
         return self._jail
 
     @property
+    def adoptable(self) -> bool:
+        return False
+
+    @property
     def ending(self) -> str | None:
         return None if self._jail.ending is None else self._jail.ending.text
 

@@ -46,6 +46,10 @@ class JailTerminal:
         return self._process.ref
 
     @property
+    def adoptable(self) -> bool:
+        return False
+
+    @property
     def ending(self) -> str | None:
         return self._process.ending
 

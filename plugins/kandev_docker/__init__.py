@@ -21,9 +21,9 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `socket` is the engine's, on this machine (else DOCKER_HOST's, else /var/run/docker.sock); `engine_timeout_s` bounds
     one question to it and `pull_timeout_s` the pull of an image. `image` is for agent types that name none, and for git
-    and shells; `pull` says when images are pulled. With `after_host_death = "adopt"` the containers of agents go on
-    while the host is dead, with `log_limit_bytes` of their output kept, until the next host ends them; with "stop" they
-    are told the end of their input, and are removed at the next start.
+    and shells; `pull` says when images are pulled. With `after_host_death = "adopt"` the containers of agents that
+    speak ACP go on while the host is dead, with `log_limit_bytes` of their output kept, and the next host goes on with
+    them; with "stop" they are told the end of their input, and are removed at the next start.
 
     As root, every workspace gets a uid of its own from `uid_first` on. `max_open_files` and `max_file_bytes` hold for
     each process; `max_processes` (threads count), `memory_limit_bytes` (at most three quarters of the machine's),
@@ -38,7 +38,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     pull_timeout_s: Annotated[float, msgspec.Meta(ge=1.0)] = 1800.0
     image: Annotated[str, msgspec.Meta(min_length=1)] = "kandev-base"
     pull: Literal["missing", "never", "always"] = "missing"
-    after_host_death: Literal["stop", "adopt"] = "stop"
+    after_host_death: Literal["adopt", "stop"] = "adopt"
     log_limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 << 20
     uid_first: Annotated[int, msgspec.Meta(ge=65_536, le=4_000_000_000)] = 0x7000_0000
     uid_count: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 65_536

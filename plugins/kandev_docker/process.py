@@ -45,6 +45,10 @@ class ContainerProcess:
         self._ending: str | None = None
 
     @property
+    def adoptable(self) -> bool:
+        return self._adoptable
+
+    @property
     def ending(self) -> str | None:
         return self._ending
 

@@ -59,6 +59,7 @@ class DockerRuntime:
     def __init__(self, settings: DockerSettings, data_dir: Path) -> None:
         uids = Uids(data_dir / "uids", settings.uid_first, settings.uid_count) if os.geteuid() == 0 else None
         self._settings = settings
+        self._adopts = settings.after_host_death == "adopt"
         places = Places(data_dir / "containers", uids, quota_of(settings, None), settings.disk)
         self._places = HeldPlaces(places, settings.disk_watch_interval_s)
         self._owner = Owner.here(hashlib.sha256(str(data_dir).encode()).hexdigest()[:16])
@@ -214,7 +215,7 @@ class DockerRuntime:
         await self._places.write_home(workspace_id, path, content)
 
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
-        return self._spawn(spec, containers.Opening(adoptable=self._settings.after_host_death == "adopt"))
+        return self._spawn(spec, containers.Opening(adoptable=spec.adoptable and self._adopts))
 
     @asynccontextmanager
     async def _spawn(
@@ -288,7 +289,9 @@ class DockerRuntime:
         return [Owned(found.ref, found.labels, True) for found in await self._found() if found.running]
 
     async def adopt(self, ref: str, position: int) -> Process | None:
-        """The host has it until it ends, as if it had been spawned; its stderr is not read."""
+        """The host has it until it ends, as if it had been spawned; its stderr is not read. None by the settings."""
+        if not self._adopts:
+            return None
         for found in await self._found():
             orphan = ref not in self._running and (found.of_this_process or not found.host_alive)
             if found.ref == ref and orphan and found.running and found.adoptable and self._tasks is not None:

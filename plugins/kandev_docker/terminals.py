@@ -24,6 +24,10 @@ class ContainerTerminal:
         return self._process.ref
 
     @property
+    def adoptable(self) -> bool:
+        return False
+
+    @property
     def ending(self) -> str | None:
         return self._process.ending
 

@@ -35,6 +35,10 @@ class PlainProcess:
         return self._popen.pid
 
     @property
+    def adoptable(self) -> bool:
+        return False
+
+    @property
     def ending(self) -> str | None:
         """Nothing limits it."""
         return None

@@ -27,4 +27,5 @@ class TestDocker(RuntimeContract):
             "pull": "never",
             "max_processes": self.processes_limit,
             "disk_watch_interval_s": 0.1,
+            "after_host_death": "stop",
         }

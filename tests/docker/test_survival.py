@@ -32,7 +32,7 @@ async def main():
     settings = DockerSettings(socket=socket, pull="never", after_host_death=after)
     async with open_runtime(settings, Environment(data, "0")) as runtime:
         await runtime.prepare("w1")
-        spec = ProcessSpec(workspace_id="w1", command=("sh", "-c", script), labels={"session": "s1"})
+        spec = ProcessSpec(workspace_id="w1", command=("sh", "-c", script), adoptable=True, labels={"session": "s1"})
         async with runtime.spawn(spec) as process:
             said = await process.receive()
             print(process.ref, said.decode().strip(), flush=True)

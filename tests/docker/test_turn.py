@@ -100,7 +100,7 @@ async def test_a_whole_turn_in_a_container_ends_in_a_completed_task_with_a_diff(
 async def test_p9_a_killed_host_leaves_no_container_and_its_run_a_named_end(
     make_host: Any, sdk: docker.APIClient
 ) -> None:
-    host = make_host()
+    host = make_host('after_host_death = "stop"')
     async with Client.connect(host.url, host.token) as client:
         _, agent_id = await start(client)
         await until(client, "permission.requested")

@@ -15,6 +15,7 @@ from kandev_host.protocol.notifications import AgentNotice, ElicitationNotice, E
 from kandev_host.services.rows import every
 from kandev_host.sessions.left import is_left
 from kandev_host.sessions.usage import unreported
+from kandev_host.sessions.wire import forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class DeadRuns:
             changes.append(Put(replace(row, closed_at=row.closed_at or now())))
         told = event("agent.updated", AgentNotice(agent=failed, **ids), **where)
         said = event("acp.error", ErrorPayload(**ids, code=code, message=reason), **where)
-        await self._journal.record(Put(failed), told, said, *changes)
+        await self._journal.record(Put(failed), told, said, *changes, forgotten(agent.id))
         return closed
 
     async def close(self, agent_id: str, reason: str) -> Closed:

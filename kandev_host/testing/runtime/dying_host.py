@@ -19,7 +19,7 @@ async def main(asked: dict[str, Any]) -> None:
     where = Path(asked["data_dir"])
     async with open_runtime(asked["plugin"], asked["provider"], asked["settings"], where) as runtime:
         await runtime.prepare("w1")
-        async with runtime.spawn(sh(asked["script"], "lock", labels=asked["labels"])) as process:
+        async with runtime.spawn(sh(asked["script"], "lock", adoptable=True, labels=asked["labels"])) as process:
             await line(process)
             print(process.ref, flush=True)
             await anyio.sleep_forever()

@@ -60,6 +60,7 @@ class PlainProcess:
         self._process = process
         self.ref = str(process.pid)
         self.ending: str | None = None
+        self.adoptable = False
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await self._read(self._process.stdout, max_bytes)

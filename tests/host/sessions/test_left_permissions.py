@@ -10,7 +10,7 @@ import pytest
 from kandev_host.errors import Conflict
 from kandev_host.interfaces import Decision, Principal, Put, Remove
 from kandev_host.models import AgentInstance, PermissionRequest, PermissionRule, Session, Turn, now
-from kandev_host.sessions.permissions import digest
+from kandev_host.sessions.asking import digest
 from kandev_host.sessions.stage import Resume
 from kandev_host.settings import PermissionSettings
 from kandev_host.testing.scripted_agent import OPTIONS

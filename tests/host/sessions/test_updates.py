@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from kandev_host.protocol.jsonrpc import Message
 from kandev_host.sessions.intake import Intake
+from kandev_host.sessions.wire import Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +120,7 @@ async def test_what_is_kept_before_the_session_is_known_is_bounded_whatever_it_h
     noted: list[str] = []
     logs = SimpleNamespace(note=lambda _level, message: noted.append(message))
     state = SimpleNamespace(row=None, replaying=False, voice=None)
-    intake = Intake(SimpleNamespace(logs=logs), state, fault=anyio.sleep)  # type: ignore[arg-type]
+    intake = Intake(SimpleNamespace(logs=logs, wire=Wire("a")), state, fault=anyio.sleep)  # type: ignore[arg-type]
     params = {"sessionId": "s", "update": 1, where: "x" * (1 << 20)}
     tracemalloc.start()
     try:
