@@ -86,12 +86,10 @@ class Auth:
         )
 
     async def _log_out(self, call: Call, _request: Logout) -> LogoutReply:
-        if not await self._logins.revoke(call.principal):
-            raise Conflict(
-                "This credential is not ended by a logout; the local token is by: kandev-host token --rotate"
-            )
-        self._revoked()
-        return LogoutReply()
+        revoked = await self._logins.revoke(call.principal)
+        if revoked:
+            self._revoked()
+        return LogoutReply(revoked=revoked)
 
     async def _page(self, request: web.Request) -> web.Response:
         response = web.Response(body=self._pages[request.path], content_type=_FILES[request.path], charset="utf-8")

@@ -22,7 +22,7 @@ from kandev_host.errors import KandevError, RateLimited, Unauthorized
 from kandev_host.events import Event
 from kandev_host.gateway.dispatch import Dispatcher, Pending
 from kandev_host.gateway.guard import SUBPROTOCOL, Guard
-from kandev_host.gateway.latency import Latency
+from kandev_host.gateway.latency import watched
 from kandev_host.gateway.limits import RateLimit, Seat, Seats, address_of
 from kandev_host.gateway.outbox import PONG, Outbox, wire
 from kandev_host.gateway.receipts import Memory, Recorder
@@ -149,10 +149,7 @@ class Connection:
         self._ending: tuple[int, str] | None = None
         floors = shared.floors
         self.memory = Memory()
-        on_live = None
-        if shared.latency is not None:
-            watch = Latency(shared.latency)
-            on_live, self._outbox.on_emptied = watch.queued, watch.emptied
+        on_live = watched(shared.latency, self._outbox)
         self.subscriptions = Subscriptions(
             floors.store, floors.bus, floors.journal, self, floors.audiences, on_live=on_live
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from kandev_host.events import Event
+from kandev_host.gateway.outbox import Outbox
 from kandev_host.models import now
 
 
@@ -29,3 +30,12 @@ class Latency:
             late = (now() - self._oldest).total_seconds()
             self._oldest = None
             self._observe(max(late, 0.0))  # a clock that was set back makes nothing early
+
+
+def watched(observe: Callable[[float], None] | None, outbox: Outbox) -> Callable[[Event], None] | None:
+    """What is to hear of each live event that goes to this outbox; nothing where nobody measures."""
+    if observe is None:
+        return None
+    latency = Latency(observe)
+    outbox.on_emptied = latency.emptied
+    return latency.queued

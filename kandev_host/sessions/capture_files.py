@@ -82,9 +82,20 @@ class Tape:
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._offset == 0 and (before := parts(self._folder, self._agent_id)):
+            self._go_on_behind(before[-1])
         path = self._folder / f"{self._agent_id}.{self._offset}.jsonl"
         self._file = os.open(path, _FLAGS, 0o600)
         self.path = path
+
+    def _go_on_behind(self, last: Part) -> None:
+        """The host that wrote this one died, and its agent goes on."""
+        size = last.path.stat().st_size
+        self._offset = last.offset + size
+        if size:
+            self._older = last.path
+        else:
+            last.path.unlink()
 
     def _append(self, lines: bytes) -> None:
         try:

@@ -45,8 +45,10 @@ class TicketReply(Response, frozen=True, kw_only=True):
 
 
 class Logout(Request, frozen=True, kw_only=True):
-    """Of a session: CONFLICT for credentials that end in another way, such as the local token."""
+    """Of a session; other credentials end in ways of their own, the local token by `kandev-host token --rotate`."""
 
 
 class LogoutReply(Response, frozen=True, kw_only=True):
-    """All sockets of the session are closed with 4401, this one too."""
+    """Once `revoked`, all sockets of the session are closed with 4401, this one too; else nothing has ended."""
+
+    revoked: bool

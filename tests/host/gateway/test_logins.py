@@ -254,11 +254,12 @@ async def test_a_logout_ends_all_sockets_of_the_session_after_its_answer(house: 
     token = (await post(house, f'{{"ticket": "{ticket}"}}'))[1]["token"]
     async with open_wire(house, token=token) as one, open_wire(house, token=token) as other:
         assert (await one.ask("auth.ticket"))["payload"]["code"] == "CONFLICT"
-        assert (await one.ask("auth.logout"))["type"] == "response"
+        assert (await one.ask("auth.logout"))["payload"] == {"revoked": True}
         assert (await one.closed())[0] == 4401
         assert (await other.closed())[0] == 4401
     assert (await wire.ask("health.check"))["type"] == "response"
-    assert (await wire.ask("auth.logout"))["payload"]["code"] == "CONFLICT"
+    assert (await wire.ask("auth.logout"))["payload"] == {"revoked": False}
+    assert (await wire.ask("health.check"))["type"] == "response"
 
 
 async def test_neither_ticket_nor_session_token_is_logged(house: Any, wire: Any, caplog: Any) -> None:

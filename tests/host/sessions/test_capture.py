@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kandev_host.secrets import MARK, Redactor
 from kandev_host.sessions import capture
 from kandev_host.sessions.capture import Captures
+from kandev_host.sessions.capture_files import Tape, parts, read
 from kandev_host.sessions.capture_lines import LINE_BYTES, Framer
 
 pytestmark = pytest.mark.anyio
@@ -264,3 +265,12 @@ async def test_a_canary_is_in_no_capture(open_world: Any, tmp_path: Path) -> Non
     assert {line["dir"] for line in lines} == {"in", "out", "err"}
     assert {line["line"].get("method") for line in lines if line["dir"] == "in"} >= {"initialize", "session/prompt"}
     assert not any(canary in path.read_text() for path in files_in(tmp_path))
+
+
+def test_the_capture_of_an_agent_that_outlived_its_host_goes_on_behind_what_that_had_kept(tmp_path: Path) -> None:
+    for line in (b"one\n", b"two\n"):
+        tape = Tape(tmp_path, "a1", 1000)  # never closed: its host died
+        tape.write(line)
+    first = read(parts(tmp_path, "a1"), 0, 1000)
+    second = read(parts(tmp_path, "a1"), first.next_offset, 1000)
+    assert (first.lines, second.lines, second.dropped_bytes) == (["one"], ["two"], 0)
