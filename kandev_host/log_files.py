@@ -10,12 +10,15 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 MODE = 0o600
 CHUNK_BYTES = 1 << 18
+LOCK_S = 2.0
 
 
 class LogFile(logging.Handler):
@@ -32,6 +35,8 @@ class LogFile(logging.Handler):
         self._file = _appending(path)
         # A pipe or a terminal has no size.
         self._rotates = stat.S_ISREG(os.fstat(self._file).st_mode)
+        if self._rotates:
+            os.close(self._lock())  # it is there for readers from now on
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -64,7 +69,7 @@ class LogFile(logging.Handler):
             return False
 
     def _rotate(self, size: int) -> None:
-        lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        lock = self._lock()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is_current():
@@ -78,9 +83,12 @@ class LogFile(logging.Handler):
                     if number > self._kept:
                         path.unlink()
         except BlockingIOError:
-            pass  # another process is at it: this line may still go into the old file
+            pass  # another process is at it, or looks: this line may still go into the old file
         finally:
             os.close(lock)
+
+    def _lock(self) -> int:
+        return os.open(_lock_of(self._path), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
 
     def _reopen(self) -> None:
         before, self._file = self._file, _appending(self._path)
@@ -127,18 +135,30 @@ class Tail:
     def _following(self, file: BinaryIO) -> BinaryIO | None:
         """The file that was begun after this one; None while this is the one that is written."""
         own = os.fstat(file.fileno())
-        while True:
-            # Upwards, as files move: one that is moved meanwhile is met later.
-            place = next((number for number in range(self._highest() + 2) if self._is_at(number, own)), None)
-            if place == 0:
-                return None
+        if self._is_at(0, own):  # as nearly always: no writer is to be kept from rotating for that
+            return None
+        with self._unmoved():
+            place = next((number for number in range(self._highest() + 1) if self._is_at(number, own)), None)
             if place is None:
                 self.missed = True
                 return self._oldest()
-            newer = next(filter(None, (self._opened(number) for number in range(place - 1, -1, -1))), None)
-            if newer is None or self._is_at(place, own):  # not moved meanwhile: nothing came between the two
-                return newer
-            newer.close()
+            return next(filter(None, (self._opened(number) for number in range(place - 1, -1, -1))), None)
+
+    @contextmanager
+    def _unmoved(self) -> Iterator[None]:
+        """No file is rotated meanwhile; but for a writer that stopped in the middle of that, which nobody waits for."""
+        try:
+            lock = os.open(_lock_of(self._path), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody cleaned up, or nothing was ever written
+            yield
+            return
+        try:
+            deadline = time.monotonic() + LOCK_S
+            while not _shared(lock) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            yield
+        finally:
+            os.close(lock)
 
     def _is_at(self, number: int, own: os.stat_result) -> bool:
         try:
@@ -172,6 +192,18 @@ def generations(path: Path) -> list[tuple[int, Path]]:
     except FileNotFoundError:
         return []
     return [(int(match[1]), path.with_name(name)) for name in names if (match := pattern.fullmatch(name))]
+
+
+def _lock_of(path: Path) -> str:
+    return f"{path}.lock"
+
+
+def _shared(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _appending(path: Path) -> int:

@@ -84,12 +84,13 @@ def test_a_reader_that_follows_misses_nothing_and_reads_nothing_twice(tmp_path: 
         deadline = time.monotonic() + DEADLINE_S
         while len(lines) < 700 and time.monotonic() < deadline:
             lines += tail.lines()
+            time.sleep(0.001)
         writer.join()
         lines += tail.lines()
         tail.close()
     numbers = [int(line.split('"event": "')[1].split("!")[0]) for line in lines]
     assert (numbers, tail.missed) == (list(range(700)), False)
-    assert len(generations(path)) > 20
+    assert len(generations(path)) > 3  # a file is not rotated while a reader looks for the next one
 
 
 def test_a_reader_says_when_files_went_before_it_read_them(tmp_path: Path) -> None:
