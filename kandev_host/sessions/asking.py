@@ -54,7 +54,10 @@ class Answer:
 
 @dataclass(slots=True)
 class Pending:
-    """A request that waits for its answer. `waited_s` is for how long it did so before, for an earlier run or host."""
+    """A request that waits for its answer. `waited_s` is for how long it did so before, for an earlier run or host.
+
+    `void` says why it is no more what was asked, or asked no more, while policies still looked at it.
+    """
 
     request: PermissionRequest
     board_id: str
@@ -63,6 +66,7 @@ class Pending:
     outcome: Json | None = None
     waited_s: float = 0.0
     noted: Noted = unnoted
+    void: str | None = None
 
     @property
     def also(self) -> Sequence[Change]:

@@ -66,6 +66,7 @@ class PermissionBroker:
         self.rules = rules or RuleBook(store)
         self.elicitations = ElicitationBroker(store, journal, settings)
         self._pending: dict[str, Pending] = {}
+        self._judged: dict[str, Pending] = {}  # by plugins, which may take a while
         self._taking = anyio.Lock()  # what was left is either answered or taken up
 
     # --- asking -----------------------------------------------------------------------------------------------------
@@ -82,9 +83,17 @@ class PermissionBroker:
             options=options,
             digest=digest(asked.session.acp_session_id, asked.tool_call, options),
         )
-        said = await self._said_by_plugins(request, task)
-        situation = situation.at(self._clock())
-        pending = Pending(request, task.board_id, situation, anyio.Event(), noted=asked.noted)
+        pending = self._judged[request.id] = Pending(
+            request, task.board_id, situation, anyio.Event(), noted=asked.noted
+        )
+        try:
+            said = await self._said_by_plugins(request, task)
+        finally:
+            del self._judged[request.id]
+        if pending.void is not None:
+            await self._settle(pending, None, "host", pending.void, asked=False, also=pending.also)
+            return pending.outcome or acp.cancelled()
+        pending.situation = situation = situation.at(self._clock())
         decision = decide(request, situation, self.rules.all(), said)
         if asked.agent.resumed_from is None:
             return await self._decided(pending, decision) or await self._wait(pending)
@@ -277,7 +286,7 @@ class PermissionBroker:
 
         Never raises `KandevError`.
         """
-        mine = [pending for pending in self._pending.values() if pending.request.agent_id == agent_id]
+        mine = [pending for pending in self._unresolved() if pending.request.agent_id == agent_id]
         async with anyio.create_task_group() as tasks:  # together: a store that is locked is waited for once
             for pending in mine:
                 tasks.start_soon(self._give_up, pending, reason)
@@ -290,7 +299,7 @@ class PermissionBroker:
 
     async def call_changed(self, agent_id: str, tool_call_id: str, update: Json) -> None:
         """An update of a call: a request that waits for it is void if anything that was shown is another now."""
-        for pending in tuple(self._pending.values()):
+        for pending in self._unresolved():
             call = pending.request.tool_call
             if pending.request.agent_id != agent_id or call.get("toolCallId") != tool_call_id:
                 continue
@@ -300,10 +309,16 @@ class PermissionBroker:
             if any(told.get(name) != shown[name] for name in names):
                 await self._give_up(pending, "what it does changed while it waited")
 
+    def _unresolved(self) -> list[Pending]:
+        return [*self._pending.values(), *self._judged.values()]
+
     # --- settling ---------------------------------------------------------------------------------------------------
 
     async def _give_up(self, pending: Pending, reason: str) -> None:
         """Cancelled, whether or not that can be recorded: the agent must not wait for a full disk."""
+        if pending.request.id in self._judged:
+            pending.void = pending.void or reason
+            return
         if pending.request.id not in self._pending:
             return  # an answer is being recorded: it was first
         try:

@@ -189,6 +189,31 @@ async def test_a_policy_that_breaks_asks(open_world: Any) -> None:
     assert (await world.permission()).state == "pending"
 
 
+@pytest.mark.parametrize("change", ["the call", "the agent"])
+async def test_what_changes_while_a_policy_thinks_is_not_allowed_by_it(open_world: Any, change: str) -> None:
+    seen: list[Any] = []
+    asked_it, may_answer = anyio.Event(), anyio.Event()
+
+    async def slow(request: Any, _task: Any) -> None:
+        seen.append(request)
+        asked_it.set()
+        await may_answer.wait()
+
+    world = await open_world(policies=[slow])
+    await world.start(prompt=[{"permission": CALL}], preset="unattended")
+    with anyio.fail_after(30):
+        await asked_it.wait()
+    agent_id = seen[0].agent_id
+    if change == "the call":
+        await world.broker.call_changed(agent_id, "1", {"rawInput": {"path": "/etc/passwd"}})
+    else:
+        await world.broker.cancel_all(agent_id, "it was stopped")
+    may_answer.set()
+    assert await outcome(world) == "permission: cancelled"
+    reasons = {"the call": "what it does changed while it waited", "the agent": "it was stopped"}
+    assert (await world.permission()).reason == reasons[change]
+
+
 async def test_silence_is_a_rejection_after_the_time_set(open_world: Any) -> None:
     world = await open_world(permissions=PermissionSettings(wait_timeout_s=0.1))
     await asked(world)
