@@ -90,7 +90,7 @@ class CommitService:
         if request.push_to is None:
             return await self._log(workspace)
         if principal.kind != "user":
-            raise Forbidden("agents:write")
+            raise Forbidden("agents:run")
         task = await need(self._store, Task, workspace.id)
         async with self._workspaces.hold(workspace.id):
             await self._workspaces.get(workspace.id)

@@ -30,7 +30,7 @@ from kandev_host.settings import PermissionSettings
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["accept", "decline", "cancel"]
-SCOPE = "permissions:write"
+SCOPE = "permissions:answer"
 RECORD_S = 5.0
 OPEN_URLS = 256
 STATES: Mapping[Outcome, ElicitationState] = {"accept": "accepted", "decline": "declined", "cancel": "cancelled"}

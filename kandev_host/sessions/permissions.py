@@ -36,7 +36,7 @@ Policy = Callable[[PermissionRequest, Task], Decision | Awaitable[Decision | Non
 RECORD_S = 5.0
 BROKER = "policy"
 UNCLEAR = "it would be allowed, but not exactly one option allows it once"
-SCOPE = "permissions:write"
+SCOPE = "permissions:answer"
 PAGE = 500
 
 

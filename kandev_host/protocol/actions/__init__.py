@@ -93,20 +93,20 @@ ACTIONS: dict[str, Shape] = {
     "agent.type_update": Shape(
         agents.AgentTypeUpdate, agents.AgentTypeReply, "settings:write", "Enable, disable or limit an agent type"
     ),
-    "agent.launch": Shape(agents.AgentLaunch, agents.AgentReply, "agents:write", "Start an agent for a task"),
+    "agent.launch": Shape(agents.AgentLaunch, agents.AgentReply, "agents:run", "Start an agent for a task"),
     "agent.list": Shape(agents.AgentList, agents.AgentsReply, "agents:read", "Agent instances, newest first"),
     "agent.status": Shape(agents.AgentStatusGet, agents.AgentStatusReply, "agents:read", "How an agent does"),
     "agent.logs": Shape(agents.AgentLogs, agents.LogsReply, "agents:read", "What an agent wrote to stderr"),
-    "agent.prompt": Shape(agents.AgentPrompt, agents.TurnReply, "agents:write", "Give an agent a prompt"),
-    "agent.cancel": Shape(agents.AgentCancel, agents.AgentReply, "agents:write", "Cancel the turn, keep the agent"),
+    "agent.prompt": Shape(agents.AgentPrompt, agents.TurnReply, "agents:run", "Give an agent a prompt"),
+    "agent.cancel": Shape(agents.AgentCancel, agents.AgentReply, "agents:run", "Cancel the turn, keep the agent"),
     "agent.resume": Shape(
-        agents.AgentResume, agents.AgentReply, "agents:write", "Go on with the session of an agent that ended"
+        agents.AgentResume, agents.AgentReply, "agents:run", "Go on with the session of an agent that ended"
     ),
-    "agent.stop": Shape(agents.AgentStop, agents.AgentReply, "agents:write", "End an agent"),
+    "agent.stop": Shape(agents.AgentStop, agents.AgentReply, "agents:run", "End an agent"),
     "agent.transcript": Shape(agents.AgentTranscript, agents.TranscriptReply, "agents:read", "Stored ACP updates"),
     "queue.list": Shape(queue.QueueList, queue.PromptsReply, "agents:read", "The prompts that wait for an agent"),
-    "queue.update": Shape(queue.QueueUpdate, queue.PromptsReply, "agents:write", "Change or move a prompt that waits"),
-    "queue.remove": Shape(queue.QueueRemove, queue.PromptsReply, "agents:write", "Take out a prompt that waits"),
+    "queue.update": Shape(queue.QueueUpdate, queue.PromptsReply, "agents:run", "Change or move a prompt that waits"),
+    "queue.remove": Shape(queue.QueueRemove, queue.PromptsReply, "agents:run", "Take out a prompt that waits"),
     "agent.capture": Shape(
         captures.AgentCapture, captures.CaptureReply, "captures:read", "What went over an agent's pipes"
     ),
@@ -114,31 +114,31 @@ ACTIONS: dict[str, Shape] = {
         session_list.AgentSessions, session_list.AgentSessionsReply, "agents:read", "Sessions of agents"
     ),
     "agent.session_delete": Shape(
-        session_list.AgentSessionDelete, session_list.AgentSessionDeleted, "agents:write", "Have a session forgotten"
+        session_list.AgentSessionDelete, session_list.AgentSessionDeleted, "agents:run", "Have a session forgotten"
     ),
     "agent.session": Shape(
         sessions.AgentSession, sessions.AgentSessionReply, "agents:read", "Its session, options and log-in"
     ),
     "agent.set_option": Shape(
-        sessions.AgentSetOption, sessions.OptionsReply, "agents:write", "Set an option or the mode of a session"
+        sessions.AgentSetOption, sessions.OptionsReply, "agents:run", "Set an option or the mode of a session"
     ),
     "agent.authenticate": Shape(
-        sessions.AgentAuthenticate, agents.AgentReply, "agents:write", "Log an agent in, by a method of its own"
+        sessions.AgentAuthenticate, agents.AgentReply, "agents:run", "Log an agent in, by a method of its own"
     ),
-    "agent.logout": Shape(sessions.AgentLogout, agents.AgentReply, "agents:write", "Log an agent out"),
+    "agent.logout": Shape(sessions.AgentLogout, agents.AgentReply, "agents:run", "Log an agent out"),
     "permission.list": Shape(agents.PermissionList, agents.PermissionsReply, "agents:read", "Permission requests"),
-    "permission.respond": Shape(agents.PermissionRespond, agents.PermissionReply, "permissions:write", "Answer one"),
+    "permission.respond": Shape(agents.PermissionRespond, agents.PermissionReply, "permissions:answer", "Answer one"),
     "permission.rules": Shape(
         permissions.PermissionRules, permissions.PermissionRulesReply, "agents:read", "The rules of permission"
     ),
     "permission.rule_delete": Shape(
-        permissions.PermissionRuleDelete, permissions.PermissionRuleReply, "permissions:write", "Forget a rule"
+        permissions.PermissionRuleDelete, permissions.PermissionRuleReply, "permissions:answer", "Forget a rule"
     ),
     "elicitation.list": Shape(
         elicitations.ElicitationList, elicitations.ElicitationsReply, "agents:read", "What agents ask people for"
     ),
     "elicitation.respond": Shape(
-        elicitations.ElicitationRespond, elicitations.ElicitationReply, "permissions:write", "Answer one"
+        elicitations.ElicitationRespond, elicitations.ElicitationReply, "permissions:answer", "Answer one"
     ),
     "orchestrator.status": Shape(
         orchestrator.OrchestratorStatus, orchestrator.OrchestratorStatusReply, "agents:read", "How the queue does"
@@ -147,37 +147,37 @@ ACTIONS: dict[str, Shape] = {
         orchestrator.OrchestratorQueue, orchestrator.QueueReply, "agents:read", "The tasks that wait, in order"
     ),
     "orchestrator.trigger": Shape(
-        orchestrator.OrchestratorTrigger, orchestrator.TriggerReply, "agents:write", "Queue a task now"
+        orchestrator.OrchestratorTrigger, orchestrator.TriggerReply, "agents:run", "Queue a task now"
     ),
     "orchestrator.start": Shape(
-        orchestrator.OrchestratorStart, orchestrator.RunReply, "agents:write", "Run a task to its end"
+        orchestrator.OrchestratorStart, orchestrator.RunReply, "agents:run", "Run a task to its end"
     ),
     "orchestrator.stop": Shape(
-        orchestrator.OrchestratorStop, orchestrator.StoppedReply, "agents:write", "Cancel a task's run"
+        orchestrator.OrchestratorStop, orchestrator.StoppedReply, "agents:run", "Cancel a task's run"
     ),
-    "orchestrator.prompt": Shape(orchestrator.OrchestratorPrompt, agents.TurnReply, "agents:write", "Prompt its agent"),
+    "orchestrator.prompt": Shape(orchestrator.OrchestratorPrompt, agents.TurnReply, "agents:run", "Prompt its agent"),
     "orchestrator.complete": Shape(
-        orchestrator.OrchestratorComplete, orchestrator.StoppedReply, "agents:write", "Call it done"
+        orchestrator.OrchestratorComplete, orchestrator.StoppedReply, "agents:run", "Call it done"
     ),
     "orchestrator.pause": Shape(
-        orchestrator.OrchestratorPause, orchestrator.OrchestratorStatusReply, "agents:write", "Start nothing more"
+        orchestrator.OrchestratorPause, orchestrator.OrchestratorStatusReply, "agents:run", "Start nothing more"
     ),
     "orchestrator.resume": Shape(
-        orchestrator.OrchestratorResume, orchestrator.OrchestratorStatusReply, "agents:write", "Go on"
+        orchestrator.OrchestratorResume, orchestrator.OrchestratorStatusReply, "agents:run", "Go on"
     ),
     "search.query": Shape(search.SearchQuery, search.SearchReply, "tasks:read", "Full-text search, best hits first"),
     "usage.summary": Shape(usage.UsageSummary, usage.UsageSummaryReply, "agents:read", "What turns used and cost"),
     "workspace.commits": Shape(
-        snapshots.WorkspaceCommits, snapshots.CommitsReply, "agents:write", "Its commits, and taking them home"
+        snapshots.WorkspaceCommits, snapshots.CommitsReply, "agents:run", "Its commits, and taking them home"
     ),
     "workspace.diff": Shape(
         agents.WorkspaceDiff, agents.DiffReply, "agents:read", "What changed since the base, or between two snapshots"
     ),
     "workspace.restore": Shape(
-        snapshots.WorkspaceRestore, snapshots.RestoreReply, "agents:write", "Make it what a snapshot holds"
+        snapshots.WorkspaceRestore, snapshots.RestoreReply, "agents:run", "Make it what a snapshot holds"
     ),
     "workspace.snapshot": Shape(
-        snapshots.WorkspaceSnapshot, snapshots.SnapshotReply, "agents:write", "Keep what it holds now"
+        snapshots.WorkspaceSnapshot, snapshots.SnapshotReply, "agents:run", "Keep what it holds now"
     ),
     "workspace.snapshots": Shape(
         snapshots.WorkspaceSnapshots, snapshots.SnapshotsReply, "agents:read", "Its snapshots, newest first"
