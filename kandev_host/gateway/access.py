@@ -185,7 +185,7 @@ def _named(action: Action[Any], request: Any) -> dict[str, str]:
     named: dict[str, str] = {}
     for field in getattr(request, "__struct_fields__", ()):
         value = getattr(request, field)
-        if not field.endswith(("_id", "_ids")) or field in NO_ROWS or value is None or value is UNSET:
+        if not field.endswith(("_id", "_ids")) or field in NO_ROWS or value in (None, UNSET, [], ()):
             continue
         if field not in FIELDS or not isinstance(value, str):
             raise Forbidden(ALL_BOARDS, f"The host does not know whose the {field} of {action.name} is; ask an admin")
