@@ -60,7 +60,7 @@ class Forbidden(KandevError):
     code = "FORBIDDEN"
 
     def __init__(self, scope: str, message: str | None = None, **details: Any) -> None:
-        super().__init__(message or f"This needs the scope {scope}", scope=scope, **details)
+        super().__init__(message or f"This needs the scope {scope}", scope=scope or None, **details)
 
 
 class NotFound(KandevError):

@@ -133,7 +133,8 @@ class Connection:
         self.memory = Memory()
         if principal is not None:
             self._belong_to(principal)
-        on_live = watched(shared.latency, self._outbox)
+        heard = watched(shared.latency, self._outbox)
+        on_live = None if heard is None else lambda event: heard(event) if self._shows(event) else None
         self.subscriptions = Subscriptions(
             floors.store, floors.bus, floors.journal, self, floors.audiences, on_live=on_live
         )
@@ -158,6 +159,9 @@ class Connection:
             return
         if not self._outbox.put(self._shared.frames.of(event), resume_seq) and self._ending is None:
             self._cut()
+
+    def _shows(self, event: Event) -> bool:
+        return self._sees is None or self._sees(event)
 
     async def room(self, size: int) -> None:
         await self._outbox.room(size)
