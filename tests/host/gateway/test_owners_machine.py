@@ -14,12 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from kandev_host.bus import MemoryBus
 from kandev_host.errors import Forbidden, KandevError, NotFound
-from kandev_host.gateway.access import Access
+from kandev_host.gateway.access import AGENTS_MAY, Access
 from kandev_host.gateway.actions import core_actions
 from kandev_host.interfaces import Call, Environment, Principal, Put, scopes_of
 from kandev_host.journal import Journal
 from kandev_host.models import Board, Column, Task, User
 from kandev_host.protocol.actions.boards import BoardUpdate
+from kandev_host.services.agent_tokens import SCOPES
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.boards import BoardService
 from kandev_host.services.columns import ColumnService
@@ -94,8 +95,8 @@ class Owners(RuleBasedStateMachine):
             "tasks": TaskService(self.store, self.journal, locks, runs, workspaces, types, **more),
         }
         self.access = Access(Ownership(self.store))
-        actions = core_actions(SimpleNamespace(**services))  # type: ignore[arg-type]
-        self.actions = {action.name: action for action in actions if action.for_owners or action.name == "board.create"}
+        self.actions = {action.name: action for action in core_actions(SimpleNamespace(**services))}  # type: ignore[arg-type]
+        self.of_owners = sorted(name for name, action in self.actions.items() if action.for_owners)
         everybody = [User(id=name, email=name, username=name) for name in (*MEMBERS, "root")]
         self.wait(self.journal.record(*map(Put, everybody)))
         for name in MEMBERS:
@@ -119,16 +120,35 @@ class Owners(RuleBasedStateMachine):
 
     @rule(who=st.sampled_from(sorted(MEMBERS)), data=st.data())
     def somebody_asks(self, who: str, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.actions)))
-        request = self.actions[name].request
+        self.ask(who, *self.drawn(data, self.of_owners))
+
+    def drawn(self, data: st.DataObject, names: list[str]) -> tuple[str, dict[str, Any]]:
+        name = data.draw(st.sampled_from(names))
         payload: dict[str, Any] = {}
-        for field in msgspec.structs.fields(request):
+        for field in msgspec.structs.fields(self.actions[name].request):
             known = sorted(self.things[NOUNS[field.name]]) if field.name in NOUNS else []
             if known and (field.required or data.draw(st.booleans())):
                 payload[field.name] = data.draw(st.sampled_from(known))
             elif field.required:
                 payload[field.name] = VALUES.get(field.name, "none")
-        self.ask(who, name, payload)
+        return name, payload
+
+    @rule(data=st.data())
+    def an_agent_asks(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(sorted(self.things["task"])))
+        itself = Principal(f"a-{task_id}", "agent", "demo", SCOPES, task_id=task_id)
+        name, payload = self.drawn(data, sorted(self.actions))
+        before = self.wait(self.of_others(task_id))
+        try:
+            self.wait(self.served(itself, name, payload))
+        except (Forbidden, NotFound):
+            return
+        except KandevError:  # a service's own reasons
+            pass
+        assert name in AGENTS_MAY
+        assert all(id.endswith(task_id) for field, id in payload.items() if field in NOUNS), (name, payload)
+        after = self.wait(self.of_others(task_id))
+        assert [row for row in after if row.id != task_id] == [row for row in before if row.id != task_id]
 
     @rule(who=st.sampled_from(sorted(MEMBERS)))
     def somebody_makes_a_board(self, who: str) -> None:
@@ -149,7 +169,7 @@ class Owners(RuleBasedStateMachine):
         own = all(board is not None and self.owners[board] == who for board in boards)
         before = self.wait(self.of_others(who))
         try:
-            reply = self.wait(self.served(who, name, payload))
+            reply = self.wait(self.served(MEMBERS[who], name, payload))
         except NotFound:
             reached = False
             assert "none" in payload.values() or self.gone.intersection({*named.values(), *boards}), (name, payload)
@@ -164,13 +184,13 @@ class Owners(RuleBasedStateMachine):
         assert own or not reached, (who, name, payload)
         assert self.wait(self.of_others(who)) == before
 
-    async def served(self, who: str, name: str, payload: dict[str, Any]) -> Any:
+    async def served(self, who: Principal, name: str, payload: dict[str, Any]) -> Any:
         action = self.actions[name]
         request = msgspec.convert(payload, type=action.request)
-        check = self.access.admit(MEMBERS[who], action, request)
+        check = self.access.admit(who, action, request)
         if check is not None:
             await check()
-        return await action.handler(Call(MEMBERS[who], "1", lambda _topic: None), request)
+        return await action.handler(Call(who, "1", lambda _topic: None), request)
 
     async def of_others(self, who: str) -> list[Any]:
         """Every row of the boards that are not theirs."""
