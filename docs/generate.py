@@ -108,8 +108,8 @@ class Reference:
         rows = []
         for each in NOTIFICATIONS.values():
             topics = ", ".join(f"`{topic}`" for topic in each.topics)
-            rows.append((link(each.name), each.summary, topics, "no" if each.transient else "yes"))
-        yield from table(("notification", "when", "topics", "kept"), rows)
+            rows.append((link(each.name), each.summary, topics, f"`{each.scope}`", "no" if each.transient else "yes"))
+        yield from table(("notification", "when", "topics", "scope", "kept"), rows)
 
     def _payloads(self) -> Iterator[str]:
         for name, each in NOTIFICATIONS.items():

@@ -55,12 +55,12 @@ class Unauthorized(KandevError):
 
 
 class Forbidden(KandevError):
-    """The principal lacks `scope`."""
+    """The principal lacks `scope`; more words and details (as the `owner` of a board) where that is not all."""
 
     code = "FORBIDDEN"
 
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"This needs the scope {scope}", scope=scope)
+    def __init__(self, scope: str, message: str | None = None, **details: Any) -> None:
+        super().__init__(message or f"This needs the scope {scope}", scope=scope or None, **details)
 
 
 class NotFound(KandevError):

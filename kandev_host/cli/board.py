@@ -67,6 +67,7 @@ async def show(remote: Remote, board: str) -> None:
 @click.argument("board")
 @click.option("--name")
 @click.option("--description")
+@click.option("--owner", metavar="ID", help="Hand it over to this user; for admins.")
 @click.option("--clear", type=click.Choice(["description"]), multiple=True, help="Empty this field.")
 @version_option
 @asking
@@ -75,11 +76,12 @@ async def update(
     board: str,
     name: str | None,
     description: str | None,
+    owner: str | None,
     clear: tuple[str, ...],
     expected_version: int | None,
 ) -> None:
-    """Change a board's name or description."""
-    changes = {**given(name=name, description=description), **dict.fromkeys(clear)}
+    """Change a board's name, description or owner."""
+    changes = {**given(name=name, description=description, owner_id=owner), **dict.fromkeys(clear)}
     board_id = await find(remote, "board", board)
     reply = await remote.call("board.update", {"board_id": board_id, **changes}, expected_version=expected_version)
     remote.show(reply, lambda: done("Changed board", reply["board"]["id"], reply["board"]["name"]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from kandev_host.errors import Forbidden, NotFound, StartupError, Unavailable
+from kandev_host.errors import NotFound, StartupError, Unavailable
+from kandev_host.gateway.access import OF_THE_HOST, PRIVATE
 from kandev_host.gateway.dispatch import SocketCall
 from kandev_host.gateway.subscriptions import Followed, Subscriptions
 from kandev_host.interfaces import Action, Call, Principal, Store
@@ -21,7 +22,6 @@ from kandev_host.protocol.actions.tasks import (
     TaskUnsubscribe,
     Unsubscribed,
 )
-from kandev_host.services.shells.audience import PREFIX as SHELL
 
 if TYPE_CHECKING:
     from kandev_host.services import Services
@@ -150,13 +150,8 @@ def subscription_actions(store: Store) -> list[Action[Any]]:
 def _action(name: str, handler: Handler, follows: Callable[[Any], tuple[str, ...]] = nothing) -> Action[Any]:
     shape = ACTIONS[name]
     keeps: Literal["response", "nothing"] = "nothing" if name in KEPT_NOWHERE else "response"
-    return Action(name, shape.request, handler, shape.scope, shape.summary, keeps=keeps, follows=follows)
-
-
-def _check_listener(principal: Principal) -> None:
-    """Whoever follows a shell reads what is typed and shown there, and slows it. Raises `Forbidden`."""
-    if principal.kind != "user" or not principal.may(ACTIONS["shell.read"].scope):
-        raise Forbidden(ACTIONS["shell.read"].scope)
+    owned = name in PRIVATE or not (shape.reads or name in OF_THE_HOST)
+    return Action(name, shape.request, handler, shape.scope, shape.summary, keeps=keeps, follows=follows, owned=owned)
 
 
 def _plain(method: Method) -> Handler:
@@ -197,8 +192,6 @@ def _subscriptions(store: Store) -> dict[str, Handler]:
     async def events_subscribe(call: Call, request: EventsSubscribe) -> Followed:
         topics = list(dict.fromkeys(request.topics))
         for topic in topics:
-            if topic.startswith(SHELL):
-                _check_listener(call.principal)
             if topic.startswith("task:"):
                 await known(topic.removeprefix("task:"))
         return await _subscriptions_of(call).subscribe(topics, request.after_seq, request.journal_id)

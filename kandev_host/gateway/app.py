@@ -14,10 +14,13 @@ from aiohttp import WSCloseCode, web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kandev_host.errors import StartupError
+from kandev_host.gateway.access import Access
+from kandev_host.gateway.agent_logins import WithAgents
 from kandev_host.gateway.auth import Auth
 from kandev_host.gateway.certificate import Certificate
-from kandev_host.gateway.connection import Connection, Floors, Shared
+from kandev_host.gateway.connection import Connection, Shared
 from kandev_host.gateway.dispatch import Dispatcher
+from kandev_host.gateway.floors import Floors
 from kandev_host.gateway.guard import PRINCIPAL, Guard, add_headers, refusal
 from kandev_host.gateway.handshakes import Handshakes
 from kandev_host.gateway.limits import Seats
@@ -71,7 +74,7 @@ class Gateway:
         self._settings = settings
         self._certificate = certificate
         logins = Logins(
-            authenticator,
+            WithAgents(authenticator, services.agent_tokens),
             session_lifetime_s=settings.session_lifetime_s,
             ticket_lifetime_s=settings.ticket_lifetime_s,
         )
@@ -81,7 +84,8 @@ class Gateway:
         receipts = Receipts(services.store, journal)
         served = (*actions, *self._auth.actions())
         self._schema = SchemaRoute(served, settings, lambda: self._address)
-        dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, settings.json_depth_limit)
+        access = Access(services.ownership)
+        dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, access, settings.json_depth_limit)
         seats = Seats(settings.sockets_total, settings.sockets_per_principal, settings.sockets_per_address)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services, latency)
         self._handshakes = Handshakes(settings.handshake_timeout_s, settings.handshakes_limit)

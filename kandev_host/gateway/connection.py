@@ -11,7 +11,6 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -20,14 +19,16 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from kandev_host.errors import KandevError, RateLimited, Unauthorized
 from kandev_host.events import Event
+from kandev_host.gateway.access import sees
 from kandev_host.gateway.dispatch import Dispatcher, Pending
+from kandev_host.gateway.floors import Floors
 from kandev_host.gateway.guard import SUBPROTOCOL, Guard
 from kandev_host.gateway.latency import watched
 from kandev_host.gateway.limits import RateLimit, Seat, Seats, address_of
 from kandev_host.gateway.outbox import PONG, Outbox, wire
-from kandev_host.gateway.receipts import Memory, Recorder
-from kandev_host.gateway.subscriptions import Audiences, JournalView, Subscriptions, Trimmed
-from kandev_host.interfaces import Bus, Principal, Store
+from kandev_host.gateway.receipts import Memory
+from kandev_host.gateway.subscriptions import Subscriptions, Trimmed
+from kandev_host.interfaces import Principal
 from kandev_host.protocol.actions.auth import Login, LoginReply, PrincipalInfo
 from kandev_host.protocol.envelope import (
     BadEnvelope,
@@ -72,26 +73,6 @@ class Frames:
         return self._frame
 
 
-class Recording(JournalView, Recorder, Protocol):
-    """The journal, as the gateway sees it."""
-
-
-class Floors(Protocol):
-    """What the gateway needs of the services below it."""
-
-    @property
-    def store(self) -> Store: ...
-
-    @property
-    def bus(self) -> Bus: ...
-
-    @property
-    def journal(self) -> Recording: ...
-
-    @property
-    def audiences(self) -> Audiences: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all sockets of a gateway have in common."""
@@ -116,7 +97,8 @@ class Connection:
         self._shared = shared
         self._request = request
         self._transport = transport
-        self._principal = principal
+        self._principal: Principal | None = None
+        self._sees: Callable[[Event], bool] | None = None
         self._address = address_of(request.remote)
         self._socket = web.WebSocketResponse(
             timeout=settings.slow_client_timeout_s,
@@ -149,7 +131,10 @@ class Connection:
         self._ending: tuple[int, str] | None = None
         floors = shared.floors
         self.memory = Memory()
-        on_live = watched(shared.latency, self._outbox)
+        if principal is not None:
+            self._belong_to(principal)
+        heard = watched(shared.latency, self._outbox)
+        on_live = None if heard is None else lambda event: heard(event) if self._shows(event) else None
         self.subscriptions = Subscriptions(
             floors.store, floors.bus, floors.journal, self, floors.audiences, on_live=on_live
         )
@@ -170,13 +155,22 @@ class Connection:
         self._outbox.put(b"", seq, force=True)
 
     def deliver(self, event: Event, resume_seq: int | None) -> None:
+        if self._sees is not None and not self._sees(event):
+            return
         if not self._outbox.put(self._shared.frames.of(event), resume_seq) and self._ending is None:
             self._cut()
+
+    def _shows(self, event: Event) -> bool:
+        return self._sees is None or self._sees(event)
 
     async def room(self, size: int) -> None:
         await self._outbox.room(size)
 
     # Its life.
+
+    def _belong_to(self, principal: Principal) -> None:
+        self._principal = principal
+        self._sees = sees(principal)
 
     def review(self) -> None:
         """Close it if the one it belongs to has lost the right to it."""
@@ -251,7 +245,7 @@ class Connection:
         except KandevError as error:
             self.reply(encode_error(request.id, request.action, error))
             return error.message
-        self._principal = principal
+        self._belong_to(principal)
         self.reply(encode_response(request.id, request.action, logged_in(principal)))
         return ""
 

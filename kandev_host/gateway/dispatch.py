@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownAction, ValidationFailed
+from kandev_host.errors import KandevError, StartupError, UnknownAction, ValidationFailed
+from kandev_host.gateway.access import Access, Check
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
 from kandev_host.gateway.subscriptions import Followed, Subscriptions
 from kandev_host.interfaces import Action, Call, Principal
@@ -104,10 +105,12 @@ class Dispatcher:
         actions: Iterable[Action[Any]],
         read_seq: Callable[[], int],
         receipts: Receipts,
+        access: Access,
         depth_limit: int = 64,
     ) -> None:
         self._read_seq = read_seq
         self._receipts = receipts
+        self._access = access
         self._depth_limit = depth_limit
         self._entries: dict[str, _Entry] = {}
         for action in actions:
@@ -135,16 +138,14 @@ class Dispatcher:
             entry = self._entry(request.action)
             value = _decoded(entry, request.payload)
             principal = caller.principal
-            scope = entry.action.scope
-            if scope and not principal.may(scope):
-                raise Forbidden(scope)
+            check = self._access.admit(principal, entry.action, value)
             if entry.recorded:
-                return self._change(request, entry, value, caller)
+                return self._change(request, entry, value, caller, check)
             subscriptions = caller.subscriptions
             call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
             # Taken before the handler looks: what is read is at least as new as this.
             seq = self._read_seq() if entry.reads else UNSET
-            result = entry.action.handler(call, value)
+            result = entry.action.handler(call, value) if check is None else _checked(check, entry.action, call, value)
             if isawaitable(result):
                 return Pending(lambda: self._finish(request, result, seq, caller), entry.reads)
             caller.reply(_told(request, result, seq))
@@ -173,19 +174,21 @@ class Dispatcher:
         if then is not None:
             await then()
 
-    def _change(self, request: Request, entry: _Entry, value: Any, caller: Caller) -> Pending:
+    def _change(self, request: Request, entry: _Entry, value: Any, caller: Caller, check: Check | None) -> Pending:
         claim, new = self._receipts.claim(caller.principal.id, request, caller.memory)
         if not new:
             # Somebody else carries it out: nobody misses this one on a closed socket.
             return Pending(lambda: self._repeat(request, claim, caller), abandonable=True)
-        return Pending(lambda: self._carry_out(request, entry, value, claim, caller), abandonable=False)
+        return Pending(lambda: self._carry_out(request, entry, value, claim, caller, check), abandonable=False)
 
     async def _repeat(self, request: Request, claim: Claim, caller: Caller) -> None:
         answer = await self._receipts.repeat(claim)
-        _follow(answer, caller)
+        await self._follow(answer, caller)
         await self._send(request, answer, caller)
 
-    async def _carry_out(self, request: Request, entry: _Entry, value: Any, claim: Claim, caller: Caller) -> None:
+    async def _carry_out(
+        self, request: Request, entry: _Entry, value: Any, claim: Claim, caller: Caller, check: Check | None
+    ) -> None:
         followed: list[str] = []
         subscriptions = caller.subscriptions
 
@@ -202,6 +205,8 @@ class Dispatcher:
         async def work() -> Answer:
             nonlocal then
             try:
+                if check is not None:
+                    await check()
                 call = SocketCall(caller.principal, request.id, subscribe, subscriptions)
                 payload = entry.action.handler(call, value)
                 if isawaitable(payload):
@@ -222,7 +227,7 @@ class Dispatcher:
         except Exception as error:
             answer = refusal(_known(error, request))
         if not followed:
-            _follow(answer, caller)  # it was carried out before, for another socket
+            await self._follow(answer, caller)  # it was carried out before, for another socket
         await self._send(request, answer, caller, whole=entry.action.keeps == "effect")
         if then is not None:
             await then()
@@ -235,6 +240,11 @@ class Dispatcher:
             await caller.room(len(frame))
         caller.reply(frame)
 
+    async def _follow(self, answer: Answer, caller: Caller) -> None:
+        for topic in answer.topics:
+            if await self._access.may_follow(caller.principal, topic):
+                caller.subscriptions.follow(topic)
+
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
         if entry is None:
@@ -243,9 +253,10 @@ class Dispatcher:
         return entry
 
 
-def _follow(answer: Answer, caller: Caller) -> None:
-    for topic in answer.topics:
-        caller.subscriptions.follow(topic)
+async def _checked(check: Check, action: Action[Any], call: Call, value: Any) -> Any:
+    await check()
+    result = action.handler(call, value)
+    return await result if isawaitable(result) else result
 
 
 def _decoded(entry: _Entry, payload: msgspec.Raw) -> Any:

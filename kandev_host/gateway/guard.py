@@ -158,6 +158,8 @@ class Guard:
             principal = request.get(PRINCIPAL)
             if principal is None:
                 raise Unauthorized("This needs the header 'Authorization: Bearer …'")
+            if principal.kind == "agent":
+                raise Forbidden(route.scope, "This is not for agents")
             if not principal.may(route.scope):
                 raise Forbidden(route.scope)
             response: web.StreamResponse = await route.handler(request)

@@ -26,7 +26,7 @@ from kandev_host.interfaces.network import NetworkDecision
 from kandev_host.interfaces.prices import Price, Prices, Use
 from kandev_host.interfaces.processes import Mount, Owned, Process, ProcessSpec, Result, Stats
 from kandev_host.interfaces.providers import Availability, Environment, Provider
-from kandev_host.interfaces.roles import ROLES, Role, scopes_of
+from kandev_host.interfaces.roles import ALL_BOARDS, ROLES, SCOPES, Role, scopes_of
 from kandev_host.interfaces.runtimes import Runtime
 from kandev_host.interfaces.shells import CommandResult, Job, OnOutput, Shell, Stream, Terminal
 from kandev_host.interfaces.storage import (
@@ -51,7 +51,9 @@ from kandev_host.interfaces.storage import (
 from kandev_host.interfaces.upkeep import Progress, StoreReport, Upkeep
 
 __all__ = [
+    "ALL_BOARDS",
     "ROLES",
+    "SCOPES",
     "Action",
     "AgentType",
     "Authenticator",

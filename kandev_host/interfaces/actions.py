@@ -18,7 +18,8 @@ class Principal:
     """Who acts: `kind` is user, agent, service or host. Scopes are like `tasks:write`; `*` holds all.
 
     Of one that logged in, `credential` names what it did that with, for revocation (it is no secret, and does not begin
-    with `session:`), and `expires_at` is when that ends by itself, None for never. The host holds it to both.
+    with `session:` or `agent:`), and `expires_at` is when that ends by itself, None for never. The host holds it to
+    both. An agent is held to `task_id`, whatever its scopes; without one it may nothing.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     expires_at: datetime | None = None
     credential: str = ""
+    task_id: str | None = None
 
     def may(self, scope: str) -> bool:
         return "*" in self.scopes or scope in self.scopes
@@ -133,6 +135,10 @@ class Action(Generic[Q]):
     what is remembered of one that changes something, so that it has one effect when it is sent again with the same id:
     its response; for a response that holds a secret (a new key), only the `effect`; or `nothing` (a log-in). The
     caller's socket follows the topics that `follows` finds in a response of such an action.
+
+    `owned`: it is for those who own the boards of all that its request names (`task_id`, `agent_id` and others at its
+    top; one that names nothing, or what the host does not know, only for holders of `boards:all`). None: as whatever
+    has a scope and changes something.
     """
 
     name: str
@@ -142,6 +148,12 @@ class Action(Generic[Q]):
     summary: str = ""
     keeps: Literal["response", "effect", "nothing"] = "response"
     follows: Callable[[Any], tuple[str, ...]] = nothing
+    owned: bool | None = None
+
+    @property
+    def for_owners(self) -> bool:
+        """Must whoever asks own what the request names?"""
+        return (bool(self.scope) and not self.scope.endswith(":read")) if self.owned is None else self.owned
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +166,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class LaunchExtras:
-    """What a plugin adds to one launch: environment, mounts, loopback services."""
+    """What a plugin adds to one launch: environment, mounts, loopback services.
+
+    `token_variable` is where the agent finds a token of its own, with which it may look at its task (docs/security.md:
+    who may do what); empty for none.
+    """
 
     env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     allow: tuple[str, ...] = ()
+    token_variable: str = ""

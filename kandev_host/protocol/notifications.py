@@ -5,6 +5,7 @@ What the host sends is validated against these by a test; the schema and the doc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -276,8 +277,10 @@ class CommandNotice(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """`topics` are those it is delivered to, besides `*` (unless `only_topics`); `transient` ones have no `seq` and are
-    not replayed."""
+    """`topics` are those it is delivered to, besides `*` (unless `only_topics`), and there to those who hold `scope`.
+
+    `transient` ones have no `seq` and are not replayed.
+    """
 
     name: str
     payload: type[msgspec.Struct]
@@ -285,6 +288,22 @@ class Notification:
     summary: str
     transient: bool = False
     only_topics: bool = False
+
+    @property
+    def scope(self) -> str:
+        return _SCOPES[self.name.partition(".")[0]]
+
+
+_SCOPES: Mapping[str, str] = {
+    **dict.fromkeys(("board", "column"), "boards:read"),
+    "task": "tasks:read",
+    **dict.fromkeys(
+        ("acp", "agent", "credential", "elicitation", "network", "orchestrator", "permission", "queue", "snapshot"),
+        "agents:read",
+    ),
+    "workspace": "workspaces:read",
+    "shell": "shell:read",
+}
 
 
 _BOARD: tuple[Topic, ...] = ("board",)

@@ -24,7 +24,11 @@ _ERRORS = (
     ErrorCode("VALIDATION_ERROR", "A field is missing, unknown, wrong or out of bounds", {"field": "its path"}),
     ErrorCode("UNKNOWN_ACTION", "There is no such action", {"did_you_mean": "the nearest one"}),
     ErrorCode("UNAUTHORIZED", "No credentials, or bad ones"),
-    ErrorCode("FORBIDDEN", "The principal lacks a scope", {"scope": "the one that is needed"}),
+    ErrorCode(
+        "FORBIDDEN",
+        "The principal lacks a scope, or what is named is on somebody else's board",
+        {"scope": "the one that is needed", "owner": "the id of the user whose it is", "board_id": "the board"},
+    ),
     ErrorCode(
         "NOT_FOUND",
         "Nothing of this kind has this id",

@@ -19,6 +19,7 @@ from kandev_host.journal import Journal
 from kandev_host.models import new_id
 from kandev_host.services.adoption import Adoption
 from kandev_host.services.agent_reading import AgentReading
+from kandev_host.services.agent_tokens import AgentTokens
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.agents import AgentService
 from kandev_host.services.backups import BackupService
@@ -40,6 +41,7 @@ from kandev_host.services.orchestration.assembly import Chance, build_orchestrat
 from kandev_host.services.orchestration.dispatcher import Dispatcher
 from kandev_host.services.orchestration.lease import Leases
 from kandev_host.services.orchestration.service import OrchestratorService
+from kandev_host.services.ownership import Ownership
 from kandev_host.services.permissions import PermissionService
 from kandev_host.services.prompt_queue import PromptQueueService
 from kandev_host.services.reach import Reach
@@ -85,6 +87,8 @@ class Services:
     broker: PermissionBroker
     supervisor: Supervisor
     users: UserService
+    ownership: Ownership
+    agent_tokens: AgentTokens
     boards: BoardService
     columns: ColumnService
     tasks: TaskService
@@ -172,6 +176,7 @@ def build_services(
     users = UserService(store, journal)
     usage = UsageService(store)
     credentials = Credentials(settings.credentials, journal, private)
+    agent_tokens = AgentTokens()
     setups = Setups(settings.repositories, journal)
     workspaces = WorkspaceService(store, journal, runtimes, settings.workspace, captures, setups, credentials)
     holders = workspace_holders(store, runs)
@@ -206,6 +211,7 @@ def build_services(
         mcp=mcp,
         directories=directories,
         credentials=credentials,
+        tokens=agent_tokens,
         before=snapshots.at_start,
     )
     agents = AgentService(
@@ -279,6 +285,8 @@ def build_services(
         broker=broker,
         supervisor=supervisor,
         users=users,
+        ownership=Ownership(store),
+        agent_tokens=agent_tokens,
         boards=BoardService(store, journal, locks=locks, users=users, runs=runs, workspaces=workspaces),
         columns=ColumnService(store, journal, locks),
         tasks=tasks,

@@ -139,7 +139,7 @@ class Adoption:
             raise NotTaken("it was handed credentials, which ended with its host")
         anew = self._agents.check_preset(None, agent_type, agent.runtime, task.id)
         situation = kept_situation(agent, anew, agent_type, runtime, self._permissions)
-        spec, equipment = await self._launcher.outfit(agent, task, agent_type, situation, NOTHING)
+        spec, equipment = await self._launcher.outfit(agent, task, agent_type, situation, NOTHING, runs=True)
         standing = await self._usage.standing([agent.id])
         resumed = await self._resumed(agent, session)
         prompts = PromptQueue(self._journal, agent, await waiting_for(self._store, agent.id))

@@ -72,7 +72,7 @@ class BoardService:
         return BoardsReply(boards=page.rows, next_cursor=page.next_cursor)
 
     async def create(self, principal: Principal, request: BoardCreate) -> BoardWithColumns:
-        """A board with its default columns. Raises `NotFound` for an unknown owner."""
+        """A board with its default columns. Raises `NotFound` for an unknown owner, `Forbidden` for another's."""
         owner_id = await self._users.owner(principal, request.owner_id)
         board = Board(name=request.name, description=request.description, owner_id=owner_id)
         columns = [
@@ -89,11 +89,14 @@ class BoardService:
         return BoardWithColumns(board=board, columns=await columns_of(self._store, board.id))
 
     async def update(self, principal: Principal, request: BoardUpdate) -> BoardReply:
-        """Change the fields that are there; nothing is written when none differs."""
+        """Change the fields that are there; nothing is written when none differs. Raises as `create` for an owner."""
+        owner_id = (
+            request.owner_id if request.owner_id is UNSET else await self._users.owner(principal, request.owner_id)
+        )
         async with self._locks.hold(f"board:{request.board_id}"):
             board = await need(self._store, Board, request.board_id)
             check_version("board", board, request.expected_version)
-            wanted = {"name": request.name, "description": request.description}
+            wanted = {"name": request.name, "description": request.description, "owner_id": owner_id}
             changes = {key: value for key, value in wanted.items() if value is not UNSET}
             if all(asdict(board)[key] == value for key, value in changes.items()):
                 return BoardReply(board=board)

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
-from kandev_host.interfaces import AgentType, Change, ProcessSpec, Put
+from kandev_host.interfaces import AgentType, Change, LaunchExtras, ProcessSpec, Put
 from kandev_host.journal import Journal
 from kandev_host.log_ids import bound
 from kandev_host.models import AgentInstance, AgentLog, Failure, Task, Turn, new_id, now
 from kandev_host.protocol.notifications import ErrorPayload
+from kandev_host.services.agent_tokens import AgentTokens
 from kandev_host.services.credentials.choice import Credentials
 from kandev_host.services.credentials.handed import Handed
 from kandev_host.services.directories import Directories
@@ -89,6 +90,7 @@ class Launcher:
         mcp: McpServers,
         directories: Directories,
         credentials: Credentials,
+        tokens: AgentTokens,
         before: Callable[[AgentInstance], Awaitable[None]] | None = None,
     ) -> None:
         """`before` is awaited once the workspace is there, and before anything is started in it."""
@@ -99,6 +101,7 @@ class Launcher:
         self._mcp = mcp
         self._directories = directories
         self._credentials = credentials
+        self._tokens = tokens
         self._before = before
         self._group: anyio.abc.TaskGroup | None = None
         self._starting: dict[str, Launch] = {}
@@ -169,7 +172,7 @@ class Launcher:
             raise
         finally:
             if not launch.handed_over:
-                self._credentials.release(launch.agent.id)
+                self._release(launch.agent.id)
             self._starting.pop(launch.agent.id, None)
             launch.done.set()
 
@@ -220,17 +223,28 @@ class Launcher:
             launch.handed_over = True
 
     async def outfit(
-        self, agent: AgentInstance, task: Task, agent_type: AgentType, situation: Situation, handed: Handed
+        self,
+        agent: AgentInstance,
+        task: Task,
+        agent_type: AgentType,
+        situation: Situation,
+        handed: Handed,
+        *,
+        runs: bool = False,
     ) -> tuple[ProcessSpec, Equipment]:
-        """The agent's process, and what its session is opened with. Raises `KandevError`."""
+        """The agent's process, and what its session is opened with; it `runs` already. Raises `KandevError`."""
         runtime = self._workspaces.runtime(agent.runtime)
         mcp = await self._mcp.of(agent_type, task, runtime)
         mounts, directories = self._directories.of(agent_type, task, runtime)
+        extras = await extras_of(self._prepare_launch, agent, task)
+        variables = [extra.token_variable for extra in extras if extra.token_variable]
+        if variables and not runs:
+            extras.append(LaunchExtras(env=dict.fromkeys(variables, self._tokens.mint(agent))))
         spec = process_spec(
             agent_type,
             agent,
             task,
-            await extras_of(self._prepare_launch, agent, task),
+            extras,
             read_only=situation.read_only,
             protected=pinned(situation.preset),
             mcp=mcp,
@@ -241,8 +255,12 @@ class Launcher:
             mcp_servers=mcp.servers,
             directories=directories,
             handed=handed.secrets,
-            release=lambda: self._credentials.release(agent.id),
+            release=lambda: self._release(agent.id),
         )
+
+    def _release(self, agent_id: str) -> None:
+        self._credentials.release(agent_id)
+        self._tokens.revoke(agent_id)
 
     async def _conclude(self, launch: Launch, ending: Ending) -> None:
         """Record the end of an agent that never started, and let it be judged, however long the store refuses."""

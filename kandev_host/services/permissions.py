@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from kandev_host.errors import Conflict, Forbidden, NotFound, ValidationFailed
-from kandev_host.interfaces import Expect, Op, Principal, Remove, Store
+from kandev_host.interfaces import ALL_BOARDS, Expect, Op, Principal, Remove, Store
 from kandev_host.journal import Journal
 from kandev_host.models import PermissionRequest, PermissionRule, Task
 from kandev_host.protocol.actions.agents import PermissionList, PermissionReply, PermissionRespond, PermissionsReply
@@ -35,9 +35,12 @@ class PermissionService:
         return PermissionsReply(permissions=page.rows, next_cursor=page.next_cursor)
 
     async def respond(self, principal: Principal, request: PermissionRespond) -> PermissionReply:
-        """Answer a request. Raises as `PermissionBroker.answer`."""
+        """Answer a request. Raises as `PermissionBroker.answer`, and `Forbidden` for a rule that holds everywhere."""
         if (request.option_id is None) == (request.outcome is None):
             raise ValidationFailed("option_id", "Give either option_id or outcome")
+        if request.remember == "agent_type" and not principal.may(ALL_BOARDS):
+            why = "Such a rule holds on all boards; remember it for this task, or ask an admin"
+            raise Forbidden(ALL_BOARDS, why, field="remember")
         answered, rule = await self._broker.answer(
             request.permission_id,
             principal=principal,

@@ -20,6 +20,7 @@ from kandev_host.models import (
     Snapshot,
     Task,
     TaskState,
+    Turn,
 )
 from kandev_host.protocol.actions.agents import PermissionList
 from kandev_host.protocol.actions.elicitations import ElicitationList
@@ -30,8 +31,7 @@ PAGE = 500
 KINDS: dict[type[Row], str] = {
     Board: "board", Column: "column", Task: "task", AgentInstance: "agent", PermissionRequest: "permission",
     PermissionRule: "permission_rule", Elicitation: "elicitation", Session: "session",
-    ShellRow: "shell",
-    Snapshot: "snapshot",
+    ShellRow: "shell", Snapshot: "snapshot", Turn: "prompt",
 }  # fmt: skip
 
 

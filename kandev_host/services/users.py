@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kandev_host.errors import NotFound
-from kandev_host.interfaces import Principal, Put, Store
+from kandev_host.errors import Forbidden, NotFound
+from kandev_host.interfaces import ALL_BOARDS, Principal, Put, Store
 from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, User
 
@@ -26,10 +26,16 @@ class UserService:
         return user
 
     async def owner(self, principal: Principal, wanted: str | None) -> str:
-        """The id of the user who owns what `principal` makes. Raises `NotFound` for an unknown `wanted`."""
-        if wanted is not None:
-            if await self._store.get(User, wanted) is None:
-                raise NotFound("user", wanted)
-            return wanted
-        is_user = principal.kind == "user" and await self._store.get(User, principal.id) is not None
-        return principal.id if is_user else LOCAL_USER_ID
+        """The id of the user who owns what `principal` makes, the local one for who acts for all of them.
+
+        Raises `NotFound` for an unknown user, `Forbidden` for another one than itself unless it holds `boards:all`.
+        """
+        everybody = principal.may(ALL_BOARDS)
+        if wanted is not None and wanted != principal.id and not everybody:
+            raise Forbidden(ALL_BOARDS, "Only an admin makes somebody else the owner of a board", owner=wanted)
+        owner_id = wanted or principal.id
+        if await self._store.get(User, owner_id) is not None:
+            return owner_id
+        if wanted is None and everybody:
+            return LOCAL_USER_ID
+        raise NotFound("user", owner_id)

@@ -160,10 +160,10 @@ ACTIONS: dict[str, Shape] = {
         orchestrator.OrchestratorComplete, orchestrator.StoppedReply, "agents:run", "Call it done"
     ),
     "orchestrator.pause": Shape(
-        orchestrator.OrchestratorPause, orchestrator.OrchestratorStatusReply, "agents:run", "Start nothing more"
+        orchestrator.OrchestratorPause, orchestrator.OrchestratorStatusReply, "settings:write", "Start nothing more"
     ),
     "orchestrator.resume": Shape(
-        orchestrator.OrchestratorResume, orchestrator.OrchestratorStatusReply, "agents:run", "Go on"
+        orchestrator.OrchestratorResume, orchestrator.OrchestratorStatusReply, "settings:write", "Go on"
     ),
     "search.query": Shape(search.SearchQuery, search.SearchReply, "tasks:read", "Full-text search, best hits first"),
     "usage.summary": Shape(usage.UsageSummary, usage.UsageSummaryReply, "agents:read", "What turns used and cost"),

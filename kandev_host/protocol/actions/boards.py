@@ -25,7 +25,10 @@ class BoardList(PageRequest, frozen=True, kw_only=True):
 
 
 class BoardCreate(Request, frozen=True, kw_only=True):
-    """A new board comes with the columns To Do, In Progress, Blocked and Done."""
+    """A new board comes with the columns To Do, In Progress, Blocked and Done.
+
+    It is the caller's own; only who holds `boards:all` may make one for another `owner_id`.
+    """
 
     name: Name
     description: Description | None = None
@@ -37,9 +40,12 @@ class BoardGet(Request, frozen=True, kw_only=True):
 
 
 class BoardUpdate(Request, frozen=True, kw_only=True):
+    """Only who holds `boards:all` may give it to another owner."""
+
     board_id: Id
     name: Name | Unset = UNSET
     description: Description | Unset | None = UNSET
+    owner_id: Id | Unset = UNSET
     expected_version: Version | None = None
 
 

@@ -27,7 +27,7 @@ WAYS: dict[str, list[str]] = {
     "board.list": ["board list --limit 5 --cursor {cursor}"],
     "board.create": ["board create Work --description d --owner {id}"],
     "board.get": ["board show {id}"],
-    "board.update": ["board update {id} --name n --description d --expected-version 1"],
+    "board.update": ["board update {id} --name n --description d --owner {id} --expected-version 1"],
     "board.delete": ["board delete {id} --force --yes --expected-version 1"],
     "column.list": ["column list --board {id} --limit 5 --cursor {cursor}"],
     "column.create": ["column create c --board {id} --position 0 --wip-limit 3 --state todo"],

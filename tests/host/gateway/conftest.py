@@ -23,6 +23,8 @@ from kandev_host.journal import Journal
 from kandev_host.models import LOCAL_USER_ID, Row, Task
 from kandev_host.protocol.actions.host import HealthCheck, HealthReply
 from kandev_host.retention import Retention
+from kandev_host.services.agent_tokens import AgentTokens
+from kandev_host.services.ownership import Ownership
 from kandev_host.services.shells.audience import Audiences
 from kandev_host.settings import GatewaySettings, ServerSettings
 
@@ -121,6 +123,8 @@ class House:
         self.store = store or EventStore()
         self.bus = MemoryBus()
         self.audiences = Audiences()
+        self.ownership = Ownership(self.store)  # type: ignore[arg-type]
+        self.agent_tokens = AgentTokens()
         self.journal: Journal
         self.gateway: Gateway
         self.gate = anyio.Event()

@@ -162,7 +162,7 @@ async def test_a_launch_that_failed_follows_nothing(served: Any, wire: Any) -> N
     assert (await wire.ask("health.check"))["type"] == "response"
 
 
-@pytest.mark.parametrize(("kind", "scopes"), [("agent", {"*"}), ("service", {"*"}), ("user", {"tasks:read"})])
+@pytest.mark.parametrize(("kind", "scopes"), [("service", {"*"}), ("user", {"tasks:read"})])
 async def test_whoever_may_not_read_a_shell_cannot_follow_it(
     open_house: Any, open_wire: Any, people: Any, kind: Any, scopes: set[str]
 ) -> None:

@@ -138,6 +138,7 @@ async def test_a_slow_handler_does_not_hold_up_the_next_request(house: Any, wire
 
 async def test_two_actions_of_one_name_are_a_startup_error(house: Any) -> None:
     from kandev_host.errors import StartupError
+    from kandev_host.gateway.access import Access
     from kandev_host.gateway.dispatch import Dispatcher
     from kandev_host.gateway.receipts import Receipts
     from kandev_host.interfaces import Action
@@ -145,4 +146,4 @@ async def test_two_actions_of_one_name_are_a_startup_error(house: Any) -> None:
 
     action = Action("health.check", HealthCheck, lambda _call, _request: None, "host:read")
     with pytest.raises(StartupError, match="registered twice"):
-        Dispatcher([action, action], lambda: 0, Receipts(house.store, house.journal))
+        Dispatcher([action, action], lambda: 0, Receipts(house.store, house.journal), Access(house.ownership))

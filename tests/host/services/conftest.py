@@ -57,7 +57,11 @@ class House:
 
 @asynccontextmanager
 async def opened(
-    data: Path, agent_types: list[AgentType], settings: Settings, given: Chance | None = None
+    data: Path,
+    agent_types: list[AgentType],
+    settings: Settings,
+    given: Chance | None = None,
+    prepare_launch: Any = kandev_prepare_launch,
 ) -> AsyncIterator[House]:
     os.makedirs(data, mode=0o711, exist_ok=True)
     environment = Environment(str(data), "0")
@@ -77,7 +81,7 @@ async def opened(
                 agent_types={agent_type.name: agent_type for agent_type in agent_types},
                 broker=broker,
                 supervisor=supervisor,
-                prepare_launch=[kandev_prepare_launch],
+                prepare_launch=[prepare_launch],
                 given=given,
             )
             async with services:
