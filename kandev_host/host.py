@@ -125,7 +125,7 @@ class Host:
                 store,
                 bus,
                 retention=kept,
-                limit_commits=settings.journal.queue_limit_commits,
+                limit_commits=settings.journal.queue_commits_limit,
                 limit_bytes=settings.journal.queue_limit_bytes,
                 full_timeout_s=settings.journal.queue_timeout_s,
                 drain_timeout_s=settings.journal.drain_timeout_s,

@@ -167,9 +167,9 @@ def _free(lock: int) -> bool:
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
     """Has this process the lock open? Only the host has, whatever stands in the file."""
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
+        for entry in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
-                found = entry.stat()
+                found = os.stat(f"/proc/{pid}/fd/{entry}")
                 if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
                     return True
     except OSError:

@@ -165,7 +165,7 @@ class JournalSettings(Table, frozen=True, kw_only=True):
         Bytes | None, Meta(description="The oldest events beyond this are removed; unset is no limit.")
     ] = 8 << 30
     trim_interval_s: Annotated[Seconds, Meta(description="Time between two looks for events to remove.")] = 60.0
-    queue_limit_commits: Annotated[
+    queue_commits_limit: Annotated[
         Count, Meta(description="Commits waiting to be written; whoever brings more waits.")
     ] = 4096
     queue_limit_bytes: Annotated[Bytes, Meta(description="Bytes waiting to be written; the same.")] = 16 << 20

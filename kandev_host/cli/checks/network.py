@@ -83,7 +83,7 @@ def _owner(port: int) -> str:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if any(os.readlink(each.path) in inodes for each in os.scandir(entry / "fd")):
+                if any(os.readlink(each) in inodes for each in (entry / "fd").iterdir()):
                     return f"{(entry / 'comm').read_text().strip()} (pid {entry.name})"
     return "a process of another user"
 
