@@ -17,6 +17,7 @@ from kandev_host.gateway.guard import HEADERS, refusal
 from kandev_host.settings import GatewaySettings
 
 SOCKETS = "/ws"
+LINGER_S = 1.0  # what a peer still sends after its answer is read so long, so that it gets the answer
 
 
 class Peer(RequestHandler):
@@ -80,6 +81,7 @@ class Handshakes:
             max_line_size=limit_bytes,
             max_field_size=limit_bytes,
             max_headers=self._settings.headers_limit,
+            lingering_time=LINGER_S,
         )
         while len(self._idle_since) >= self._limit:
             oldest = next(iter(self._idle_since))

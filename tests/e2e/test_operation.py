@@ -318,3 +318,37 @@ class held:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=DEADLINE_S)
+
+
+def test_a_host_whose_terminal_is_closed_ends(tmp_path: Path) -> None:
+    """SIGHUP means to read the settings again, but for the terminal that it was started in."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
+    env = {**os.environ, "KANDEV_HOME": str(tmp_path / "data")}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN_TERMINAL, *command],
+        env=env,
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        os.close(slave)
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["pid"] == process.pid
+        process.send_signal(signal.SIGHUP)
+        asked = [sys.executable, "-m", "kandev_host", "status", "--json"]
+        ends = time.monotonic() + DEADLINE_S
+        while time.monotonic() < ends:
+            done = subprocess.run(asked, env=env, check=False, capture_output=True, text=True, timeout=60)
+            if json.loads(done.stdout)["settings"]["loads"] == 2:
+                break
+        else:
+            raise AssertionError(done.stdout)
+        os.close(master)
+        assert process.wait(DEADLINE_S) == 0
+
+
+OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
