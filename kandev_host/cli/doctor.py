@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,7 +18,11 @@ from kandev_host.presence import running
 from kandev_host.settings import Settings
 from kandev_host.settings.load import Loaded, data_home
 
+if TYPE_CHECKING:
+    from kandev_host.client import Client
+
 HOST_TIMEOUT_S = 90.0
+FOLDERS = 200  # each is asked for
 
 
 @click.command(
@@ -76,11 +80,13 @@ async def _host(loaded: Loaded) -> list[Check]:
     from kandev_host.client import ClientError
 
     info: dict[str, Any] | None = None
+    left: list[Path] = []
     try:
         url, _ = remote(loaded)
         with anyio.move_on_after(HOST_TIMEOUT_S):
             async with open_client(loaded) as (client, _):
                 info = await client.call("host.info")
+                left = await _left(client, _folders(loaded.data_dir / "workspaces"))
     except (StartupError, ClientError, OSError) as error:
         return [Check("host", "failed", str(error), "what it says; then kandev-host up")]
     if info is None:
@@ -92,13 +98,45 @@ async def _host(loaded: Loaded) -> list[Check]:
         for each in info["problems"]
         if each["part"] not in ("plugin", "runtime", "disk")  # told below, and above
     ]
+    if left:
+        told = f"{len(left)} folders of tasks that are not there any more: {', '.join(path.name for path in left[:5])}"
+        fix = f"look into them, then: kandev-host down; rm -r {' '.join(map(str, left[:5]))}"
+        checks.append(Check("workspaces", "warning", told, fix, "they take room, and nobody else removes them"))
     checks += [_plugin(plugin) for plugin in info["plugins"] if plugin["state"] != "active"]
     checks += [_runtime(runtime, loaded.settings.use.runtime) for runtime in info["runtimes"]]
     ready = [kind["name"] for kind in info["agent_types"] if kind["availability"]["ok"]]
     more = None if len(ready) == len(info["agent_types"]) else "kandev-host agent types says what the others need"
     checks += _credentials(info["agent_types"])
+    checks += _chosen(info["agent_types"], loaded)
     checks.append(Check("agents", "ok" if ready else "warning", f"ready: {', '.join(ready) or 'none'}", more))
     return checks
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())[:FOLDERS] if folder.is_dir() else []
+
+
+async def _left(client: Client, folders: list[Path]) -> list[Path]:
+    """Those of workspaces whose task is gone."""
+    from kandev_host.client import ClientError
+
+    gone = []
+    for path in folders:
+        try:
+            await client.call("task.get", {"task_id": path.name})
+        except ClientError as error:
+            if error.code == "NOT_FOUND":
+                gone.append(path)
+    return gone
+
+
+def _chosen(kinds: list[dict[str, Any]], loaded: Loaded) -> Iterator[Check]:
+    """The agents that the settings have a table for: somebody wants to use them."""
+    for kind in kinds:
+        override, found = loaded.settings.agents.get(kind["name"]), kind["availability"]
+        if override is not None and override.enabled is not False and not found["ok"]:
+            why = f"[agents.{kind['name']}] of the settings says that you want to use it"
+            yield Check(f"agent {kind['name']}", "warning", found["reason"] or "not ready", found.get("fix"), why)
 
 
 def _credentials(kinds: list[dict[str, Any]]) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -73,6 +74,8 @@ async def _live_agents(loaded: Loaded) -> int | None:
     from kandev_host.cli.access import running_client
     from kandev_host.client import ClientError
 
+    if "KANDEV_URL" in os.environ:  # another one, perhaps
+        return None
     with anyio.move_on_after(ASKED_S):
         try:
             async with running_client(loaded) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
     """
     import anyio
 
+    if "KANDEV_URL" in os.environ:
+        raise click.UsageError("KANDEV_URL names a host, perhaps of another machine: unset it, and name --data-dir")
     loaded = place(config, data_dir)
     found = anyio.run(_reload, loaded)
     if as_json:

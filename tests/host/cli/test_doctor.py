@@ -261,6 +261,19 @@ def test_a_look_that_raises_or_hangs_is_told_and_keeps_no_other_one() -> None:
     assert "0.2 s" in found[1].found
 
 
+def test_what_a_host_would_find(kandev: Any, tmp_path: Path) -> None:
+    """A workspace whose task is gone, and an agent that somebody wants and cannot have."""
+    (tmp_path / "data/workspaces/gone").mkdir(parents=True)
+    for path in (tmp_path / "data", tmp_path / "data/workspaces"):
+        path.chmod(0o700)
+    (tmp_path / "data/config.toml").write_text("[agents.mine]\ncommand = ['/nowhere/mine']\n")
+    checks = {check["name"]: check for check in kandev("doctor", "--json").json["checks"]}
+    assert checks["workspaces"]["state"] == checks["agent mine"]["state"] == "warning"
+    assert f"rm -r {tmp_path}/data/workspaces/gone" in checks["workspaces"]["fix"]
+    assert "[agents.mine]" in checks["agent mine"]["why"]
+    assert checks["agent mine"]["fix"]
+
+
 def test_settings_that_are_wrong_are_a_finding_and_the_rest_is_looked_at(kandev: Any, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o700)
     (tmp_path / "data/config.toml").write_text("[server]\nprot = 1\n")
