@@ -53,10 +53,10 @@ async def serve(
                 gc.freeze()
                 # Beside a busy loop the store's thread waits so long for the interpreter after each step of SQLite.
                 sys.setswitchinterval(SWITCH_S)
-                group.start_soon(_attend, manager, host, signals)
-                group.start_soon(_reload, manager, host, signals, read)
                 await stands(host)
                 manager.ready(_status(host))
+                group.start_soon(_attend, manager, host, signals)
+                group.start_soon(_reload, manager, host, signals, read)
                 await signals.stop.wait()
                 manager.stopping()
         except StartupError as error:
@@ -74,7 +74,8 @@ class _Signals:
         self.hup = anyio.Event()
         self._leaving = leaving
         self._stop_timeout_s = stop_timeout_s
-        self._terminal = _has_terminal()
+        # Under nohup it is to live on.
+        self._terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
 
     async def watch(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:

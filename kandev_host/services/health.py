@@ -26,7 +26,7 @@ LOOK_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 9.0
 PROBE_S = 60.0
 FIRST_PROBE_S = 3.0
-PROBE_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S = 25.0  # bwrap gives up after 20 s by itself, and says why
 FAILURE_KEPT_S = 60.0
 # Of a small disk so much is enough.
 LOW_SHARE = 20
