@@ -17,8 +17,8 @@ from kandev_host.printable import printable
 if TYPE_CHECKING:
     from kandev_host.settings.load import Loaded
 
-WAIT_S = 15.0
-LOOK_S = 0.1
+WAIT_S = 60.0  # host.info looks at the runtimes as well
+LOOK_S = 0.3
 
 
 @click.command(epilog=example("kandev-host reload\nkandev-host reload --json | jq .restart"))
