@@ -50,6 +50,11 @@ class MemoryBus:
         self.members: dict[str, set[MemorySubscription]] = defaultdict(set)
         self.version = 0
 
+    @property
+    def subscriptions(self) -> int:
+        """How many have a topic."""
+        return len(set().union(*self.members.values()))
+
     def subscribe(self, topics: Iterable[str], sink: Sink) -> MemorySubscription:
         subscription = MemorySubscription(self, sink)
         for topic in topics:

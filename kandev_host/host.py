@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import anyio
@@ -25,17 +25,18 @@ from kandev_host.errors import PluginError, PluginFailed, StartupError
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.listening import check_address, check_authentication
-from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Telemetry
+from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Store, Telemetry
 from kandev_host.journal import Journal
 from kandev_host.metering import metering
 from kandev_host.plugin_calls import describe
 from kandev_host.plugin_contexts import BoundedAuthenticator, OwnTask, StopTime
 from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
-from kandev_host.retention import Retention
+from kandev_host.reloading import Reloads, retention
 from kandev_host.selection import has_no_library, opening, upkeep_of
 from kandev_host.services import Services, build_services
 from kandev_host.services.network_log import NetworkLog
+from kandev_host.services.watched import WatchedBus, WatchedStore, Writes
 from kandev_host.sessions.capture import Captures
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.pricing import Pricing
@@ -43,6 +44,7 @@ from kandev_host.sessions.rulebook import RuleBook
 from kandev_host.sessions.supervisor import AgentSupervisor
 from kandev_host.settings import Settings
 from kandev_host.settings.environment import chosen
+from kandev_host.settings.live import own
 from kandev_host.settings.load import prepare_data_dir
 from kandev_host.telemetry import FanOut
 from kandev_host.version import __version__
@@ -64,7 +66,8 @@ class Host:
         One that only `answers` a question of its own process is nobody else's host, and starts nothing at all: what a
         host that died left is for the next one that does.
         """
-        self.settings = settings
+        self.settings = own(settings)
+        self.reloads: Reloads
         self._queue = queue
         self._answers = answers
         self.data_dir = data_dir
@@ -93,6 +96,7 @@ class Host:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._gateway.ready = False
         # Each floor shields its own clean-up; a scope around them all would be left in the wrong order.
         await self._stack.__aexit__(kind, error, trace)
 
@@ -111,11 +115,22 @@ class Host:
         agent_types = effective(plugins.agent_types, settings.agents)
         self.telemetry = FanOut(await self._sinks())
         meter = metering(self.telemetry, settings.use.telemetry, agent_types)
-        store = meter.store(await self._provided("store", settings.use.store))
-        bus = meter.bus(await self._provided("bus", settings.use.bus))
-        kept = settings.journal
-        retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
-        journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
+        writes = Writes()
+        provided = await self._provided("store", settings.use.store)
+        store = cast("Store", WatchedStore(meter.store(provided), writes))
+        bus = WatchedBus(meter.bus(await self._provided("bus", settings.use.bus)))
+        kept = retention(settings.journal)
+        journal = await stack.enter_async_context(
+            Journal(
+                store,
+                bus,
+                retention=kept,
+                limit_commits=settings.journal.queue_commits_limit,
+                limit_bytes=settings.journal.queue_limit_bytes,
+                full_timeout_s=settings.journal.queue_timeout_s,
+                drain_timeout_s=settings.journal.drain_timeout_s,
+            )
+        )
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._authenticator()
@@ -155,6 +170,7 @@ class Host:
             private=self.data_dir,
             telemetry=self.telemetry.sinks,
             upkeep=upkeep_of(plugins, settings, self._environment),
+            writes=writes,
         )
         await stack.enter_async_context(services)
         if not self._answers:
@@ -170,9 +186,15 @@ class Host:
             settings=settings.gateway,
             certificate=certificate,
             latency=meter.latency,
+            healthy=lambda: services.health.status == "ok",
         )
         meter.watch(store=store, journal=journal, agents=supervisor, gateway=self._gateway)
         await self._gateway.start()
+        services.running.addresses = [self.url]
+        services.running.sockets = lambda: self._gateway.sockets
+        self.reloads = Reloads(
+            settings=settings, services=services, gateway=self._gateway, retention=kept, given=plugins.agent_types
+        )
         stack.push_async_callback(self._gateway.stop)
         stack.push_async_callback(services.shells.shutdown)  # sockets wait for the commands that they asked for
         # Last, so that no agent is started for a host that cannot serve.
@@ -184,6 +206,8 @@ class Host:
             # Commands on this machine trust the certificate in the file, whatever name it has.
             pin = f"#certificate={quote(str(certificate.path))}" if certificate is not None else ""
             stack.enter_context(announced(self.data_dir, self.url + pin))
+            await stack.enter_async_context(services.health)
+        self._gateway.ready = True
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from kandev_host.version import __version__
 
 LOCK = "host.lock"
 STATE = "host.json"
+LOOKS, LOOK_S = 5, 0.02
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +41,7 @@ def only_host(data_dir: Path) -> Iterator[None]:
     descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError as error:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise StartupError(
@@ -77,6 +82,99 @@ def running(data_dir: Path) -> HostState | None:
 def died(data_dir: Path) -> bool:
     """Did the last host on this data folder end without a word? The next one says what it left."""
     return (data_dir / STATE).exists() and running(data_dir) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A host by a descriptor of its process, so that no other one can ever be meant."""
+
+    pid: int
+    descriptor: int
+
+    def send(self, number: signal.Signals) -> bool:
+        """False when it has ended."""
+        try:
+            signal.pidfd_send_signal(self.descriptor, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def ended(self, timeout_s: float) -> bool:
+        """Wait so long for its end."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
+
+@contextmanager
+def holder(data_dir: Path) -> Iterator[Holder | None]:
+    """The process that holds the data folder, also one that is only starting; None if there is none.
+
+    Raises `StartupError` when somebody holds it and cannot be told to be a host of this folder.
+    """
+    path = data_dir / LOCK
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        raise StartupError(f"{path} cannot be looked at: {error.strerror}") from error
+    descriptor = -1
+    try:
+        if _free(lock):
+            yield None
+            return
+        text = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        if not text.isdecimal():
+            raise StartupError(f"a host that does not say its process holds {data_dir}; look for it with: fuser {path}")
+        pid = int(text)
+        try:
+            # First the descriptor, then the look: from now on the number can be no other process's.
+            descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            raise StartupError(
+                f"the host of {data_dir} (pid {pid}) cannot be seen from here ({error.strerror}): is it in a container?"
+            ) from error
+        if not _has_open(pid, os.fstat(lock)):
+            raise StartupError(f"pid {pid} is not the host that holds {data_dir}; look for it with: fuser {path}")
+        yield Holder(pid, descriptor)
+    finally:
+        os.close(lock)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """For a moment somebody may only be looking (`holder`). Raises `BlockingIOError`."""
+    for _ in range(LOOKS):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOOK_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _free(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    return True
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    """Has this process the lock open? Only the host has, whatever stands in the file."""
+    try:
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found = os.stat(f"/proc/{pid}/fd/{entry}")
+                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    return True
+    except OSError:
+        return False
+    return False
 
 
 def _started(pid: int) -> int | None:

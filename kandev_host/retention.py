@@ -28,9 +28,12 @@ BATCH = 500
 REST = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retention:
-    """Events older than `kept_s` and the oldest beyond `limit_bytes` go, looked at every `interval_s`; None: never."""
+    """Events older than `kept_s` and the oldest beyond `limit_bytes` go, looked at every `interval_s`; None: never.
+
+    Each may be changed at any time.
+    """
 
     kept_s: float | None = None
     limit_bytes: int | None = None

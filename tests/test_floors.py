@@ -35,6 +35,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "logs",
         "log_files",
         "host",
+        "reloading",
+        "service_manager",
         "client",
         "testing",
     ),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Subcommand → what it is for: `--help` shows these without importing one of them.
 COMMANDS = {
     "up": "Start the host and serve until Ctrl-C.",
+    "down": "Stop the host that runs.",
+    "reload": "Have the running host read its settings again.",
+    "status": "How the running host is, in detail.",
     "run": "Give an agent one task, watch it work, see its diff.",
     "task": "Make, find, change, run and delete tasks.",
     "board": "Boards.",

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from kandev_host.cli.checks import Check, folder, looked, machine, network, service
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit, hints, table
 from kandev_host.cli.shown import credential
-from kandev_host.errors import StartupError
+from kandev_host.errors import SettingsError, StartupError
+from kandev_host.presence import running
+from kandev_host.settings import Settings
+from kandev_host.settings.load import Loaded, data_home
 
 if TYPE_CHECKING:
-    from kandev_host.settings.load import Loaded
+    from kandev_host.client import Client
 
-FREE_WANTED_BYTES = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at. `failed` means that the default runtime, and so the host, is of no use."""
-
-    name: str
-    state: Literal["ok", "warning", "failed"]
-    found: str
-    fix: str | None = None
+HOST_TIMEOUT_S = 90.0
+FOLDERS = 200  # each is asked for
 
 
 @click.command(
@@ -39,61 +31,112 @@ class Check:
 @settings_options
 @as_json
 def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
-    """Try runtimes, store and agents, and say how to fix what does not work.
+    """Look at everything that the host needs, and say what is wrong, why it matters, and what to do about it.
 
-    A probe jail is really run. Exit status 1 if the default runtime, or the host itself, cannot be used.
+    The machine, the data folder, the database, backups, the address, the certificate, the unit of systemd; then
+    plugins, runtimes and agents, of the host that runs or as one that starts finds them. A probe jail is really run.
+    Exit status 1 if the default runtime, or the host itself, cannot be used, or is not safe.
     """
     import anyio
 
     from kandev_host.logs import logging_to
 
-    loaded = load_settings(config, data_dir)
+    wrong: str | None = None
+    try:
+        loaded = load_settings(config, data_dir)
+    except SettingsError as error:
+        wrong = str(error)
+        loaded = Loaded(Settings(), data_home(data_dir))
     with logging_to(loaded.settings.log):
-        checks = [*_machine(loaded), *anyio.run(_host, loaded)]
+        checks = [_settings(loaded, wrong)]
+        checks += looked(
+            {**machine.looks(loaded), **folder.looks(loaded), **network.looks(loaded), **service.looks(loaded)}
+        )
+        # With wrong settings none can be started; one that runs has those that it began with.
+        if wrong is None or running(loaded.data_dir) is not None:
+            checks += anyio.run(_host, loaded)
     ok = all(check.state != "failed" for check in checks)
     if as_json:
         emit({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
         table(["CHECK", "STATE", "FOUND"], ([check.name, check.state, check.found] for check in checks))
+        hints((f"Why {check.name} matters", check.why) for check in checks if check.why)
         hints((f"Fix for {check.name}", check.fix) for check in checks if check.fix)
     return 0 if ok else 1
 
 
-def _machine(loaded: Loaded) -> Iterator[Check]:
-    python = f"Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"
-    yield Check("machine", "ok", python)
-    yield Check("settings", "ok", str(loaded.config_path or "defaults, no file"))
-    folder = loaded.data_dir
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    state: Literal["ok", "warning"] = "ok" if free >= FREE_WANTED_BYTES else "warning"
-    yield Check(
-        "disk", state, f"{free / (1 << 30):.1f} GiB free at {loaded.data_dir}", None if state == "ok" else "make room"
-    )
-    git = shutil.which("git", path=os.defpath + ":/usr/local/bin")
-    fix = "apt-get install git" if git is None else None
-    yield Check("git", "ok" if git else "warning", git or "not in /usr/bin: workspaces need it in their jail", fix)
+def _settings(loaded: Loaded, wrong: str | None) -> Check:
+    if wrong is None:
+        return Check("settings", "ok", str(loaded.config_path or "defaults, no file"))
+    fix = "mend it, then kandev-host config check: it tells the next one, if there is one"
+    return Check("settings", "failed", wrong, fix, "the host does not start with settings that it does not understand")
 
 
 async def _host(loaded: Loaded) -> list[Check]:
     """What the running host finds, or one that answers nobody else and changes nothing."""
-    from kandev_host.cli.access import open_client, remote
+    import anyio
 
+    from kandev_host.cli.access import open_client, remote
+    from kandev_host.client import ClientError
+
+    info: dict[str, Any] | None = None
+    left: list[Path] = []
     try:
         url, _ = remote(loaded)
-        async with open_client(loaded) as (client, _):
-            info = await client.call("host.info")
-    except StartupError as error:
-        return [Check("host", "failed", str(error))]
+        with anyio.move_on_after(HOST_TIMEOUT_S):
+            async with open_client(loaded) as (client, _):
+                info = await client.call("host.info")
+                left = await _left(client, _folders(loaded.data_dir / "workspaces"))
+    except (StartupError, ClientError, OSError) as error:
+        return [Check("host", "failed", str(error), "what it says; then kandev-host up")]
+    if info is None:
+        fix = "kandev-host logs says what it does; kandev-host down ends it"
+        return [Check("host", "failed", f"it does not answer within {HOST_TIMEOUT_S:g} s", fix)]
     checks = [_running(loaded, url, info["version"])]
+    checks += [
+        Check(f"health: {each['part']}", "warning", each["message"], each["fix"])
+        for each in info["problems"]
+        if each["part"] not in ("plugin", "runtime", "disk")  # told below, and above
+    ]
+    if left:
+        told = f"{len(left)} folders of tasks that are not there any more: {', '.join(path.name for path in left[:5])}"
+        fix = f"look into them, then: kandev-host down; rm -r {' '.join(map(str, left[:5]))}"
+        checks.append(Check("workspaces", "warning", told, fix, "they take room, and nobody else removes them"))
     checks += [_plugin(plugin) for plugin in info["plugins"] if plugin["state"] != "active"]
     checks += [_runtime(runtime, loaded.settings.use.runtime) for runtime in info["runtimes"]]
     ready = [kind["name"] for kind in info["agent_types"] if kind["availability"]["ok"]]
-    fix = None if len(ready) == len(info["agent_types"]) else "kandev-host agent types says what the others need"
+    more = None if len(ready) == len(info["agent_types"]) else "kandev-host agent types says what the others need"
     checks += _credentials(info["agent_types"])
-    checks.append(Check("agents", "ok" if ready else "warning", f"ready: {', '.join(ready) or 'none'}", fix))
+    checks += _chosen(info["agent_types"], loaded)
+    checks.append(Check("agents", "ok" if ready else "warning", f"ready: {', '.join(ready) or 'none'}", more))
     return checks
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())[:FOLDERS] if folder.is_dir() else []
+
+
+async def _left(client: Client, folders: list[Path]) -> list[Path]:
+    """Those of workspaces whose task is gone."""
+    from kandev_host.client import ClientError
+
+    gone = []
+    for path in folders:
+        try:
+            await client.call("task.get", {"task_id": path.name})
+        except ClientError as error:
+            if error.code == "NOT_FOUND":
+                gone.append(path)
+    return gone
+
+
+def _chosen(kinds: list[dict[str, Any]], loaded: Loaded) -> Iterator[Check]:
+    """The agents that the settings have a table for: somebody wants to use them."""
+    for kind in kinds:
+        override, found = loaded.settings.agents.get(kind["name"]), kind["availability"]
+        if override is not None and override.enabled is not False and not found["ok"]:
+            why = f"[agents.{kind['name']}] of the settings says that you want to use it"
+            yield Check(f"agent {kind['name']}", "warning", found["reason"] or "not ready", found.get("fix"), why)
 
 
 def _credentials(kinds: list[dict[str, Any]]) -> Iterator[Check]:
@@ -120,7 +163,13 @@ def _running(loaded: Loaded, url: str | None, version: str) -> Check:
 
 
 def _plugin(plugin: dict[str, Any]) -> Check:
-    return Check(f"plugin {plugin['name']}", "warning", f"{plugin['state']}: {plugin.get('reason') or ''}")
+    name, reason = plugin["name"], plugin.get("reason") or ""
+    fix = f'mend it, or [plugins] disabled = ["{name}"]'
+    if plugin["state"] == "unavailable":
+        fix = reason if "install" in reason else "kandev-host plugins says which extra it needs"
+    return Check(
+        f"plugin {name}", "warning", f"{plugin['state']}: {reason}", None if plugin["state"] == "disabled" else fix
+    )
 
 
 def _runtime(runtime: dict[str, Any], default: str) -> Check:

@@ -49,8 +49,8 @@ def alone(loaded: Loaded, what: str) -> Iterator[None]:
     host = running(loaded.data_dir)
     if host is not None:
         raise StartupError(
-            f"a host (pid {host.pid}) runs on {loaded.data_dir}, and {what} needs it stopped: end it with Ctrl-C or"
-            f" kill {host.pid}, or, where systemd started it, systemctl --user stop kandev-host; then try again"
+            f"a host (pid {host.pid}) runs on {loaded.data_dir}, and {what} needs it stopped: kandev-host down,"
+            " or, where systemd started it, systemctl --user stop kandev-host; then try again"
         )
     with only_host(loaded.data_dir):
         yield

@@ -1,4 +1,4 @@
-"""The end of a process that hosted plugins: threads that one of them left running do not keep it."""
+"""The end of a process that hosted plugins: it comes in time, whatever hangs and whatever threads still run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,21 @@ class Leaving:
         timer.daemon = True
         timer.start()
 
+    def deadline(self, seconds: float) -> None:
+        """The host was asked to stop, and has so long. From a thread: the event loop may be what hangs."""
+        timer = threading.Timer(seconds, self._overdue, (seconds,))
+        timer.daemon = True
+        timer.start()
+
     def told(self) -> None:
         """The event loop is closed: whoever started it shows the message."""
         self._untold = None
+
+    def _overdue(self, seconds: float) -> None:
+        # Agents die with this process, and the journal holds what was acknowledged: as with a second signal.
+        log.error("The host did not stop within %g s (server.stop_timeout_s), and is ended", seconds)
+        sys.stderr.flush()
+        os._exit(1)
 
     def _end(self) -> None:
         kept = sorted(

@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from kandev_host.settings.load import Loaded, load
+from kandev_host.errors import SettingsError
+from kandev_host.printable import printable
+from kandev_host.settings import Settings
+from kandev_host.settings.load import Loaded, data_home, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +39,15 @@ def load_settings(config: Path | None, data_dir: Path | None, **flags: Any) -> L
         if "has no effect" in note:
             click.echo(f"Note: {note}", err=True)
     return loaded
+
+
+def place(config: Path | None, data_dir: Path | None) -> Loaded:
+    """As `load_settings`, for what must work with settings that are wrong: then with the defaults."""
+    try:
+        return load(config=config, data_dir=data_dir)
+    except SettingsError as error:
+        click.echo(f"Note: the settings are wrong ({printable(str(error))})", err=True)
+        return Loaded(Settings(), data_home(data_dir))
 
 
 def example(text: str) -> str:

@@ -52,6 +52,22 @@ def unit(scope: Scope, command: Sequence[str], *, data_dir: Path | None, root: P
     return Unit(scope, _path(scope, root), f"{_MARK}{_digest(text)}\n{text}")
 
 
+def installed(scope: Scope, root: Path) -> Unit | None:
+    """The unit that is there, as this version would write it for the command that it starts; None if there is none."""
+    path = _path(scope, root)
+    try:
+        there = path.read_text()
+    except FileNotFoundError:
+        return None
+    text = shipped(f"systemd/{scope}/{NAME}").read_text()
+    text = text[text.index("[Unit]") :]
+    if (command := _EXEC.search(there)) is not None:
+        text = _EXEC.sub(lambda _: command[0], text)
+    if not _HOME.search(there):
+        text = _HOME.sub("", text)
+    return Unit(scope, path, f"{_MARK}{_digest(text)}\n{text}")
+
+
 def _path(scope: Scope, root: Path) -> Path:
     if scope == "system":
         return root / "etc/systemd/system" / NAME

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kandev_host.cli.leaving import Leaving
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit
-from kandev_host.errors import StartupError
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
     from kandev_host.host import Host
     from kandev_host.settings.load import Loaded
-
-SWITCH_S = 0.001  # Python's own 5 ms cost a flooding agent a tenth of its events, or more
 
 
 @click.command(
@@ -59,65 +53,42 @@ def command(
     """Start the host and serve until Ctrl-C.
 
     Prints where it listens, where the log-in token lies, and what can be started here. With --json, one line for
-    programs, once it serves.
+    programs, once it serves. SIGTERM or Ctrl-C stops it, a second one at once; SIGHUP has it read its settings again.
     """
-    loaded = load_settings(
-        config,
-        data_dir,
-        server__host=address,
-        server__port=port,
-        server__unix_socket=os.path.abspath(os.path.expanduser(unix)) if unix is not None else None,
-        server__allow_remote=allow_remote,
-        log__format=log_format,
-        log__level=log_level,
-    )
+    from kandev_host.service_manager import ServiceManager
+
+    manager = ServiceManager.of()
+
+    def read() -> Loaded:
+        return load_settings(
+            config,
+            data_dir,
+            server__host=address,
+            server__port=port,
+            server__unix_socket=os.path.abspath(os.path.expanduser(unix)) if unix is not None else None,
+            server__allow_remote=allow_remote,
+            log__format=log_format,
+            log__level=log_level,
+        )
+
+    loaded = read()
     import anyio
 
+    from kandev_host.cli.serving import serve
     from kandev_host.logs import logging_to
+
+    async def stands(host: Host) -> None:
+        if as_json:
+            emit_line(host)
+        else:
+            await _print(host)
 
     with logging_to(loaded.settings.log):
         leaving = Leaving()
         try:
-            anyio.run(_serve, loaded, as_json, leaving)
+            anyio.run(serve, loaded, read, stands, manager, leaving)
         finally:
             leaving.told()
-
-
-async def _serve(loaded: Loaded, as_json: bool, leaving: Leaving) -> None:
-    import anyio
-
-    from kandev_host.host import Host
-
-    stop = anyio.Event()
-    async with anyio.create_task_group() as group:
-        group.start_soon(_watch_signals, stop)
-        try:
-            async with Host(loaded.settings, loaded.data_dir) as host:
-                # What stands now stays: the collector need not go through it again each time.
-                gc.freeze()
-                # Beside a busy loop the store's thread waits so long for the interpreter after each step of SQLite.
-                sys.setswitchinterval(SWITCH_S)
-                if as_json:
-                    emit_line(host)
-                else:
-                    await _print(host)
-                await stop.wait()
-        except StartupError as error:
-            leaving.begin(1, str(error))
-            raise
-        leaving.begin()
-        group.cancel_scope.cancel()
-
-
-async def _watch_signals(stop: Any) -> None:
-    import anyio
-
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if stop.is_set():
-                # Asked twice: agents die with this process, and the journal holds what was acknowledged.
-                os._exit(1)
-            stop.set()
 
 
 def emit_line(host: Host) -> None:

@@ -34,7 +34,6 @@ from kandev_host.settings import GatewaySettings, ServerSettings
 STOP_S = 3.0
 # Revoked credentials lose their sockets within a second: this long until it is noticed, then half a second to say so.
 REVIEW_S = 0.25
-BODY_LIMIT_BYTES = 1 << 20
 
 # aiohttp answers malformed HTTP before any hook of ours, and would name its own and Python's version there.
 setattr(web_response, "SERVER_SOFTWARE", "kandev-host")  # noqa: B010 - no name that mypy lets one assign
@@ -68,8 +67,14 @@ class Gateway:
         settings: GatewaySettings,
         certificate: Certificate | None = None,
         latency: Callable[[float], None] | None = None,
+        healthy: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`latency` is told how late sockets get what agents say."""
+        """`latency` is told how late sockets get what agents say; `healthy` is what `/health` says.
+
+        `ready` is what `/ready` says: whoever opens the gateway sets it once the whole host stands.
+        """
+        self.ready = False
+        self._healthy = healthy
         self._server = server
         self._settings = settings
         self._certificate = certificate
@@ -88,7 +93,7 @@ class Gateway:
         dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, access, settings.json_depth_limit)
         seats = Seats(settings.sockets_total, settings.sockets_per_principal, settings.sockets_per_address)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services, latency)
-        self._handshakes = Handshakes(settings.handshake_timeout_s, settings.handshakes_limit)
+        self._handshakes = Handshakes(settings)
         self._connections: set[Connection] = set()
         self._stopping = False
         self._left = asyncio.Event()
@@ -135,6 +140,7 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new sockets, close the open ones with 1001, and stop listening. Takes at most some seconds."""
         self._stopping = True
+        self.ready = False
         self._handshakes.close()
         for connection in tuple(self._connections):
             connection.close(WSCloseCode.GOING_AWAY, "The host is shutting down")
@@ -150,6 +156,12 @@ class Gateway:
             self._listening.close()
             leave(self._address, self._bound)
         await self._runner.cleanup()
+
+    def reload(self) -> None:
+        """Take over what the settings say now: names, origins, rates, seats. What is open stays."""
+        settings = self._settings
+        self._guard.listen_on(self._address)
+        self._shared.seats.change(settings.sockets_total, settings.sockets_per_principal, settings.sockets_per_address)
 
     def _review(self) -> None:
         """Close the sockets of all who lost the right to them, and look whether there is a new certificate."""
@@ -175,10 +187,12 @@ class Gateway:
 
     def _make_runner(self, routes: Iterable[Route]) -> web.AppRunner:
         app = web.Application(
-            middlewares=[self._handshakes.middleware, self._guard.middleware], client_max_size=BODY_LIMIT_BYTES
+            middlewares=[self._handshakes.middleware, self._guard.middleware],
+            client_max_size=self._settings.body_limit_bytes,
         )
         app.on_response_prepare.append(add_headers)
-        app.router.add_get("/health", _health)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
         app.router.add_get("/schema.json", self._schema.serve)
         app.router.add_get("/ws", self._socket, allow_head=False)
         self._auth.add_routes(app.router)
@@ -188,6 +202,14 @@ class Gateway:
                 raise StartupError(f"The path {route.path} is the host's own: give the plugin's route another")
             app.router.add_route(route.method, route.path, self._guard.protected(route))
         return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        """200 as long as somebody answers: a host that is degraded is not made well by being started again."""
+        return web.json_response({"status": "ok" if self._healthy() else "degraded"})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        ready = self.ready and not self._stopping
+        return web.json_response({"status": "ready" if ready else "not ready"}, status=200 if ready else 503)
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if self._stopping:
@@ -205,7 +227,3 @@ class Gateway:
         self._connections.add(connection)
         if self._stopping:
             connection.close(WSCloseCode.GOING_AWAY, "The host is shutting down")
-
-
-async def _health(_request: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})

@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 UNAUTHENTICATED = 4401
 REVOKED = "These credentials were revoked, or have expired"
 TOO_SLOW = 4408
-HEARTBEAT_S = 30.0
 # After so many refusals in a row the reader sleeps until there is room: refusing must not be free to demand.
 REFUSALS_IN_A_ROW = 32
 REFUSAL_SLEEP_S = 1.0
@@ -103,7 +102,7 @@ class Connection:
         self._socket = web.WebSocketResponse(
             timeout=settings.slow_client_timeout_s,
             autoping=False,
-            heartbeat=HEARTBEAT_S,
+            heartbeat=settings.heartbeat_s,
             protocols=(SUBPROTOCOL,),
             compress=False,
             max_msg_size=settings.message_limit_bytes,

@@ -51,7 +51,7 @@ class Guard:
 
     def __init__(self, authenticator: Authenticator, settings: GatewaySettings) -> None:
         self._authenticator = authenticator
-        self._names = settings.hosts
+        self._settings = settings
         self._foreign_origins = frozenset(settings.origins)
         self._hosts: frozenset[str] = frozenset()
         self._own_origins: frozenset[str] = frozenset()
@@ -62,8 +62,13 @@ class Guard:
         self._of_addresses = RateLimits(settings.address_requests_per_s, settings.address_request_burst)
 
     def listen_on(self, address: Address) -> None:
-        """The address is known only once the socket is bound."""
-        self._hosts = address.hosts(self._names)
+        """The address is known only once the socket is bound. Names and rates are those of the settings now."""
+        settings = self._settings
+        self._foreign_origins = frozenset(settings.origins)
+        factor = settings.principal_rate_factor
+        self._of_principals.change(factor * settings.requests_per_s, factor * settings.request_burst)
+        self._of_addresses.change(settings.address_requests_per_s, settings.address_request_burst)
+        self._hosts = address.hosts(settings.hosts)
         self._own_origins = frozenset(f"{address.scheme}://{name}" for name in self._hosts) if address.port else _NONE
 
     def holds(self, principal: Principal) -> bool:

@@ -1,23 +1,55 @@
-"""A peer that connects and does not send a whole request is dropped in time: aiohttp itself would wait for ever."""
+"""A peer that connects and does not send a whole request is dropped in time: aiohttp itself would wait for ever.
+
+So is one that does not send the body, or take the answer, of a request that is no socket. One that sends no HTTP is
+answered like all others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
+import anyio
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 
+from kandev_host.gateway.guard import HEADERS, refusal
+from kandev_host.settings import GatewaySettings
+
+SOCKETS = "/ws"
+LINGER_S = 1.0  # what a peer still sends after its answer is read so long, so that it gets the answer
+
+
+class Peer(RequestHandler):
+    """One connection. What is no HTTP gets our words and headers, not those of aiohttp with the line in question."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs, and raises where an answer has begun already
+        answer = refusal(400, "BAD_REQUEST", "This is no HTTP request, or one that is too long")
+        if status != 400:
+            answer = refusal(500, "INTERNAL_ERROR", "Something unforeseen went wrong")
+        answer.headers.update(HEADERS)
+        answer.force_close()
+        return answer
+
 
 class Handshakes:
-    """Drops connections that have been without a request for `timeout_s`, new and kept-alive ones alike.
+    """Drops connections that have been without a request for `handshake_timeout_s`, new and kept-alive ones alike.
 
-    Beyond `limit` of them the one that has been waiting longest goes: who sends its request at once is not hindered.
+    Beyond `handshakes_limit` of them the one that has been waiting longest goes: who sends its request at once is not
+    hindered.
     """
 
-    def __init__(self, timeout_s: float, limit: int) -> None:
-        self._timeout_s = timeout_s
-        self._limit = limit
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._timeout_s = settings.handshake_timeout_s
+        self._limit = settings.handshakes_limit
         self._busy: set[RequestHandler] = set()
         self._idle_since: dict[RequestHandler, float] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -28,13 +60,29 @@ class Handshakes:
         self._busy.add(protocol)
         self._idle_since.pop(protocol, None)
         try:
-            return await handler(request)
+            if request.path == SOCKETS:
+                return await handler(request)
+            with anyio.fail_after(self._settings.http_timeout_s):
+                return await handler(request)
+        except TimeoutError:
+            answer = refusal(503, "TIMEOUT", f"This took longer than {self._settings.http_timeout_s:g} s")
+            answer.force_close()
+            return answer
         finally:
             self._busy.discard(protocol)
 
     def connected(self, server: web.Server) -> RequestHandler:
         """What serves a new connection."""
-        handler = server()
+        limit_bytes = self._settings.header_limit_bytes
+        handler = Peer(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # None is none, as aiohttp's own runner passes it
+            max_line_size=limit_bytes,
+            max_field_size=limit_bytes,
+            max_headers=self._settings.headers_limit,
+            lingering_time=LINGER_S,
+        )
         while len(self._idle_since) >= self._limit:
             oldest = next(iter(self._idle_since))
             del self._idle_since[oldest]

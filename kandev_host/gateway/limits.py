@@ -42,12 +42,17 @@ class RateLimit:
 
 
 class RateLimits:
-    """A `RateLimit` for each name, of which the last so many are remembered."""
+    """A `RateLimit` for each name, of which the last so many are remembered. `change` begins anew."""
 
     def __init__(self, rate_per_s: float, burst: int) -> None:
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._of: dict[str, RateLimit] = {}
+
+    def change(self, rate_per_s: float, burst: int) -> None:
+        if (rate_per_s, burst) != (self._rate_per_s, self._burst):
+            self._rate_per_s, self._burst = rate_per_s, burst
+            self._of.clear()
 
     def admit(self, name: str) -> float:
         """0 when one more of this name may pass now, else the seconds to wait."""
@@ -82,12 +87,16 @@ class Seats:
     """Open sockets: in all, of one address, of one principal, and of those of an address that are nobody's yet."""
 
     def __init__(self, total: int, per_principal: int, per_address: int) -> None:
-        self._total = total
-        self._per_principal = per_principal
-        self._per_address = per_address
+        self.change(total, per_principal, per_address)
         self._of_address: Counter[str] = Counter()
         self._of_holder: Counter[str] = Counter()
         self._working: Counter[str] = Counter()
+
+    def change(self, total: int, per_principal: int, per_address: int) -> None:
+        """Other bounds: whoever has a seat keeps it."""
+        self._total = total
+        self._per_principal = per_principal
+        self._per_address = per_address
 
     @property
     def taken(self) -> int:

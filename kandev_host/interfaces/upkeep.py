@@ -45,6 +45,10 @@ class Upkeep(Protocol):
         """About how large a copy would be; None when there is no store yet."""
         ...
 
+    def log_bytes(self) -> int | None:
+        """How much of that was written and is not yet in its place (of SQLite: the write-ahead log)."""
+        ...
+
     def back_up(
         self, copy: Path, progress: Progress, *, source: Path | None = None, with_secrets: bool = False
     ) -> None:

@@ -5,7 +5,7 @@ Every action's method takes `(principal, request)` and answers a response struct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +28,10 @@ from kandev_host.services.captures import CaptureService
 from kandev_host.services.columns import ColumnService
 from kandev_host.services.commits import CommitService
 from kandev_host.services.credentials.choice import Credentials
+from kandev_host.services.detail import Details, Running
 from kandev_host.services.directories import Directories
 from kandev_host.services.elicitations import ElicitationService
+from kandev_host.services.health import Health, Problem
 from kandev_host.services.holders import Holders, add_shells, workspace_holders
 from kandev_host.services.info import InfoService
 from kandev_host.services.launcher import Launcher
@@ -59,6 +61,7 @@ from kandev_host.services.supervision import Supervisor
 from kandev_host.services.tasks import TaskService
 from kandev_host.services.usage import UsageService
 from kandev_host.services.users import UserService
+from kandev_host.services.watched import Writes
 from kandev_host.services.workspace_keeping import WorkspaceKeeping
 from kandev_host.services.workspace_reading import WorkspaceReading
 from kandev_host.services.workspace_retention import WorkspaceRetention
@@ -66,6 +69,7 @@ from kandev_host.services.workspaces import WorkspaceService
 from kandev_host.sessions.capture import Captures
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.settings import Settings
+from kandev_host.settings.environment import chosen
 
 __all__ = ["Services", "build_services"]
 
@@ -113,6 +117,8 @@ class Services:
     usage: UsageService
     search: SearchService
     info: InfoService
+    health: Health
+    running: Running
     backups: BackupService
     recovery: Recovery
     dispatcher: Dispatcher
@@ -163,11 +169,12 @@ def build_services(
     captures: Captures | None = None,
     telemetry: Sequence[Telemetry] = (),
     upkeep: Upkeep | None = None,
+    writes: Writes | None = None,
 ) -> Services:
     """Tie the services together, and tell the supervisor whom to tell how runs end.
 
-    `private` is the host's own folder, `upkeep` that of the store. Raises `SettingsError` for a directory that no agent
-    may be shown.
+    `private` is the host's own folder, `upkeep` that of the store, and `writes` what it says of its writes. Raises
+    `SettingsError` for a directory that no agent may be shown.
     """
     default_runtime = settings.use.runtime
     locks = Locks()
@@ -274,6 +281,27 @@ def build_services(
     keeping = WorkspaceKeeping(store, workspaces, holders=holders, locks=locks, runs=runs)
     origin = Origin(upkeep, settings.use.store, private) if upkeep is not None and private is not None else None
     backups = BackupService(settings.backup, store, origin, settings.use.store)
+    running = Running()
+    health = Health(
+        journal,
+        runtimes,
+        writes=writes or Writes(),
+        needed={default_runtime, *chosen(settings.runtime)},
+        folder=private,
+        low_bytes=lambda: settings.server.disk_low_bytes,
+        others=lambda: _told(backups, running, plugins),
+    )
+    details = Details(
+        settings=settings,
+        store=store,
+        journal=journal,
+        bus=bus,
+        upkeep=upkeep,
+        health=health,
+        backups=backups,
+        live_agents=lambda: len(supervisor.runs),
+        running=running,
+    )
     types.on_change = orchestration.dispatcher.mark  # what waited for an agent to be enabled
     return Services(
         settings=settings,
@@ -312,13 +340,15 @@ def build_services(
         search=SearchService(store),
         info=InfoService(
             journal,
-            runtimes,
+            health,
+            details,
             default_runtime=default_runtime,
             agents=agents,
             plugins=plugins,
-            limits=limits_told(settings),
-            problems=lambda: (backups.problem,),
+            limits=lambda: limits_told(settings),
         ),
+        health=health,
+        running=running,
         backups=backups,
         recovery=orchestration.recovery,
         dispatcher=orchestration.dispatcher,
@@ -326,6 +356,22 @@ def build_services(
         credentials=credentials,
         telemetry=telemetry,
     )
+
+
+def _told(
+    backups: BackupService, running: Running, plugins: Callable[[], Sequence[dict[str, Any]]]
+) -> Iterator[Problem]:
+    """What parts know of themselves."""
+    if backups.problem is not None:
+        yield Problem("backup", f"The last automatic backup failed: {backups.problem}", "kandev-host backup create")
+    if running.problem is not None:
+        yield Problem("settings", f"The old settings hold: {running.problem}", "mend them, then: kandev-host reload")
+    for plugin in plugins():
+        if plugin["state"] == "broken":
+            name, reason = plugin["name"], plugin["reason"]
+            yield Problem(
+                "plugin", f"The plugin {name} is broken: {reason}", f'mend it, or [plugins] disabled = ["{name}"]'
+            )
 
 
 def limits_told(settings: Settings) -> dict[str, Any]:

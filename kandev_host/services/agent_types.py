@@ -68,6 +68,11 @@ class AgentTypeService:
         """Read what users changed."""
         self._rows = {row.name: row async for row in every(self._store, AgentTypeRow, [])}
 
+    def reload(self, agent_types: Mapping[str, AgentType]) -> None:
+        """These are what plugins and settings bring from now on; agents that live go on as they were started."""
+        self._given = agent_types
+        self._probed.clear()
+
     # --- for the other services -----------------------------------------------------------------------------------
 
     def names(self) -> list[str]:

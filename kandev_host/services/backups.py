@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -25,6 +25,7 @@ from kandev_host.errors import KandevError, Unavailable
 from kandev_host.interfaces import Principal, Progress, Store
 from kandev_host.models import LOCAL_USER_ID, User, now
 from kandev_host.protocol.actions.backups import BackupCreate, BackupInfo, BackupList, BackupReply, BackupsReply
+from kandev_host.protocol.actions.host import BackupState
 from kandev_host.settings import BackupSettings
 
 log = logging.getLogger(__name__)
@@ -53,15 +54,19 @@ def unable(store: str) -> Unavailable:
 class BackupService:
     """Entering it starts the automatic ones, leaving it ends the one that runs; that leaves nothing behind.
 
-    `problem` is why the last automatic one failed, until one succeeds.
+    `problem` is why the last automatic one failed, until one succeeds; `checked_at` when the store was last found
+    sound, which each backup looks at.
     """
 
     def __init__(self, settings: BackupSettings, store: Store, origin: Origin | None, name: str) -> None:
         self.problem: str | None = None
+        self.checked_at: datetime | None = None
         self._settings = settings
         self._store = store
         self._origin = origin
         self._name = name
+        self._last_at: datetime | None = None
+        self._next_at: datetime | None = None
         self._one = anyio.Lock()
         self._scope = anyio.CancelScope()
 
@@ -86,6 +91,7 @@ class BackupService:
             made = await _in_thread(
                 lambda progress: make(origin, self._folder(origin), progress, with_secrets=request.with_secrets)
             )
+        self.checked_at = now()
         return BackupReply(backup=told(made))
 
     async def list(self, principal: Principal, request: BackupList) -> BackupsReply:
@@ -93,6 +99,12 @@ class BackupService:
         folder = self._folder(self._able())
         found = await anyio.to_thread.run_sync(backups, folder)
         return BackupsReply(backups=[told(each) for each in found], problem=self.problem)
+
+    @property
+    def state(self) -> BackupState:
+        """Of the automatic ones."""
+        enabled = self._settings.enabled and self._origin is not None
+        return BackupState(enabled=enabled, last_at=self._last_at, next_at=self._next_at, problem=self.problem)
 
     def _able(self) -> Origin:
         if self._origin is None:
@@ -106,6 +118,7 @@ class BackupService:
         with self._scope:
             wait_s = await self._first(origin)
             while True:
+                self._next_at = now() + timedelta(seconds=wait_s)
                 await _sleep(wait_s)
                 interval_s = self._settings.interval_s
                 wait_s = interval_s if await self._automatic(origin) else min(interval_s, RETRY_S)
@@ -115,6 +128,7 @@ class BackupService:
         interval_s = self._settings.interval_s
         try:
             last: datetime | None = await anyio.to_thread.run_sync(newest_automatic, self._folder(origin))
+            self._last_at = self.checked_at = last
             if last is None:
                 local = await self._store.get(User, LOCAL_USER_ID)
                 last = local.created_at if local else now()
@@ -138,6 +152,7 @@ class BackupService:
             log.exception("The automatic backup failed, and is tried again within the hour")
         else:
             self.problem = None
+            self._last_at = self.checked_at = now()
             log.info("Backed up into %s (%s bytes)", made.path, made.size_bytes)
             return True
         return False

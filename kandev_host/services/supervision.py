@@ -73,6 +73,11 @@ class Supervisor(Protocol):
     """Owns the live agents and writes their rows, from `start` on until their end is recorded."""
 
     @property
+    def runs(self) -> Sequence[object]:
+        """The live ones."""
+        ...
+
+    @property
     def on_turn_end(self) -> OnTurnEnd | None: ...
 
     @on_turn_end.setter

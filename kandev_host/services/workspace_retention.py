@@ -38,7 +38,7 @@ class _Kept:
 
 
 class WorkspaceRetention:
-    """Use as an async context manager: it looks every `retention_interval_s`, if there is anything to look for."""
+    """Use as an async context manager: it looks every `retention_interval_s`, while there is anything to look for."""
 
     def __init__(
         self, store: Store, workspaces: WorkspaceService, keeping: WorkspaceKeeping, settings: WorkspaceSettings
@@ -54,8 +54,7 @@ class WorkspaceRetention:
     async def __aenter__(self) -> WorkspaceRetention:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        if self._settings.kept_s is not None or self._settings.quota_bytes is not None:
-            self._group.start_soon(self._run, name="workspace retention")
+        self._group.start_soon(self._run, name="workspace retention")
         return self
 
     async def __aexit__(
@@ -67,6 +66,8 @@ class WorkspaceRetention:
     async def _run(self) -> None:
         while True:
             await anyio.sleep(self._settings.retention_interval_s)
+            if self._settings.kept_s is None and self._settings.quota_bytes is None:
+                continue
             try:
                 await self.look()
             except KandevError as error:

@@ -27,8 +27,13 @@ class RuleBook:
 
     def __init__(self, store: Store, settings: Mapping[str, RuleSettings] | None = None) -> None:
         self._store = store
-        self.of_settings = [_of_settings(name, rule) for name, rule in (settings or {}).items()]
+        self.of_settings: list[PermissionRule] = []
         self._stored: dict[str, PermissionRule] = {}
+        self.reload(settings or {})
+
+    def reload(self, settings: Mapping[str, RuleSettings]) -> None:
+        """These are the rules of the settings from now on."""
+        self.of_settings = [_of_settings(name, rule) for name, rule in settings.items()]
 
     async def load(self) -> None:
         """Read what is stored."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -53,6 +53,8 @@ class Settings(Table, frozen=True, kw_only=True):
     The last six hold a table per provider, named as in `use`.
     """
 
+    LIVE: ClassVar[frozenset[str]] = frozenset({"agents", "rules", "mcp", "repositories"})
+
     server: ServerSettings = ServerSettings()
     gateway: GatewaySettings = GatewaySettings()
     use: UseSettings = UseSettings()
@@ -80,7 +82,12 @@ class Settings(Table, frozen=True, kw_only=True):
     prices: RawTables = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a name that cannot be part of a path, or that an agent has and is not there."""
+        """Raise `ValueError` for a name that cannot be part of a path, or that an agent has and is not there.
+
+        Also for times that do not go together.
+        """
+        if self.journal.drain_timeout_s >= self.server.stop_timeout_s:
+            raise ValueError("journal.drain_timeout_s must be less than server.stop_timeout_s")
         for kind, known in (("mcp", self.mcp), ("directories", self.directories), ("credentials", self.credentials)):
             for name in known:
                 if not _NAME.fullmatch(name):

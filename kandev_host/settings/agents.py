@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -13,6 +13,14 @@ from kandev_host.settings.base import Bytes, Count, Seconds, Table
 
 class SessionSettings(Table, frozen=True, kw_only=True):
     """Deadlines and bounds of ACP sessions."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("initialize_timeout_s", "request_timeout_s", "dialect_timeout_s", "login_timeout_s", "cancel_grace_s"),
+            *("kill_grace_s", "settle_s", "line_limit_bytes", "fault_limit_lines", "heartbeat_interval_s"),
+            *("stderr_line_limit_bytes", "log_lines_kept"),
+        }
+    )
 
     initialize_timeout_s: Annotated[Seconds, Meta(description="Time an agent has to answer initialize.")] = 30.0
     request_timeout_s: Annotated[
@@ -53,6 +61,13 @@ class SessionSettings(Table, frozen=True, kw_only=True):
 class OrchestratorSettings(Table, frozen=True, kw_only=True):
     """Tasks that run by themselves: when, how many at once, how often again."""
 
+    LIVE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("auto_start", "auto_complete", "max_agents", "max_agents_per_board", "attempts", "backoff_s"),
+            *("backoff_limit_s", "healthy_s", "stall_timeout_s", "stall_action"),
+        }
+    )
+
     auto_start: Annotated[
         bool, Meta(description="Queue a task by itself when it becomes TODO and names an agent type.")
     ] = True
@@ -86,6 +101,8 @@ class OrchestratorSettings(Table, frozen=True, kw_only=True):
 
 class PermissionSettings(Table, frozen=True, kw_only=True):
     """What happens when an agent asks."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"preset", "wait_timeout_s", "unattended_limit_s"})
 
     preset: Annotated[
         Literal["ask", "read-only", "contained", "unattended"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -13,4 +13,10 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all tables: immutable, and a key that is not here is an error."""
+    """Base of all tables: immutable, and a key that is not here is an error.
+
+    `LIVE` are the keys that a running host takes over when it reads its settings again (`settings.live`); the others
+    need a restart.
+    """
+
+    LIVE: ClassVar[frozenset[str]] = frozenset()

@@ -11,6 +11,7 @@ import msgspec
 from kandev_host.settings import Settings
 from kandev_host.settings.environment import ALIASES, MEANINGLESS, NOT_SETTINGS, variable
 from kandev_host.settings.keys import KeyPath, bare, children, struct_of, table_of
+from kandev_host.settings.live import live_keys
 
 _HEAD = """\
 # Settings of kandev-host, with their defaults. Uncomment what you change.
@@ -19,6 +20,7 @@ _HEAD = """\
 # Each layer goes before the one on its left: defaults < this file < environment < flags. A variable is named after its
 # key, KANDEV_SERVER__PORT for [server] port; lists are separated by commas or written as JSON. A key ends in its unit:
 # _s is seconds, _bytes is bytes. Unknown keys are errors. `kandev-host config check` checks this file.
+# What is "Live." is taken over by a running host with `kandev-host reload`; the rest needs a restart.
 """
 _NAMED = {
     "agents": "A table per agent: it changes one that a plugin brings, or adds one.",
@@ -49,7 +51,8 @@ def example(providers: Mapping[tuple[str, str], type[Any]] | None = None) -> str
 
 
 def _named(name: str, table: Any) -> Iterator[str]:
-    yield from _wrapped(f"# {_NAMED[name]} {_summary(table)}")
+    live = " Live." if name in Settings.LIVE else ""
+    yield from _wrapped(f"# {_NAMED[name]} {_summary(table)}{live}")
     yield f"# [{name}.NAME]"
     yield from _lines(table, ())
 
@@ -78,7 +81,8 @@ def _lines(table: type[msgspec.Struct], path: KeyPath) -> Iterator[str]:
     for key, kind in children(table).items():
         inside = bare(kind)
         choices = f" One of: {', '.join(get_args(inside))}." if get_origin(inside) is Literal else ""
-        yield from _wrapped(f"# {description(kind)}{choices}" + (f" {variable((*path, key))}" if path else ""))
+        live = " Live." if key in live_keys(table) else ""
+        yield from _wrapped(f"# {description(kind)}{choices}{live}" + (f" {variable((*path, key))}" if path else ""))
         default = default_of(table, key)
         yield f"# {key} =" + (f" {toml(default)}" if default is not None else f" ({_shape(inside)}; unset)")
 

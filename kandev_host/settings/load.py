@@ -6,8 +6,10 @@ Every error is one line that names the key, the place it stands in, and what was
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +33,8 @@ from kandev_host.settings.keys import (
 )
 
 DATA_MODE = 0o700
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
+_KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
 S = TypeVar("S")
 
 
@@ -55,7 +59,10 @@ def load(
     """Read all layers. `flags` maps dotted keys to values (None is unset). Raises `SettingsError`. Creates nothing."""
     home = data_home(data_dir, environ)
     path = config_file(config, home, environ)
-    entries = list(_from_file(path)) if path else []
+    with _told_by_line(path):
+        entries = list(_from_file(path)) if path else []
+        for entry in entries:
+            entry.checked()
     found, notes = from_environment(environ, _agent_names(entries))
     entries += found
     entries += [_flag(key, value) for key, value in (flags or {}).items() if value is not None]
@@ -130,6 +137,40 @@ def decode_table(kind: str, name: str, table: Mapping[str, Any], settings: type[
         return msgspec.convert(checked, settings)
     except msgspec.ValidationError as error:
         raise SettingsError(f"[{kind}.{name}]: {error}") from error
+
+
+@contextmanager
+def _told_by_line(path: Path | None) -> Iterator[None]:
+    """An error of the file says in which line."""
+    try:
+        yield
+    except SettingsError as error:
+        start = f"{path}: "
+        message = str(error)
+        key = message.removeprefix(start).partition(" is not a setting")[0].partition(": ")[0]
+        if path is None or not message.startswith(start) or not re.fullmatch(r"[\w.@/-]+", key):
+            raise
+        line = line_of(path.read_text(encoding="utf-8"), tuple(key.split(".")))
+        if line is None:
+            raise
+        raise SettingsError(f"{path}, line {line}: {message.removeprefix(start)}") from error
+
+
+def line_of(text: str, path: KeyPath) -> int | None:
+    """Where a TOML file sets this key, or begins its table; None where that is not to be seen without a parser."""
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if found := _HEADER.match(line):
+            table = _names(found[1])
+            if table == path:
+                return number
+        elif (found := _KEY.match(line)) and (*table, *_names(found[1])) == path:
+            return number
+    return None
+
+
+def _names(dotted_key: str) -> KeyPath:
+    return tuple(part.strip().strip("\"'") for part in dotted_key.split("."))
 
 
 def _flag(key: str, value: Any) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -11,6 +11,8 @@ from kandev_host.settings.base import Bytes, Count, Seconds, Table
 
 class WorkspaceSettings(Table, frozen=True, kw_only=True):
     """Bounds of the git work of a task, and how long workspaces stay."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"git_timeout_s", "kept_s", "quota_bytes", "retention_interval_s"})
 
     git_timeout_s: Annotated[Seconds, Meta(description="Time for one git command, such as a clone.")] = 600.0
     diff_limit_bytes: Annotated[Bytes, Meta(description="Largest diff that is returned; more is cut, and said so.")] = (
@@ -29,6 +31,10 @@ class WorkspaceSettings(Table, frozen=True, kw_only=True):
 
 class SnapshotSettings(Table, frozen=True, kw_only=True):
     """What workspaces held, kept out of the reach of agents, to compare and to go back to."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset(
+        {"enabled", "kept", "limit_bytes", "file_limit_bytes", "max_files", "walk_timeout_s", "push_limit_bytes"}
+    )
 
     enabled: Annotated[
         bool, Meta(description="Is one taken before an agent begins and at the end of each of its turns?")

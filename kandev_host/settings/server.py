@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -14,7 +14,9 @@ _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}")
 
 
 class ServerSettings(Table, frozen=True, kw_only=True):
-    """Where the gateway listens."""
+    """Where the gateway listens, and the process around it."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"disk_low_bytes"})
 
     host: Annotated[
         str, Meta(description="Address to listen on; other than loopback needs allow_remote, TLS and authentication.")
@@ -31,6 +33,12 @@ class ServerSettings(Table, frozen=True, kw_only=True):
     tls_key: Annotated[
         str | None, Meta(description="PEM file with its key, which nobody else may read; read anew when it changes.")
     ] = None
+    stop_timeout_s: Annotated[
+        Seconds, Meta(description="Time for a clean stop; what still hangs then ends with the process.")
+    ] = 10.0
+    disk_low_bytes: Annotated[
+        Bytes, Meta(description="Less room than this (or a 20th of the disk) at the data folder is degraded health.")
+    ] = 1 << 30
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for what does not go together."""
@@ -43,7 +51,16 @@ class ServerSettings(Table, frozen=True, kw_only=True):
 
 
 class GatewaySettings(Table, frozen=True, kw_only=True):
-    """Limits of the WebSocket gateway."""
+    """Limits of the gateway: sockets, and HTTP beside them."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("origins", "hosts", "message_limit_bytes", "requests_per_s", "request_burst", "concurrent_requests"),
+            *("principal_rate_factor", "address_requests_per_s", "address_request_burst", "sockets_per_principal"),
+            *("sockets_per_address", "sockets_total", "outbound_limit_messages", "outbound_limit_bytes"),
+            *("login_timeout_s", "slow_client_timeout_s", "heartbeat_s", "http_timeout_s"),
+        }
+    )
 
     origins: Annotated[
         tuple[str, ...],
@@ -98,6 +115,17 @@ class GatewaySettings(Table, frozen=True, kw_only=True):
     slow_client_timeout_s: Annotated[
         Seconds, Meta(description="Time a slow client has to catch up before it is cut (close code 4408).")
     ] = 10.0
+    heartbeat_s: Annotated[
+        Seconds, Meta(description="Time without a word after which a socket is pinged; half of it is for the answer.")
+    ] = 30.0
+    http_timeout_s: Annotated[
+        Seconds, Meta(description="Time for one request that is no socket, from its header to its whole answer.")
+    ] = 30.0
+    header_limit_bytes: Annotated[
+        int, Meta(ge=1024, le=1 << 20, description="Longest request line, and longest header field.")
+    ] = 8190
+    headers_limit: Annotated[Count, Meta(description="Header fields of one request.")] = 128
+    body_limit_bytes: Annotated[Bytes, Meta(description="Largest body of a request that is no socket.")] = 1 << 20
     query_token: Annotated[
         bool, Meta(description="Accept JWTs as ?token=; never the local token, whatever is set here.")
     ] = False
@@ -126,7 +154,9 @@ class UseSettings(Table, frozen=True, kw_only=True):
 
 
 class JournalSettings(Table, frozen=True, kw_only=True):
-    """How long stored events are kept; `agent.transcript` and replay reach back as far as these."""
+    """How long stored events are kept (`agent.transcript` and replay reach back as far), and what may wait."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"events_kept_s", "events_limit_bytes", "trim_interval_s"})
 
     events_kept_s: Annotated[
         Annotated[float, Meta(gt=0)] | None, Meta(description="Older events are removed; unset keeps all.")
@@ -135,10 +165,22 @@ class JournalSettings(Table, frozen=True, kw_only=True):
         Bytes | None, Meta(description="The oldest events beyond this are removed; unset is no limit.")
     ] = 8 << 30
     trim_interval_s: Annotated[Seconds, Meta(description="Time between two looks for events to remove.")] = 60.0
+    queue_commits_limit: Annotated[
+        Count, Meta(description="Commits waiting to be written; whoever brings more waits.")
+    ] = 4096
+    queue_limit_bytes: Annotated[Bytes, Meta(description="Bytes waiting to be written; the same.")] = 16 << 20
+    queue_timeout_s: Annotated[Seconds, Meta(description="Time to wait for room there, before the answer is BUSY.")] = (
+        30.0
+    )
+    drain_timeout_s: Annotated[
+        Seconds, Meta(description="Time at a stop to write what waits; it must be less than server.stop_timeout_s.")
+    ] = 5.0
 
 
 class BackupSettings(Table, frozen=True, kw_only=True):
     """Backups that the host makes by itself, while it runs; one that was missed is made up at the next start."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"interval_s", "keep", "folder"})
 
     enabled: Annotated[bool, Meta(description="Does the host make backups by itself?")] = True
     interval_s: Annotated[Seconds, Meta(description="Time from one to the next.")] = 86_400.0
@@ -150,6 +192,8 @@ class BackupSettings(Table, frozen=True, kw_only=True):
 
 class LogSettings(Table, frozen=True, kw_only=True):
     """The host's own log."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"level"})
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")] = (
         "info"

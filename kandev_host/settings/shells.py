@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -11,6 +11,10 @@ from kandev_host.settings.base import Bytes, Count, Seconds, Table
 
 class ShellSettings(Table, frozen=True, kw_only=True):
     """Bounds of shells, and the network of those that ask for none by name."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset(
+        {"open_limit", "idle_timeout_s", "output_limit_bytes", "network", "allow"}
+    )
 
     open_limit: Annotated[Count, Meta(description="Shells that are open at once.")] = 64
     idle_timeout_s: Annotated[

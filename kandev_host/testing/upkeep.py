@@ -109,7 +109,7 @@ class UpkeepContract:
 
     async def test_where_there_was_none_a_copy_becomes_the_store(self, place: StorePlace, tmp_path: Path) -> None:
         copy = tmp_path / "copy"
-        assert place.upkeep.size_bytes() is None
+        assert (place.upkeep.size_bytes(), place.upkeep.log_bytes()) == (None, None)
         async with place.upkeep.open_copy(copy) as store:
             await a_world(store)
         assert place.upkeep.replace(copy) is None

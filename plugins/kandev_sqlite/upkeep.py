@@ -47,6 +47,14 @@ class SqliteUpkeep:
         except OSError as error:
             raise errors.Unavailable(f"{self._path} cannot be looked at: {error.strerror}") from error
 
+    def log_bytes(self) -> int | None:
+        try:
+            return Path(f"{self._path}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0 if self._path.exists() else None
+        except OSError as error:
+            raise errors.Unavailable(f"{self._path}-wal cannot be looked at: {error.strerror}") from error
+
     def back_up(
         self, copy: Path, progress: Progress, *, source: Path | None = None, with_secrets: bool = False
     ) -> None:

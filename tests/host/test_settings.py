@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import tomllib
@@ -15,7 +16,8 @@ from kandev_host.plugins import provider_settings
 from kandev_host.settings import AgentOverride, Settings, Table
 from kandev_host.settings.environment import chosen
 from kandev_host.settings.example import default_of, description, example
-from kandev_host.settings.keys import all_keys, children
+from kandev_host.settings.keys import all_keys, children, struct_of
+from kandev_host.settings.live import difference, is_live, live_keys, own, take_over
 from kandev_host.settings.load import Loaded, decode_table, load, prepare_data_dir
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +140,7 @@ def test_a_mistake_in_the_file_names_file_key_and_way_out(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         load_with(toml)
-    assert str(caught.value).startswith(f"{tmp_path}/config.toml: ")
+    assert re.match(rf"{re.escape(str(tmp_path))}/config\.toml(, line [0-9]+)?: ", str(caught.value))
     assert message in str(caught.value)
 
 
@@ -300,3 +302,53 @@ def test_the_rules_on_the_page_of_permissions_are_settings(load_with: Load) -> N
         "tests": "allow",
         "migrations": "ask",
     }
+
+
+def test_the_page_tells_what_is_live() -> None:
+    spec = importlib.util.spec_from_file_location("generate_settings", ROOT / "docs/generate_settings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (ROOT / "docs/settings.md").read_text()
+    assert module.generated(page) == page, "run: python docs/generate_settings.py"
+
+
+def test_every_live_key_is_a_setting() -> None:
+    for table in (Settings, *filter(None, map(struct_of, children(Settings).values()))):
+        assert live_keys(table) <= set(children(table)), table
+
+
+def test_a_host_changes_its_own_settings_and_nobody_elses() -> None:
+    mine = own(Settings())
+    new = msgspec.convert({"gateway": {"sockets_total": 7}, "rules": {"x": {"effect": "deny"}}}, Settings)
+    paths = difference(mine, new)
+    assert paths == [("gateway", "sockets_total"), ("rules", "x")]
+    assert all(map(is_live, paths))
+    take_over(mine, new, paths)
+    assert (mine.gateway.sockets_total, list(mine.rules)) == (7, ["x"])
+    assert difference(mine, new) == []
+    assert (Settings().gateway.sockets_total, Settings().rules) == (1000, {})
+
+
+def test_the_order_of_repositories_is_a_difference() -> None:
+    one, other = ({"repositories": {name: {"match": "*"} for name in names}} for names in ("ab", "ba"))
+    mine, new = own(msgspec.convert(one, Settings)), msgspec.convert(other, Settings)
+    paths = difference(mine, new)
+    assert paths
+    take_over(mine, new, paths)
+    assert list(mine.repositories) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ("\n[server]\n# port\nport = 'x'", 4),
+        ("[gateway]\n[agents.demo]\nenabled = true\ncomand = ['x']", 4),
+        ("server.port = 'x'", 1),
+        ("[store.sqlite]\n[gatewai]", 2),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(load_with: Load, toml: str, line: int) -> None:
+    with pytest.raises(SettingsError, match=f"config.toml, line {line}: "):
+        load_with(toml)

@@ -14,7 +14,8 @@ from kandev_host import Environment, StoreReport, errors, event
 from kandev_host.testing import StorePlace, UpkeepContract
 from kandev_host.testing.upkeep import going_on
 from kandev_host.testing.world import a_world, write
-from kandev_sqlite import SqliteSettings, open_store, upkeep
+from kandev_sqlite import SqliteSettings, open_store
+from kandev_sqlite import upkeep_of as upkeep
 
 SETTINGS = SqliteSettings()
 

@@ -10,7 +10,8 @@ import pytest
 from kandev_host import Environment, Store
 from kandev_host.backups.making import Origin
 from kandev_host.testing.world import a_world
-from kandev_sqlite import SqliteSettings, open_store, upkeep
+from kandev_sqlite import SqliteSettings, open_store
+from kandev_sqlite import upkeep_of as upkeep
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from kandev_host.protocol.actions.backups import BackupCreate, BackupList
 from kandev_host.services.backups import BackupService
 from kandev_host.settings import BackupSettings
 from kandev_host.testing.world import write
-from kandev_sqlite import SqliteSettings, open_store, upkeep
+from kandev_sqlite import SqliteSettings, open_store
+from kandev_sqlite import upkeep_of as upkeep
 
 pytestmark = pytest.mark.anyio
 

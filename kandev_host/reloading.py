@@ -1,0 +1,97 @@
+"""The settings read again while the host runs: all of what can be taken over is, or, if anything is wrong, nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from kandev_host.agent_types import effective
+from kandev_host.errors import SettingsError
+from kandev_host.gateway.app import Gateway
+from kandev_host.interfaces import AgentType
+from kandev_host.models import now
+from kandev_host.retention import Retention
+from kandev_host.services import Services
+from kandev_host.settings import JournalSettings, Settings
+from kandev_host.settings.keys import dotted
+from kandev_host.settings.live import difference, is_live, take_over
+from kandev_host.settings.load import Loaded
+
+log = logging.getLogger(__name__)
+
+
+def retention(settings: JournalSettings) -> Retention:
+    """As the settings say it."""
+    return Retention(settings.events_kept_s, settings.events_limit_bytes, settings.trim_interval_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloads:
+    """`settings` are those that the host runs with, and what it takes over is changed in them."""
+
+    settings: Settings
+    services: Services
+    gateway: Gateway
+    retention: Retention
+    given: Mapping[str, AgentType]
+
+    async def reload(self, load: Callable[[], Loaded]) -> bool:
+        """Read the settings again. False when they are wrong, and the old ones hold; the log and host.info say why."""
+        running = self.services.running
+        try:
+            loaded = await anyio.to_thread.run_sync(load)
+            self._check(loaded.settings)
+        except SettingsError as error:
+            running.problem, running.changed = str(error), []
+            log.error("The settings were not reloaded, the old ones hold: %s", error)
+            return False
+        else:
+            running.problem = None
+            running.settings_path = str(loaded.config_path) if loaded.config_path else None
+            self._take(loaded.settings)
+            return True
+        finally:
+            running.loads, running.loaded_at = running.loads + 1, now()
+
+    def _check(self, new: Settings) -> None:
+        """Raises `SettingsError` for what needs something that only a restart brings."""
+        effective(self.given, new.agents)
+        for name, override in new.agents.items():
+            for kind, wanted, known in (
+                ("directories", override.directories, self.settings.directories),
+                ("credentials", override.credentials, self.settings.credentials),
+            ):
+                missing = [each for each in wanted or () if each not in known]
+                if missing:
+                    raise SettingsError(
+                        f"[agents.{name}] names [{kind}.{missing[0]}], which is new: that needs a restart"
+                    )
+
+    def _take(self, new: Settings) -> None:
+        running, services = self.services.running, self.services
+        differ = difference(self.settings, new)
+        live = [path for path in differ if is_live(path)]
+        take_over(self.settings, new, live)
+        tables = {path[0] for path in live}
+        if "log" in tables:
+            logging.getLogger().setLevel(self.settings.log.level.upper())
+        if "gateway" in tables:
+            self.gateway.reload()
+        if "journal" in tables:
+            kept = retention(self.settings.journal)
+            self.retention.kept_s, self.retention.limit_bytes = kept.kept_s, kept.limit_bytes
+            self.retention.interval_s = kept.interval_s
+        if "rules" in tables:
+            services.broker.rules.reload(self.settings.rules)
+        if "agents" in tables:
+            services.agent_types.reload(effective(self.given, self.settings.agents))
+        if tables & {"orchestrator", "agents"}:
+            services.dispatcher.mark()
+        running.changed = [dotted(path) for path in live]
+        running.restart = [dotted(path) for path in differ if path not in live]
+        log.info("The settings were reloaded; changed: %s", ", ".join(running.changed) or "nothing")
+        if running.restart:
+            log.warning("Only a restart makes these true: %s", ", ".join(running.restart))
