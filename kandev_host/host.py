@@ -18,7 +18,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from kandev_host import secrets
+from kandev_host import secrets, tracing
 from kandev_host.agent_types import effective
 from kandev_host.bounded import FAULTS
 from kandev_host.errors import PluginError, PluginFailed, StartupError
@@ -26,7 +26,7 @@ from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.listening import check_address, check_authentication
 from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Telemetry
-from kandev_host.journal import Journal
+from kandev_host.log_lines import sent_to
 from kandev_host.metering import metering
 from kandev_host.plugin_calls import describe
 from kandev_host.plugin_contexts import BoundedAuthenticator, OwnTask, StopTime
@@ -110,12 +110,14 @@ class Host:
         self._stop_time = StopTime(settings.plugins.stop_timeout_s)
         agent_types = effective(plugins.agent_types, settings.agents)
         self.telemetry = FanOut(await self._sinks())
+        stack.enter_context(sent_to(self.telemetry))
+        stack.enter_context(tracing.using(self.telemetry.tracer))
         meter = metering(self.telemetry, settings.use.telemetry, agent_types)
         store = meter.store(await self._provided("store", settings.use.store))
         bus = meter.bus(await self._provided("bus", settings.use.bus))
         kept = settings.journal
         retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
-        journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
+        journal = await stack.enter_async_context(meter.journal(store, bus, retention, settings.use.store))
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._authenticator()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from kandev_host import tracing
 from kandev_host.errors import Forbidden, KandevError, StartupError, UnknownAction, ValidationFailed
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
 from kandev_host.gateway.subscriptions import Followed, Subscriptions
@@ -41,6 +42,13 @@ logger = logging.getLogger(__name__)
 WHOLE = frozenset({"workspace.read", "workspace.diff", "shell.read"})
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
+
+
+class _Code(msgspec.Struct):
+    code: str
+
+
+_codes = msgspec.json.Decoder(_Code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +94,11 @@ class Pending:
         self.run = run
         self.abandonable = abandonable
 
-    def under(self, ids: bound) -> Pending:
-        """The same, with these ids in the log."""
+    def under(self, ids: bound, span: tracing.Span) -> Pending:
+        """The same, with these ids in the log; the span ends with it."""
 
         async def run() -> None:
-            with ids:
+            with ids, span:
                 await self.run()
 
         return Pending(run, self.abandonable)
@@ -126,9 +134,22 @@ class Dispatcher:
             caller.reply(encode_error(error.id, error.action, error))
             return None
         ids = bound(alone=True, request_id=request.id)
-        with ids:
+        span = self._span(request) if tracing.on() else tracing.NOTHING
+        with ids, span.here():
             pending = self._serve(request, caller)
-        return None if pending is None else pending.under(ids)
+        if pending is None:
+            span.end()
+            return None
+        return pending.under(ids, span)
+
+    def _span(self, request: Request) -> tracing.Span:
+        name = request.action if request.action in self._entries else "unknown"
+        return tracing.begin(
+            f"kandev.action {name}",
+            {"rpc.system.name": "kandev", "rpc.method": name, "network.protocol.name": "websocket"},
+            kind="server",
+            parent=tracing.read_context(request.traceparent, request.tracestate),
+        )
 
     def _serve(self, request: Request, caller: Caller) -> Pending | None:
         try:
@@ -228,6 +249,8 @@ class Dispatcher:
             await then()
 
     async def _send(self, request: Request, answer: Answer, caller: Caller, *, whole: bool = False) -> None:
+        if answer.is_error and tracing.on():
+            tracing.current().fail(_codes.decode(answer.payload).code)
         whole = not answer.is_error and (whole or request.action in WHOLE)
         payload = answer.payload if whole else _clean(request, answer.payload)
         frame = encode_answer(request.id, request.action, msgspec.Raw(payload), answer.is_error)
@@ -270,7 +293,9 @@ def _told(request: Request, payload: Any, seq: int | UnsetType) -> bytes:
 
 def _refused(request: Request, error: Exception) -> bytes:
     """The same of an error."""
-    said = msgspec.json.encode(error_payload(_known(error, request)))
+    known_error = _known(error, request)
+    tracing.current().fail(known_error.code)
+    said = msgspec.json.encode(error_payload(known_error))
     return encode_answer(request.id, request.action, msgspec.Raw(_clean(request, said)), is_error=True)
 
 

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from kandev_host.interfaces import Action, Bus, Runtime, Store
+from kandev_host.journal import Journal
 from kandev_host.metering.actions import timed
 from kandev_host.metering.bus import BusTap
+from kandev_host.metering.journal import TracedJournal
 from kandev_host.metering.readings import Agents, Readings, Sockets, Writing
 from kandev_host.metering.recorder import Recorder
 from kandev_host.metering.runtimes import RuntimeTap
 from kandev_host.metering.store import StoreTap
 from kandev_host.metrics import OTHER
+from kandev_host.retention import Retention
 from kandev_host.sessions.counted import METHODS, Tally
 from kandev_host.telemetry import FanOut
 
@@ -35,6 +38,11 @@ class Unmetered:
 
     def bus(self, bus: Bus) -> Bus:
         return bus
+
+    def journal(self, store: Store, bus: Bus, retention: Retention, system: str) -> Journal:
+        """`system` is the store's name in the settings."""
+        del system
+        return Journal(store, bus, retention=retention)
 
     def runtimes(self, runtimes: dict[str, Runtime]) -> dict[str, Runtime]:
         return runtimes
@@ -60,6 +68,11 @@ class Metering(Unmetered):
 
     def bus(self, bus: Bus) -> Bus:
         return BusTap(bus, self._telemetry)
+
+    def journal(self, store: Store, bus: Bus, retention: Retention, system: str) -> Journal:
+        if self._telemetry.tracer is None:
+            return super().journal(store, bus, retention, system)
+        return TracedJournal(store, bus, retention=retention, system=system)
 
     def runtimes(self, runtimes: dict[str, Runtime]) -> dict[str, Runtime]:
         tapped = {name: RuntimeTap(runtime, name, self._telemetry) for name, runtime in runtimes.items()}
