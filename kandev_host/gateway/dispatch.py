@@ -94,11 +94,20 @@ class Pending:
         self.run = run
         self.abandonable = abandonable
 
-    def under(self, ids: bound, span: tracing.Span) -> Pending:
-        """The same, with these ids in the log; the span ends with it."""
+    def under(self, ids: bound) -> Pending:
+        """The same, with these ids in the log."""
 
         async def run() -> None:
-            with ids, span:
+            with ids:
+                await self.run()
+
+        return Pending(run, self.abandonable)
+
+    def within(self, span: tracing.Span) -> Pending:
+        """The same as this span, which ends with it."""
+
+        async def run() -> None:
+            with span:
                 await self.run()
 
         return Pending(run, self.abandonable)
@@ -134,13 +143,20 @@ class Dispatcher:
             caller.reply(encode_error(error.id, error.action, error))
             return None
         ids = bound(alone=True, request_id=request.id)
-        span = self._span(request) if tracing.on() else tracing.NOTHING
+        if tracing.on():
+            return self._traced(request, caller, ids)
+        with ids:
+            pending = self._serve(request, caller)
+        return None if pending is None else pending.under(ids)
+
+    def _traced(self, request: Request, caller: Caller, ids: bound) -> Pending | None:
+        span = self._span(request)
         with ids, span.here():
             pending = self._serve(request, caller)
         if pending is None:
             span.end()
             return None
-        return pending.under(ids, span)
+        return pending.within(span).under(ids)
 
     def _span(self, request: Request) -> tracing.Span:
         name = request.action if request.action in self._entries else "unknown"
