@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kandev_host.version import __version__
 
 if TYPE_CHECKING:
-    from kandev_host import errors, events, metrics, models, secrets
+    from kandev_host import errors, events, metrics, models, secrets, tracing
     from kandev_host.events import Event, event
     from kandev_host.gateway.tokens import TokenFile
     from kandev_host.hookspecs import hookimpl
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         Job,
         JournalState,
         LaunchExtras,
+        Logging,
+        LogLine,
         Mount,
         NetworkDecision,
         OnOutput,
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         Telemetry,
         Tell,
         Terminal,
+        Tracing,
         Trimmed,
         Upkeep,
         UsageGroup,
@@ -76,27 +79,27 @@ if TYPE_CHECKING:
 _HOMES = {
     "interfaces": (
         "Action AgentType Authenticator Availability Bus Call CommandResult Commit Credentials Decision Environment "
-        "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision "
-        "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress Provider Put Remove Result "
-        "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Trimmed Upkeep "
-        "UsageGroup UsageSum Use Watching"
+        "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras LogLine Logging "
+        "Mount NetworkDecision OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress "
+        "Provider Put Remove Result Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell "
+        "Terminal Tracing Trimmed Upkeep UsageGroup UsageSum Use Watching"
     ),
     "hookspecs": "hookimpl",
     "gateway.tokens": "TokenFile",
     "events": "Event event",
     "models": "UsageReading",
-    "": "errors events metrics models secrets",
+    "": "errors events metrics models secrets tracing",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Credentials",
     "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
-    "JournalState", "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price",
-    "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Route",
-    "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal",
-    "TokenFile", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__",
-    "errors", "event", "events", "hookimpl", "metrics", "models", "secrets",
+    "JournalState", "LaunchExtras", "LogLine", "Logging", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page",
+    "PlaceUse", "Price", "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove",
+    "Result", "Route", "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry",
+    "Tell", "Terminal", "TokenFile", "Tracing", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use",
+    "Watching", "__version__", "errors", "event", "events", "hookimpl", "metrics", "models", "secrets", "tracing",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from kandev_host import secrets
+from kandev_host import secrets, tracing
 from kandev_host.agent_types import effective
 from kandev_host.bounded import FAULTS
 from kandev_host.errors import PluginError, PluginFailed, StartupError
@@ -26,7 +26,7 @@ from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.listening import check_address, check_authentication
 from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Store, Telemetry
-from kandev_host.journal import Journal
+from kandev_host.log_lines import sent_to
 from kandev_host.metering import metering
 from kandev_host.plugin_calls import describe
 from kandev_host.plugin_contexts import BoundedAuthenticator, OwnTask, StopTime
@@ -114,6 +114,8 @@ class Host:
         self._stop_time = StopTime(settings.plugins.stop_timeout_s)
         agent_types = effective(plugins.agent_types, settings.agents)
         self.telemetry = FanOut(await self._sinks())
+        stack.enter_context(sent_to(self.telemetry))
+        stack.enter_context(tracing.using(self.telemetry.tracer))
         meter = metering(self.telemetry, settings.use.telemetry, agent_types)
         writes = Writes()
         provided = await self._provided("store", settings.use.store)
@@ -121,7 +123,7 @@ class Host:
         bus = WatchedBus(meter.bus(await self._provided("bus", settings.use.bus)))
         kept = retention(settings.journal)
         journal = await stack.enter_async_context(
-            Journal(
+            meter.journal(settings.use.store)(
                 store,
                 bus,
                 retention=kept,

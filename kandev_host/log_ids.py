@@ -1,4 +1,4 @@
-"""Which request, task and session a line of the log belongs to."""
+"""Which request, task and session a line of the log belongs to, and which span if there are any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import MappingProxyType, TracebackType
 
+from kandev_host import tracing
 from kandev_host.printable import printable
 
 ID_LIMIT = 64  # a client chooses the ids of its requests
@@ -40,4 +41,6 @@ class bound:  # noqa: N801 - reads as a verb: with bound(task_id=...)
 def current() -> dict[str, str]:
     """The ids of here and now, as they are shown."""
     known = ((name, value if isinstance(value, str) else value()) for name, value in _IDS.get().items())
-    return {name: printable(value[:ID_LIMIT]) for name, value in known if value}
+    shown = {name: printable(value[:ID_LIMIT]) for name, value in known if value}
+    span = tracing.current().context
+    return shown if span is None else {**shown, "trace_id": span.trace_id, "span_id": span.span_id}

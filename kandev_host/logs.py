@@ -119,10 +119,15 @@ def _with_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
     return {**current(), **event}
 
 
+def without_tokens(text: str) -> str:
+    """Without what looks like a token by the words before it."""
+    return _TOKEN.sub(r"\1[redacted]", text)
+
+
 def _without_tokens(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, str) and _TOKEN.search(value):
-            event[key] = _TOKEN.sub(r"\1[redacted]", value)
+            event[key] = without_tokens(value)
     return event
 
 

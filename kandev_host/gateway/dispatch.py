@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from kandev_host import tracing
 from kandev_host.errors import KandevError, StartupError, UnknownAction, ValidationFailed
 from kandev_host.gateway.access import Access, Check
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
@@ -42,6 +43,13 @@ logger = logging.getLogger(__name__)
 WHOLE = frozenset({"workspace.read", "workspace.diff", "shell.read"})
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
+
+
+class _Code(msgspec.Struct):
+    code: str
+
+
+_codes = msgspec.json.Decoder(_Code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,15 @@ class Pending:
 
         return Pending(run, self.abandonable)
 
+    def within(self, span: tracing.Span) -> Pending:
+        """The same as this span, which ends with it."""
+
+        async def run() -> None:
+            with span:
+                await self.run()
+
+        return Pending(run, self.abandonable)
+
 
 class Dispatcher:
     """Serves requests with `actions`. `read_seq` tells the journal's head, for responses to reads."""
@@ -129,9 +146,29 @@ class Dispatcher:
             caller.reply(encode_error(error.id, error.action, error))
             return None
         ids = bound(alone=True, request_id=request.id)
+        if tracing.on():
+            return self._traced(request, caller, ids)
         with ids:
             pending = self._serve(request, caller)
         return None if pending is None else pending.under(ids)
+
+    def _traced(self, request: Request, caller: Caller, ids: bound) -> Pending | None:
+        span = self._span(request)
+        with ids, span.here():
+            pending = self._serve(request, caller)
+        if pending is None:
+            span.end()
+            return None
+        return pending.within(span).under(ids)
+
+    def _span(self, request: Request) -> tracing.Span:
+        name = request.action if request.action in self._entries else "unknown"
+        return tracing.begin(
+            f"kandev.action {name}",
+            {"rpc.system.name": "kandev", "rpc.method": name, "network.protocol.name": "websocket"},
+            kind="server",
+            parent=tracing.read_context(request.traceparent, request.tracestate),
+        )
 
     def _serve(self, request: Request, caller: Caller) -> Pending | None:
         try:
@@ -233,6 +270,8 @@ class Dispatcher:
             await then()
 
     async def _send(self, request: Request, answer: Answer, caller: Caller, *, whole: bool = False) -> None:
+        if answer.is_error and tracing.on():
+            tracing.current().fail(_codes.decode(answer.payload).code)
         whole = not answer.is_error and (whole or request.action in WHOLE)
         payload = answer.payload if whole else _clean(request, answer.payload)
         frame = encode_answer(request.id, request.action, msgspec.Raw(payload), answer.is_error)
@@ -281,7 +320,9 @@ def _told(request: Request, payload: Any, seq: int | UnsetType) -> bytes:
 
 def _refused(request: Request, error: Exception) -> bytes:
     """The same of an error."""
-    said = msgspec.json.encode(error_payload(_known(error, request)))
+    known_error = _known(error, request)
+    tracing.current().fail(known_error.code)
+    said = msgspec.json.encode(error_payload(known_error))
     return encode_answer(request.id, request.action, msgspec.Raw(_clean(request, said)), is_error=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from kandev_host.interfaces.processes import Mount
 from kandev_host.metrics import Sample
+from kandev_host.tracing import Tracer
 
 Q = TypeVar("Q")
 
@@ -111,6 +112,43 @@ class Watching(Protocol):
     """A Telemetry that also tells gauges: it is given them once the host stands, and reads them when it likes."""
 
     def watch(self, gauges: Gauges) -> None: ...
+
+
+@runtime_checkable
+class Tracing(Protocol):
+    """A Telemetry that also takes spans."""
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """None if it is not to take any after all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of the host's log as it may leave the host: bounded, and without tokens and known secrets.
+
+    `at` is in seconds since 1970, `level` as in `logging`; `ids` are those of request, task, agent, session and span.
+    Of an exception there is its class and the traceback.
+    """
+
+    at: float
+    level: int
+    logger: str
+    message: str
+    ids: Mapping[str, str]
+    exception: str = ""
+    traceback: str = ""
+
+
+@runtime_checkable
+class Logging(Protocol):
+    """A Telemetry that also takes the host's log. Must neither block nor raise; threads call it."""
+
+    @property
+    def takes_log(self) -> bool: ...
+
+    def log(self, line: LogLine) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,14 @@ Only a host that has telemetry has this; for others everything is as it was made
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from kandev_host.interfaces import Action, Bus, Runtime, Store
+from kandev_host.journal import Journal
 from kandev_host.metering.actions import timed
 from kandev_host.metering.bus import BusTap
+from kandev_host.metering.journal import TracedJournal
 from kandev_host.metering.readings import Agents, Readings, Sockets, Writing
 from kandev_host.metering.recorder import Recorder
 from kandev_host.metering.runtimes import RuntimeTap
@@ -36,6 +39,11 @@ class Unmetered:
     def bus(self, bus: Bus) -> Bus:
         return bus
 
+    def journal(self, system: str) -> Callable[..., Journal]:
+        """What makes the journal; `system` is the store's name in the settings."""
+        del system
+        return Journal
+
     def runtimes(self, runtimes: dict[str, Runtime]) -> dict[str, Runtime]:
         return runtimes
 
@@ -60,6 +68,9 @@ class Metering(Unmetered):
 
     def bus(self, bus: Bus) -> Bus:
         return BusTap(bus, self._telemetry)
+
+    def journal(self, system: str) -> Callable[..., Journal]:
+        return Journal if self._telemetry.tracer is None else partial(TracedJournal, system=system)
 
     def runtimes(self, runtimes: dict[str, Runtime]) -> dict[str, Runtime]:
         tapped = {name: RuntimeTap(runtime, name, self._telemetry) for name, runtime in runtimes.items()}

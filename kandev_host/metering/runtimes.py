@@ -1,13 +1,15 @@
-"""What is started in jails and containers, and how long that takes."""
+"""What is started in jails and containers, and how long that takes; with a span, where one is current."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any
 
+from kandev_host import tracing
 from kandev_host.interfaces import ProcessSpec, Result, Runtime, Telemetry
 
 Told = Callable[[float, BaseException | None], None]
@@ -16,14 +18,16 @@ Told = Callable[[float, BaseException | None], None]
 class Start:
     """A process that is about to be started, timed up to the moment when it is there."""
 
-    def __init__(self, started: AbstractAsyncContextManager[Any], told: Told) -> None:
+    def __init__(self, started: AbstractAsyncContextManager[Any], told: Told, span: tracing.Attributes) -> None:
         self._started = started
         self._told = told
+        self._span = span
 
     async def __aenter__(self) -> Any:
         began = time.perf_counter()
         try:
-            process = await self._started.__aenter__()
+            with tracing.child("spawn", self._span):
+                process = await self._started.__aenter__()
         except BaseException as error:
             self._told(began, error)
             raise
@@ -48,18 +52,19 @@ class RuntimeTap:
         return getattr(self._runtime, name)
 
     def spawn(self, spec: ProcessSpec) -> Start:
-        return Start(self._runtime.spawn(spec), self._telling("process"))
+        return self._start(self._runtime.spawn(spec), "process", spec)
 
     def open_shell(self, spec: ProcessSpec) -> Start:
-        return Start(self._runtime.open_shell(spec), self._telling("shell"))
+        return self._start(self._runtime.open_shell(spec), "shell", spec)
 
     def open_terminal(self, spec: ProcessSpec, columns: int, rows: int) -> Start:
-        return Start(self._runtime.open_terminal(spec, columns, rows), self._telling("terminal"))
+        return self._start(self._runtime.open_terminal(spec, columns, rows), "terminal", spec)
 
-    async def run(self, *arguments: Any, **options: Any) -> Result:
+    async def run(self, spec: ProcessSpec, **options: Any) -> Result:
         began = time.perf_counter()
         try:
-            result = await self._runtime.run(*arguments, **options)
+            with tracing.child("run", self._described("command", spec)):
+                result = await self._runtime.run(spec, **options)
         except BaseException as error:
             self._count("command", error)
             raise
@@ -67,6 +72,18 @@ class RuntimeTap:
         took = time.perf_counter() - began
         self._telemetry.observe("kandev_command_duration_seconds", took, {"runtime": self._name})
         return result
+
+    def _start(self, started: AbstractAsyncContextManager[Any], kind: str, spec: ProcessSpec) -> Start:
+        return Start(started, self._telling(kind), self._described(kind, spec))
+
+    def _described(self, kind: str, spec: ProcessSpec) -> tracing.Attributes:
+        """Of the command only its name: arguments are anybody's."""
+        return {
+            "kandev.runtime": self._name,
+            "kandev.spawn.kind": kind,
+            "kandev.task.id": spec.workspace_id,
+            "process.executable.name": PurePosixPath(spec.command[0]).name if spec.command else "",
+        }
 
     def _telling(self, kind: str) -> Told:
         def told(began: float, error: BaseException | None) -> None:

@@ -36,12 +36,17 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client sends. `timestamp` and whatever else it says is not read."""
+    """What a client sends. `timestamp` and whatever else it says is not read.
+
+    `traceparent` and `tracestate` are those of W3C Trace Context: the host's spans go on with that trace.
+    """
 
     id: Annotated[str, Meta(min_length=1, max_length=ID_LIMIT_CHARS)]
     type: Literal["request"]
     action: Annotated[str, Meta(min_length=1, max_length=ACTION_LIMIT_CHARS)]
     payload: Raw = EMPTY
+    traceparent: str = ""
+    tracestate: str = ""
 
 
 class Message(msgspec.Struct, gc=False):

@@ -184,6 +184,8 @@ def _request(name: str, offer: Offer, parts: Components) -> Json:
         "action": _named(name),
         "payload": payload,
         "timestamp": {"type": "string", "description": "Not read"},
+        "traceparent": {"type": "string", "description": "W3C Trace Context: the trace that this is part of"},
+        "tracestate": {"type": "string", "description": "W3C Trace Context"},
     }
     return _message(f"{name}.request", offer.summary or name, properties, required)
 

@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 from msgspec.structs import replace
 
+from kandev_host import tracing
 from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
 from kandev_host.interfaces import AgentType, Change, LaunchExtras, ProcessSpec, Put
@@ -58,7 +59,8 @@ class Launch:
     """One agent on its way up. `stopped` says that somebody stopped it meanwhile, `reason` why.
 
     `handed_over`: the supervisor answers for it; else `conclusion` is its end. `done`: waiting for it ends, but its
-    end may not be recorded yet. `log` is kept of one that could not be brought up.
+    end may not be recorded yet. `log` is kept of one that could not be brought up. `span` is that of its way up, until
+    its session is open.
     """
 
     agent: AgentInstance
@@ -75,6 +77,7 @@ class Launch:
     log: AgentLog | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     done: anyio.Event = field(default_factory=anyio.Event)
+    span: tracing.Span = tracing.NOTHING
 
 
 class Launcher:
@@ -133,6 +136,9 @@ class Launcher:
         if self._group is None:
             raise Unavailable("The host is stopping")
         self._starting[launch.agent.id] = launch
+        agent = launch.agent
+        described = {"kandev.agent.id": agent.id, "kandev.task.id": agent.task_id, "kandev.runtime": agent.runtime}
+        launch.span = tracing.begin(f"launch {launch.agent_type.name}", described)
         self._group.start_soon(self._run, launch, name=f"launch {launch.agent.id}")
 
     async def settled(self, agent_id: str, timeout_s: float) -> None:
@@ -157,7 +163,7 @@ class Launcher:
         return self._supervisor.live(agent_id) is None
 
     async def _run(self, launch: Launch) -> None:
-        with bound(alone=True, task_id=launch.task.id, agent_id=launch.agent.id):
+        with bound(alone=True, task_id=launch.task.id, agent_id=launch.agent.id), launch.span.here():
             await self._bring_up_or_conclude(launch)
 
     async def _bring_up_or_conclude(self, launch: Launch) -> None:
@@ -172,6 +178,7 @@ class Launcher:
             raise
         finally:
             if not launch.handed_over:
+                launch.span.end()
                 self._release(launch.agent.id)
             self._starting.pop(launch.agent.id, None)
             launch.done.set()
@@ -193,7 +200,8 @@ class Launcher:
 
     async def _bring_up(self, launch: Launch) -> None:
         agent, task, agent_type = launch.agent, launch.task, launch.agent_type
-        await self._workspaces.ensure(task, agent.runtime)
+        with tracing.child("prepare workspace", {"kandev.runtime": agent.runtime}):
+            await self._workspaces.ensure(task, agent.runtime)
         if self._before is not None:
             await self._before(agent)
         runtime = self._workspaces.runtime(agent.runtime)
@@ -265,6 +273,7 @@ class Launcher:
     async def _conclude(self, launch: Launch, ending: Ending) -> None:
         """Record the end of an agent that never started, and let it be judged, however long the store refuses."""
         conclusion = launch.conclusion
+        launch.span.fail(ending.failure)
         if conclusion is None:
             waiting = await launch.prompts.close()
             dropped = () if ending.keeps_prompts else waiting

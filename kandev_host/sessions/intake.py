@@ -206,6 +206,8 @@ class Intake:
             watch.take_tool()
             if self._has_room(call.tool_call_id):
                 state.tools[call.tool_call_id] = known
+                if state.spans is not None:
+                    state.spans.tool(call.tool_call_id, known)
                 if (command := known.new_command(call)) is not None:
                     turn = watch.turn
                     row = Command(task_id=turn.task_id, agent_id=turn.agent_id, turn_id=turn.id, command=command)

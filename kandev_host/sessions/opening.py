@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Raw
 
+from kandev_host import tracing
 from kandev_host.errors import AgentError, TimedOut
 from kandev_host.interfaces import Put
 from kandev_host.models import Session
@@ -57,7 +58,7 @@ class Opening:
             for told in left_out(self._stage.equipment, state.initialized):
                 await self._stage.journal.post(state.voice.error("MCP_NOT_OFFERED", told, None, None))
             if self._stage.resume is None or not await self._open_again(peer, self._stage.resume):
-                params = {"cwd": cwd, **opening_fields(self._stage.equipment, state.initialized)}
+                params = {"cwd": cwd, **opening_fields(self._stage.equipment, state.initialized), **tracing.meta()}
                 await self._call(peer, "session/new", params, settings.request_timeout_s, self._on_new)
             if state.row is None:
                 raise AgentError("The agent answered session/new without a session")
@@ -134,7 +135,7 @@ class Opening:
                 self._opened(session_id, answer, way)
 
         equipment = opening_fields(self._stage.equipment, self._state.initialized)
-        params = {"sessionId": session_id, "cwd": self._cwd, **equipment}
+        params = {"sessionId": session_id, "cwd": self._cwd, **equipment, **tracing.meta()}
         raw = await self._call(peer, f"session/{way}", params, self._stage.settings.request_timeout_s, on_answer)
         if self._state.row is None:
             read(raw, acp.OpenedResult, f"session/{way}")

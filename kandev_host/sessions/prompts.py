@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import anyio
 from msgspec.structs import replace
 
+from kandev_host import tracing
 from kandev_host.errors import Busy, Conflict
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Change, Expect, Op, Put, Shift
@@ -37,6 +38,8 @@ class PromptQueue:
         self._journal = journal
         self._agent = agent
         self._waiting = tuple(waiting)
+        self._origins: dict[str, tracing.SpanContext] = {}
+        self._note_origin(*waiting)
         self._lock = anyio.Lock()
         self._closed = False
 
@@ -57,6 +60,7 @@ class PromptQueue:
             room = [self._shift(1, (">=", 0))] if first else []
             after = (turn, *self._waiting) if first else (*self._waiting, turn)
             await self._write(after, *room, Put(turn))
+            self._note_origin(turn)
             return turn
 
     async def change(self, prompt_id: str, *, blocks: list[Block] | None = None, position: int | None = None) -> None:
@@ -99,6 +103,10 @@ class PromptQueue:
             self._waiting = _placed(left)
             return answer
 
+    def origin(self, turn_id: str) -> tracing.SpanContext | None:
+        """The span in which this prompt came in, as far as this process knows. Once."""
+        return self._origins.pop(turn_id, None)
+
     async def close(self) -> tuple[Turn, ...]:
         """No more changes from here on, for the run ends; what waits."""
         self._closed = True
@@ -135,6 +143,13 @@ class PromptQueue:
     async def _write(self, after: Sequence[Turn], *changes: Change, expect: Sequence[Expect] = ()) -> None:
         await self._journal.record(*changes, self._told(after), expect=expect)
         self._waiting = _placed(after)
+
+    def _note_origin(self, *turns: Turn) -> None:
+        span = tracing.current().context
+        if span is not None:
+            waiting = {turn.id for turn in self._waiting}
+            self._origins = {id: origin for id, origin in self._origins.items() if id in waiting}
+            self._origins.update(dict.fromkeys((turn.id for turn in turns), span))
 
     def _find(self, prompt_id: str) -> tuple[int, Turn]:
         for at, turn in enumerate(self._waiting):

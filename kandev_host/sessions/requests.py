@@ -22,9 +22,11 @@ from kandev_host.sessions.elicitations import Elicited, dismissed
 from kandev_host.sessions.intake import KNOWN_CALLS
 from kandev_host.sessions.offers import Offers
 from kandev_host.sessions.policy import TRUNCATED
+from kandev_host.sessions.spans import outcome_of
 from kandev_host.sessions.stage import Question, SessionState, Stage
 from kandev_host.sessions.updates import ToolState
 from kandev_host.sessions.waiting import Waiting
+from kandev_host.tracing import NOTHING
 
 Serve = Callable[[Raw, Noted], Awaitable[Any]]
 UNKNOWN = "The host died while it served this; whether it was done is not known"
@@ -89,7 +91,10 @@ class AgentRequests:
             tool_call = state.tools.get(tool_call["toolCallId"], before).asked(tool_call, before)
             tool_call |= {TRUNCATED: True} if unknown else {}
             asked = Asked(stage.agent, stage.task, state.row, turn_id, tool_call, options, noted)
-            return await stage.broker.ask(asked, stage.situation)
+            with state.spans.permission(tool_call["toolCallId"]) if state.spans is not None else NOTHING as span:
+                result = await stage.broker.ask(asked, stage.situation)
+                span.set(outcome_of(result, options))
+            return result
 
     async def _elicitation(self, params: Raw, noted: Noted) -> Any:
         asked = read_elicitation(params)

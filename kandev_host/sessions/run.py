@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from kandev_host import tracing
 from kandev_host.errors import Conflict, KandevError
 from kandev_host.interfaces import Process, Put, Stats
 from kandev_host.log_ids import bound
@@ -43,6 +44,7 @@ class AgentRun:
         agent, task = launch.agent, launch.task
         self._crew = crew
         self._launch = launch
+        self._launching = tracing.current()  # ends with the session's opening
         self._record = RunRecord(crew.journal, agent, task, lambda: self._ending is not None)
         self.prompts = launch.prompts or PromptQueue(crew.journal, agent)
         self._wake = anyio.Event()
@@ -169,6 +171,7 @@ class AgentRun:
             with anyio.CancelScope(shield=True):
                 self.known.set()
                 ending = ending or self._ending or Ending("FAILED", "The host ended", "host_died")
+                self._launching.end(ending.failure)
                 await self._record_end(ending)
                 self.ended.set()
 
@@ -245,6 +248,7 @@ class AgentRun:
             await self._record.write(process_ref=process.ref or None)
             if not await self._open(peer):
                 return await self._verdict(peer)
+            self._launching.end()
         while True:
             self._wake = anyio.Event()
             if self._ending is not None or (
@@ -283,7 +287,8 @@ class AgentRun:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_opening, tasks.cancel_scope)
             try:
-                row = await self._session.open(peer, self._launch.spec.cwd)
+                with tracing.child("open session"):
+                    row = await self._session.open(peer, self._launch.spec.cwd)
             except KandevError as error:
                 failure = error
             tasks.cancel_scope.cancel()

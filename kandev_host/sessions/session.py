@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 from msgspec import Raw
 
+from kandev_host import tracing
 from kandev_host.errors import AgentError, KandevError
 from kandev_host.interfaces import Change, Process, ProcessSpec, Put, Runtime
 from kandev_host.models import Session, Turn, Usage, now
@@ -30,6 +31,7 @@ from kandev_host.sessions.opening import Opening
 from kandev_host.sessions.peer import Answer, Call, Peer
 from kandev_host.sessions.prompt_content import fit_prompt
 from kandev_host.sessions.requests import AgentRequests
+from kandev_host.sessions.spans import TurnSpans
 from kandev_host.sessions.stage import Left, SessionState, Stage
 from kandev_host.sessions.steering import Steering
 from kandev_host.sessions.surviving import SurvivingPeer
@@ -163,7 +165,7 @@ class LiveSession:
         if expected is not None:
             raw = await expected[1].outcome()
         else:
-            params = {"sessionId": row.acp_session_id, "prompt": self._blocks(turn)}
+            params = {"sessionId": row.acp_session_id, "prompt": self._blocks(turn), **tracing.meta()}
             prompt_id = self._stage.wire.prompt_id(turn.id)
             raw = await peer.call("session/prompt", params, None, self._on_turn_end, identifier=prompt_id)
         self._result = read(raw, acp.PromptResult, "session/prompt")
@@ -186,12 +188,15 @@ class LiveSession:
             await self.login.tell(needs)
         return outcome
 
-    async def close_turn(self, turn: Turn) -> tuple[Usage | None, list[Change]]:
+    async def close_turn(self, turn: Turn, outcome: TurnOutcome) -> tuple[Usage | None, list[Change]]:
         """What the turn used, and what is to be recorded with its end: at once, for updates may still come."""
         usage = self._state.usage.end_turn(turn, self._result, self._model(), waited_ms=self._waiting.waited_ms())
         self._state.last_turn = turn  # what comes while it is priced corrects it
         if self._stage.priced is not None:
             usage = self._state.usage.priced(await self._stage.priced(usage))
+        if self._state.spans is not None:
+            self._state.spans.close(outcome, usage)
+            self._state.spans = None
         return usage if usage.raw else None, [*self._intake.close_tools(turn.id), Put(usage)]
 
     def _on_turn_end(self, _answer: Answer) -> None:
@@ -253,6 +258,13 @@ class LiveSession:
     async def idle(self) -> None:
         """Returns when no turn runs."""
         await self._turn_over.wait()
+
+    def spans(self, turn: Turn, parent: tracing.SpanContext | None) -> TurnSpans | tracing.Span:
+        """The spans of a turn that begins now, as a context manager."""
+        if not tracing.on():
+            return tracing.NOTHING
+        self._state.spans = TurnSpans(self._stage.agent, self.row, turn, self._model(), parent)
+        return self._state.spans
 
     def _model(self) -> str | None:
         """The model in use, where the session has such an option (by category, not by id)."""

@@ -14,6 +14,7 @@ from kandev_host.sessions.audit import Looks
 from kandev_host.sessions.logs import AgentLogs
 from kandev_host.sessions.permissions import PermissionBroker
 from kandev_host.sessions.policy import Situation
+from kandev_host.sessions.spans import TurnSpans
 from kandev_host.sessions.turns import Watch
 from kandev_host.sessions.updates import ToolState, Voice
 from kandev_host.sessions.usage import Priced, Standing, UsageBook
@@ -109,9 +110,10 @@ class SessionState:
     """What opening, prompting and updates change together.
 
     `row` is None until the session is open. `watch` sees the turn that runs, and `last_turn` is the one before, once it
-    is closed; `past_tools` are its id and its calls. `replaying`: the agent repeats what was said before, and nobody is
-    to be told that twice. `offers` is what of files and terminals the host serves to it. `mode_told` is told the mode
-    whenever the agent tells it, and answers what is to be recorded.
+    is closed; `past_tools` are its id and its calls. `spans` are those of the turn, where somebody takes them.
+    `replaying`: the agent repeats what was said before, and nobody is to be told that twice. `offers` is what of files
+    and terminals the host serves to it. `mode_told` is told the mode whenever the agent tells it, and answers what is
+    to be recorded.
     """
 
     voice: Voice
@@ -126,6 +128,7 @@ class SessionState:
     asking: int = 0
     replaying: bool = False
     offers: frozenset[str] = frozenset()
+    spans: TurnSpans | None = None
     mode_told: Callable[[str], Sequence[Change]] = lambda _mode: ()
 
     @property

@@ -141,16 +141,19 @@ class Turning:
         return await self._write_end(turn, outcome, *changes), outcome
 
     async def _run(self, turn: Turn, peer: Peer) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch)
-            tasks.start_soon(self._stall_watch(peer).run)
-            outcome = await self._session.prompt(turn)
-            tasks.cancel_scope.cancel()
-        self._cancel_deadline = None
-        self._settled = anyio.current_time() + self._crew.settings.settle_s
-        outcome = await self._judged(outcome, peer)
-        usage, changes = await self._session.close_turn(turn)
-        await self._end(turn, replace(outcome, usage=usage), *changes)
+        with self._session.spans(turn, self._queue.origin(turn.id)):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch)
+                tasks.start_soon(self._stall_watch(peer).run)
+                outcome = await self._session.prompt(turn)
+                tasks.cancel_scope.cancel()
+            self._cancel_deadline = None
+            self._settled = anyio.current_time() + self._crew.settings.settle_s
+            outcome = await self._judged(outcome, peer)
+            usage, changes = await self._session.close_turn(turn, outcome)
+            outcome = replace(outcome, usage=usage)
+            ended = await self._write_end(turn, outcome, *changes)
+        await self._follow(ended, outcome)
 
     async def _judged(self, outcome: TurnOutcome, peer: Peer) -> TurnOutcome:
         """The outcome with the host's own part in it: it may have cut the turn short."""

@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 import msgspec
 
+from kandev_host import tracing
 from kandev_host.errors import Busy, Conflict, KandevError, NotFound, StorageFull
 from kandev_host.events import Event
 from kandev_host.interfaces import Bus, Store, Subscription
@@ -223,7 +224,9 @@ class Dispatcher:
                 break
             waits = await look.waiting_for(entry)
             if waits is None:
-                with bound(task_id=entry.id):
+                # Of a trace of its own: who queued the task may have done so hours ago.
+                span = tracing.begin("start queued", links=tracing.origins(entry.id), kind="consumer")
+                with bound(task_id=entry.id), span:
                     await self._start(entry, look)
             elif waits.kind == "backoff":
                 due = min(due, self._looks.backoffs.due(entry))
@@ -246,6 +249,7 @@ class Dispatcher:
             look.outrun = True
             self._woken.set()
         except KandevError as error:
+            tracing.current().fail(error.code)
             if failure_of(error) == "config" and not _faster(error):
                 await self._conclusions.refuse(entry, error)
             else:
