@@ -20,12 +20,13 @@ import anyio.to_thread
 
 from kandev_host import secrets
 from kandev_host.agent_types import effective
+from kandev_host.audit.log import AuditLog
 from kandev_host.bounded import FAULTS
 from kandev_host.errors import PluginError, PluginFailed, StartupError
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.listening import check_address, check_authentication
-from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Telemetry
+from kandev_host.interfaces import AgentType, Authenticator, Bus, Environment, Prices, Runtime, Store, Telemetry
 from kandev_host.journal import Journal
 from kandev_host.metering import metering
 from kandev_host.plugin_calls import describe
@@ -73,6 +74,7 @@ class Host:
         self.plugins: Plugins
         self.services: Services
         self.telemetry = FanOut()
+        self.audit: AuditLog
         self._environment = Environment(str(data_dir), __version__)
         self._gateway: Gateway
         self._stack = AsyncExitStack()
@@ -113,9 +115,8 @@ class Host:
         meter = metering(self.telemetry, settings.use.telemetry, agent_types)
         store = meter.store(await self._provided("store", settings.use.store))
         bus = meter.bus(await self._provided("bus", settings.use.bus))
-        kept = settings.journal
-        retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
-        journal = await stack.enter_async_context(Journal(store, bus, retention=retention))
+        self.audit = audit = AuditLog.of_folder(self.data_dir)
+        journal = await self._journal(store, bus)
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._authenticator()
@@ -155,6 +156,7 @@ class Host:
             private=self.data_dir,
             telemetry=self.telemetry.sinks,
             upkeep=upkeep_of(plugins, settings, self._environment),
+            audit=audit,
         )
         await stack.enter_async_context(services)
         if not self._answers:
@@ -170,6 +172,7 @@ class Host:
             settings=settings.gateway,
             certificate=certificate,
             latency=meter.latency,
+            audit=audit,
         )
         meter.watch(store=store, journal=journal, agents=supervisor, gateway=self._gateway)
         await self._gateway.start()
@@ -184,6 +187,20 @@ class Host:
             # Commands on this machine trust the certificate in the file, whatever name it has.
             pin = f"#certificate={quote(str(certificate.path))}" if certificate is not None else ""
             stack.enter_context(announced(self.data_dir, self.url + pin))
+
+    async def _journal(self, store: Store, bus: Bus) -> Journal:
+        """The journal, audited from its first row on."""
+        kept, audit = self.settings.journal, self.audit
+        retention = Retention(kept.events_kept_s, kept.events_limit_bytes, kept.trim_interval_s)
+        await audit.look(store)
+        journal = await self._stack.enter_async_context(Journal(store, bus, retention=retention, audit=audit))
+        if self._answers:
+            audit.answering(journal)
+        else:
+            about = {"version": __version__, "authenticator": self.settings.use.authenticator}
+            await self._stack.enter_async_context(audit.standing(journal, store, **about))
+            await audit.settings_are(self.settings)
+        return journal
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""

@@ -13,7 +13,9 @@ import anyio
 from aiohttp import WSCloseCode, web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
+from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.errors import StartupError
+from kandev_host.gateway.auditing import Auditing
 from kandev_host.gateway.auth import Auth
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.connection import Connection, Floors, Shared
@@ -65,6 +67,7 @@ class Gateway:
         settings: GatewaySettings,
         certificate: Certificate | None = None,
         latency: Callable[[float], None] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         """`latency` is told how late sockets get what agents say."""
         self._server = server
@@ -75,13 +78,15 @@ class Gateway:
             session_lifetime_s=settings.session_lifetime_s,
             ticket_lifetime_s=settings.ticket_lifetime_s,
         )
-        self._guard = Guard(logins, settings)
-        self._auth = Auth(self._guard, logins, self._origin, self._review_soon)
+        audit = audit or NoAudit()
+        self._guard = Guard(logins, settings, audit)
+        self._auth = Auth(self._guard, logins, self._origin, self._review_soon, audit)
         journal = services.journal
         receipts = Receipts(services.store, journal)
         served = (*actions, *self._auth.actions())
         self._schema = SchemaRoute(served, settings, lambda: self._address)
-        dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, settings.json_depth_limit)
+        auditing = Auditing(audit, self._guard.forbidden)
+        dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, settings.json_depth_limit, auditing)
         seats = Seats(settings.sockets_total, settings.sockets_per_principal, settings.sockets_per_address)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services, latency)
         self._handshakes = Handshakes(settings.handshake_timeout_s, settings.handshakes_limit)

@@ -30,6 +30,7 @@ from kandev_host.interfaces.roles import ROLES, Role, scopes_of
 from kandev_host.interfaces.runtimes import Runtime
 from kandev_host.interfaces.shells import CommandResult, Job, OnOutput, Shell, Stream, Terminal
 from kandev_host.interfaces.storage import (
+    Append,
     Bus,
     Change,
     Commit,
@@ -54,6 +55,7 @@ __all__ = [
     "ROLES",
     "Action",
     "AgentType",
+    "Append",
     "Authenticator",
     "Availability",
     "Bus",

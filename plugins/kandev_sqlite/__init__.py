@@ -49,7 +49,8 @@ async def open_store(settings: SqliteSettings, environment: Environment) -> Asyn
         await store.close()
 
 
-def upkeep(settings: SqliteSettings, environment: Environment) -> Upkeep:
+# Not named upkeep: the submodule takes that name once it is imported.
+def upkeep_of(settings: SqliteSettings, environment: Environment) -> Upkeep:
     """What backs up, checks and replaces the database."""
     from kandev_sqlite.upkeep import SqliteUpkeep
 
@@ -59,4 +60,4 @@ def upkeep(settings: SqliteSettings, environment: Environment) -> Upkeep:
 @hookimpl
 def kandev_stores() -> list[Provider[SqliteSettings, Store]]:
     missing = None if find_spec("apsw") else EXTRA
-    return [Provider("sqlite", open_store, SqliteSettings, missing, upkeep=upkeep)]
+    return [Provider("sqlite", open_store, SqliteSettings, missing, upkeep=upkeep_of)]

@@ -38,6 +38,7 @@ TABLES: dict[type[models.Row], str] = {
     models.Receipt: "receipts",
     models.HostState: "host_state",
     models.Snapshot: "snapshots",
+    models.AuditRow: "audit",
 }
 SEARCHED: dict[type[models.Row], str] = {
     models.Task: "tasks_fts",
@@ -53,6 +54,7 @@ NAMES = {table: kind.__name__.lower() for kind, table in TABLES.items()} | {
     "queue_entries": "queue_entry",
     "host_state": "host_state",
     "shells": "shell",
+    "audit": "audit",
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -131,6 +133,10 @@ class Mapper(Generic[R]):
     def upsert(self, rows: int) -> str:
         """The statement that puts so many rows; of two with the same id the later one stays."""
         return self._insert + ",".join([self._marks] * rows) + self._update
+
+    def insert(self) -> str:
+        """The statement that adds one row."""
+        return self._insert + self._marks
 
     def encode(self, row: models.Row) -> list[Value]:
         values: list[Any] = list(msgspec.structs.astuple(row))
