@@ -61,6 +61,15 @@ class Acting:
 ACTING: ContextVar[Acting | None] = ContextVar("kandev_acting", default=None)
 
 
+def take_owed() -> AuditRow | None:
+    """The row of this request, for whoever writes it at a moment of its own."""
+    acting = ACTING.get()
+    if acting is None:
+        return None
+    owed, acting.owed = acting.owed, None
+    return owed
+
+
 def named(row: AuditRow, principal: Principal, address: str) -> AuditRow:
     """The row with all that is known of its actor; of a log-in, with what it was done."""
     details = {**row.details, "credential": principal.credential} if row.kind == "auth" else row.details
@@ -94,7 +103,7 @@ def kind_of(action: str) -> AuditKind:
     prefix, _, verb = action.rpartition(".")
     if action in _KINDS:
         return _KINDS[action]
-    return "deletion" if verb in _DELETES else _PREFIXES.get(prefix, "action")
+    return "deletion" if verb.endswith(_DELETES) else _PREFIXES.get(prefix, "action")
 
 
 def _is_shown(name: str, value: Any) -> bool:

@@ -69,7 +69,7 @@ class Tally:
 
 
 def _sort(row: AuditRow) -> Sort:
-    return row.action, row.outcome, row.actor, row.address, row.details.get("action")
+    return row.action, row.outcome, row.actor, row.address, row.details.get("action") or row.details.get("credential")
 
 
 def _summed(counted: _Counted) -> AuditRow:

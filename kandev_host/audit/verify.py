@@ -90,26 +90,31 @@ class Verifier:
         return None
 
     def _wrong(self, row: AuditRow) -> Problem | None:
+        key = self._keys.get(row.key_id)
+        problem = self._broken(row, key)
+        if key is None:
+            self._open = self._open or (row.seq, row.key_id)
+            return problem
+        if self._open is not None:
+            first, key_id = self._open
+            if row.action != BEGAN:
+                return Problem(seq=first, why=f"made with another key ({key_id}), with nothing that says why")
+            if problem is None and row.details.get("after_mac") == self._mac:
+                self._unchecked.append((first, row.seq - 1, key_id))
+                self._open = None
+        if row.action == BEGAN and row.details.get("why") != FIRST:
+            self._marks.append({"seq": row.seq, "at": row.created_at, **row.details})
+        return problem
+
+    def _broken(self, row: AuditRow, key: bytes | None) -> Problem | None:
         expected = self._seq + 1
         if row.seq > expected:
             upto = f"rows {expected} to {row.seq - 1} are" if row.seq - 1 > expected else f"row {expected} is"
             return Problem(seq=expected, why=f"{upto} missing")
         if row.seq < expected:
             return Problem(seq=row.seq, why=f"it stands where row {expected} belongs")
-        key = self._keys.get(row.key_id)
         if key is not None and not hmac.compare_digest(mac_of(row, key).encode(), row.mac.encode()):
             return Problem(seq=row.seq, why="it was changed, or made without the key")
         if row.prev != self._mac:
             return Problem(seq=row.seq, why="it was made behind another row than the one before it")
-        if key is None:
-            self._open = self._open or (row.seq, row.key_id)
-            return None
-        if row.action == BEGAN and row.details.get("why") != FIRST:
-            self._marks.append({"seq": row.seq, "at": row.created_at, **row.details})
-        if self._open is not None:
-            first, key_id = self._open
-            if row.action != BEGAN or row.details.get("after_mac") != self._mac:
-                return Problem(seq=first, why=f"made with another key ({key_id}), with nothing that says why")
-            self._unchecked.append((first, row.seq - 1, key_id))
-            self._open = None
         return None

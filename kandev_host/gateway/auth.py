@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from kandev_host.audit.acting import named
+from kandev_host.audit.acting import named, take_owed
 from kandev_host.audit.log import Audit
-from kandev_host.errors import Conflict, Unauthorized, ValidationFailed
+from kandev_host.errors import Conflict, KandevError, Unauthorized, ValidationFailed
 from kandev_host.gateway.connection import logged_in
 from kandev_host.gateway.guard import Guard, refusal
 from kandev_host.gateway.limits import address_of
@@ -94,6 +94,13 @@ class Auth:
         )
 
     async def _log_out(self, call: Call, _request: Logout) -> LogoutReply:
+        # First, since the socket may not live to hear an answer that waits; and also where nothing can be written.
+        row = take_owed()
+        if row is not None:
+            try:
+                await self._audit.write(row)
+            except KandevError:
+                self._audit.count(row)
         revoked = await self._logins.revoke(call.principal)
         if revoked:
             self._revoked()
