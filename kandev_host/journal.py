@@ -44,7 +44,7 @@ class Journal:
 
     At most `limit_commits` commits or `limit_bytes` wait (what exceeds it alone waits alone); whoever brings more
     waits for room, `full_timeout_s` at most. With `retention` old events are removed in the background; `audit` adds to
-    each commit what is to be audited of it. Must live in one event loop.
+    what is recorded, not to what is posted, the rows that it is worth. Must live in one event loop.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Journal:
         the changes were taken, they are written all the same.
         """
         waiter: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        await self._enqueue(Entry(Commit(changes, expect), waiter, None), reply)
+        await self._enqueue(Entry(Commit(changes, expect), waiter, None), reply, self._audit)
         return await waiter
 
     async def post(self, *changes: Change) -> None:
@@ -178,7 +178,7 @@ class Journal:
         clean_event(event)
         self._publish([event])
 
-    async def _enqueue(self, entry: Entry, reply: Any = None) -> None:
+    async def _enqueue(self, entry: Entry, reply: Any = None, audit: Auditor | None = None) -> None:
         if any(isinstance(change, Event) and change.seq is not None for change in entry.commit.changes):
             raise ValueError("This event has been recorded before")
         if self._room or not self._fits(entry):
@@ -190,8 +190,8 @@ class Journal:
             if attachment is not None and not attachment.taken:
                 entry.attach(attachment, reply)
         entry.take_late()
-        if self._audit is not None:
-            entry.audit(self._audit)
+        if audit is not None:
+            entry.audit(audit)
         self._count(entry)
         self._queue.append(entry)
         self._waiting_bytes += entry.size_bytes

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kandev_host.models import Row
 
 CHANGE_BYTES = 256  # what a change costs beyond its texts
+_ROWS = (Put, Append)
 _HOLDERS = frozenset({dict, list, tuple})
 _size_of = msgspec.json.Encoder().encode
 
@@ -86,7 +87,7 @@ def _weight(change: Change) -> int:
     """About how many bytes this change holds."""
     if isinstance(change, Event):
         return len(change.payload) + CHANGE_BYTES
-    if isinstance(change, Put | Append):
+    if isinstance(change, _ROWS):
         return _row_weight(change.row) + CHANGE_BYTES
     return CHANGE_BYTES
 

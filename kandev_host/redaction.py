@@ -64,6 +64,7 @@ ASKED: Mapping[type[Row], frozenset[str]] = {PermissionRequest: _SHOWN}
 ASKED_TOLD = {"permission": _SHOWN, "permissions": _SHOWN}
 # Bytes that are no text of an agent's: pieces of shells' output, which went through a stream's own redactor before.
 BEFORE = frozenset({"shell.output"})
+_ROWS = (Put, Append)
 
 
 def clean_commits(commits: Sequence[Commit]) -> Sequence[Commit]:
@@ -81,7 +82,7 @@ def clean_commits(commits: Sequence[Commit]) -> Sequence[Commit]:
                     raws.append(change.payload)
                 else:
                     texts.append(change.text)
-            elif isinstance(change, Put | Append):
+            elif isinstance(change, _ROWS):
                 raws.append(_encode(change.row))
     said = "\n".join(texts).encode("utf-8", "surrogatepass")
     if not redactor.found(said) and not redactor.found_json(b"\n".join(raws)):

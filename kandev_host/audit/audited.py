@@ -1,7 +1,7 @@
 """What of a commit is audited: one table, by the names of events and the kinds of rows.
 
-Whatever commits such a change is audited by that, in the same transaction, whoever it is. What agents say is not in
-this table, and costs one look into it.
+Whatever records such a change is audited by that, in the same transaction, whoever it is. What agents say is posted to
+the journal, and never comes here.
 """
 
 from __future__ import annotations

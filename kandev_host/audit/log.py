@@ -165,6 +165,7 @@ class AuditLog:
         self._waiting.appendleft(AuditRow(kind="host", action="host.started", details=about))
         await self._follow_token()
         await self._flush()  # on a full disk it waits, and the host starts all the same
+        await self.keep_head(store)
         group = anyio.create_task_group()
         await group.__aenter__()
         group.start_soon(self._keep, store, name="audit")

@@ -12,6 +12,8 @@ from kandev_host.audit.key import Head
 from kandev_host.audit.log import BEGAN, FIRST
 from kandev_host.models import AuditRow, mac_of
 
+_HEAD = "audit-head, which says how far the rows go,"
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """The first bad row: its `seq`, and what is wrong with it."""
@@ -34,9 +36,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Verifier:
     """`add` every row, in the order in which they are kept; then ask for the `verdict`."""
 
-    def __init__(self, keys: Mapping[str, bytes], head: Head | None = None) -> None:
+    def __init__(self, keys: Mapping[str, bytes], head: Head | None = None, *, needs_head: bool = False) -> None:
+        """With `needs_head`, rows without one are not whole: who takes rows away may take that away as well."""
         self._keys = keys
         self._head = head
+        self._needs_head = needs_head
         self._rows = self._seq = 0
         self._mac = ""
         self._problem: Problem | None = None
@@ -61,13 +65,13 @@ class Verifier:
         if problem is None and self._open is not None:
             first, key_id = self._open
             problem = Problem(seq=first, why=f"made with another key ({key_id}), and no row with a known key follows")
-        if head is not None:
+        if head is None and self._needs_head and self._rows:
+            problem, said = problem or Problem(seq=self._seq + 1, why=f"{_HEAD} is missing"), "missing"
+        elif head is not None:
             key = self._keys.get(head.key_id)
             if key is None or not head.holds(key):
                 said = "was not signed with this key"
-                problem = problem or Problem(
-                    seq=head.seq, why="audit-head, which says so far there are rows, is not ours"
-                )
+                problem = problem or Problem(seq=head.seq, why=f"{_HEAD} was not signed with this key")
             else:
                 problem = problem or self._against(head)
                 said = "holds" if problem is None else "differs"

@@ -195,8 +195,9 @@ async def _of_host(loaded: Loaded, keys: Mapping[str, bytes]) -> Verdict:
     from kandev_host.audit.verify import Verifier
 
     # First: a host that runs goes on meanwhile, and what it wrote down before must still be there.
-    head: Head | None = read_head(loaded.data_dir) if "KANDEV_URL" not in os.environ else None
-    verifier = Verifier(keys, head)
+    here = "KANDEV_URL" not in os.environ
+    head: Head | None = read_head(loaded.data_dir) if here else None
+    verifier = Verifier(keys, head, needs_head=here)
     async with _reading(loaded) as ask:
         async for row in _rows(ask):
             verifier.add(row)

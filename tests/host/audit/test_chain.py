@@ -114,6 +114,16 @@ def test_a_chain_that_was_made_anew_is_not_the_one_that_was_there(length: int, d
     assert first_bad(again, head_of(rows[-1])) == at + 1
 
 
+def test_rows_that_need_a_head_are_not_whole_without() -> None:
+    verifier = Verifier({key_id_of(KEY): KEY}, needs_head=True)
+    assert verifier.verdict().problem is None
+    for row in chain(3):
+        verifier.add(row)
+    problem = verifier.verdict().problem
+    assert problem is not None
+    assert problem.seq == 4
+
+
 def test_a_head_that_was_not_signed_with_the_key_is_none() -> None:
     rows = chain(3)
     assert first_bad(rows[:2], head_of(rows[1], OTHER)) == 2
