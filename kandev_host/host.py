@@ -199,7 +199,8 @@ class Host:
         else:
             about = {"version": __version__, "authenticator": self.settings.use.authenticator}
             await self._stack.enter_async_context(audit.standing(journal, store, **about))
-            await audit.settings_are(self.settings)
+            if self._queue:  # those of a command that runs one agent are none of anybody's
+                await audit.settings_are(self.settings)
         return journal
 
     async def _provided(self, kind: str, name: str) -> Any:

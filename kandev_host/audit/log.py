@@ -22,7 +22,6 @@ from kandev_host.audit.acting import ACTING, DETAILS_LIMIT_BYTES, Acting, named
 from kandev_host.audit.audited import audited
 from kandev_host.audit.key import Head, fingerprint, load_key, read_head, write_head
 from kandev_host.audit.tally import Tally
-from kandev_host.errors import KandevError
 from kandev_host.interfaces import Append, Change
 from kandev_host.models import AuditRow, key_id_of
 
@@ -201,7 +200,7 @@ class AuditLog:
                 settings=self._settings,
             )
             await anyio.to_thread.run_sync(write_head, self._folder, head, self._key)
-        except (KandevError, OSError) as error:
+        except Exception as error:  # of the store or the file system: tried again in a moment
             logger.warning("Where the audit stands could not be written down: %s", error)
             self._grown = True
 
@@ -229,7 +228,7 @@ class AuditLog:
         marks = self._marks
         try:
             await self._record(*self.sealed(rows))
-        except KandevError as error:
+        except Exception as error:  # of the store, of any kind: the rows wait, and the host goes on
             self._marks = marks
             logger.warning("%s rows of the audit wait: %s", len(rows), error)
             return

@@ -19,14 +19,14 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 class AuditRow(Row, frozen=True, kw_only=True):
-    """One thing that somebody did, or was refused: `action` of a `kind`, with its `outcome`.
+    """One thing that somebody did, or was refused: `action` of a `kind` (AUDIT_KINDS), with its `outcome`.
 
     `actor` is a principal's id, "host" or "policy"; the other fields of the actor are known of requests. `details` are
     small and hold no secrets. The store numbers the rows from 1 without gaps (`seq`); `prev` is the `mac` of the row
     before, and `mac` that of this one, by the key that `key_id` names.
     """
 
-    kind: AuditKind
+    kind: str
     action: str
     outcome: str = "ok"
     actor: str = "host"

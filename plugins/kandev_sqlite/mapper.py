@@ -105,6 +105,20 @@ class Field:
         elif self.kind == "boolean":
             self.encode, self.decode = int, bool
 
+    def forgive(self) -> None:
+        """What somebody else wrote there, and is no such value, is read as something: the row can then be named."""
+        decode = self.decode
+        if decode is None:
+            return
+
+        def forgiving(value: Any) -> Any:
+            try:
+                return decode(value)
+            except (ValueError, OverflowError):
+                return _EPOCH if self.kind == "time" else {"damaged": str(value)[:200]}
+
+        self.decode = forgiving
+
     def stored(self, value: Any) -> Value:
         """The value as the column holds it."""
         return value if value is None or self.encode is None else self.encode(value)
@@ -121,6 +135,9 @@ class Mapper(Generic[R]):
         self.names: tuple[str, ...] = kind.__struct_fields__
         self.fields = {name: Field(name, hints[name]) for name in self.names}
         columns = list(self.fields.values())
+        if kind is models.AuditRow:
+            for column in columns:
+                column.forgive()
         self._encoders = [(i, column.encode) for i, column in enumerate(columns) if column.encode]
         self._decoders = [(i, column.decode) for i, column in enumerate(columns) if column.decode]
         self.columns = ", ".join(f'"{name}"' for name in self.names)

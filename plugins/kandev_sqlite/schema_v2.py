@@ -190,7 +190,8 @@ CREATE INDEX audit_kind ON audit(kind, seq);
 CREATE INDEX audit_actor ON audit(actor, seq);
 CREATE INDEX audit_task ON audit(task_id, seq);
 CREATE TRIGGER audit_next BEFORE INSERT ON audit
-WHEN new.seq IS NOT coalesce((SELECT max(seq) FROM audit), 0) + 1 BEGIN
+WHEN new.seq IS NOT coalesce((SELECT max(seq) FROM audit), 0) + 1
+OR EXISTS (SELECT 1 FROM audit WHERE id = new.id) BEGIN
     SELECT raise(ABORT, 'the audit is only added to');
 END;
 CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit is only added to'); END;
