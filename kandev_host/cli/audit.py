@@ -259,7 +259,9 @@ async def _reading(loaded: Loaded) -> AsyncIterator[Ask]:
         async with _client(url, token) as ask:
             yield ask
         return
+    from kandev_host.audit.key import KEY_FILE
     from kandev_host.cli.keeping import alone
+    from kandev_host.errors import StartupError
     from kandev_host.gateway.tokens import LOCAL_USER
     from kandev_host.interfaces import Environment
     from kandev_host.plugins import load_plugins
@@ -268,6 +270,8 @@ async def _reading(loaded: Loaded) -> AsyncIterator[Ask]:
     from kandev_host.services.audit import AuditService
     from kandev_host.version import __version__
 
+    if not (loaded.data_dir / KEY_FILE).exists():
+        raise StartupError(f"there is no audit in {loaded.data_dir}: the first kandev-host up begins it")
     with alone(loaded, "reading the audit"):
         plugins = load_plugins(loaded.settings.plugins)
         environment = Environment(str(loaded.data_dir), __version__)
