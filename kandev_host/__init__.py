@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kandev_host.interfaces import (
         Action,
         AgentType,
+        Append,
         Authenticator,
         Availability,
         Bus,
@@ -78,11 +79,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "interfaces": (
-        "Action AgentType Authenticator Availability Bus Call CommandResult Commit Credentials Decision Environment "
-        "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras LogLine Logging "
-        "Mount NetworkDecision OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress "
-        "Provider Put Remove Result Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell "
-        "Terminal Tracing Trimmed Upkeep UsageGroup UsageSum Use Watching"
+        "Action AgentType Append Authenticator Availability Bus Call CommandResult Commit Credentials "
+        "Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Job JournalState "
+        "LaunchExtras LogLine Logging Mount NetworkDecision OnOutput Owned Page PlaceUse Price Prices "
+        "Principal Process ProcessSpec Progress Provider Put Remove Result Route Runtime Shell Shift Stats "
+        "Store StoreReport Subscription Telemetry Tell Terminal Tracing Trimmed Upkeep UsageGroup UsageSum "
+        "Use Watching"
     ),
     "hookspecs": "hookimpl",
     "gateway.tokens": "TokenFile",
@@ -93,13 +95,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Credentials",
-    "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
-    "JournalState", "LaunchExtras", "LogLine", "Logging", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page",
-    "PlaceUse", "Price", "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove",
-    "Result", "Route", "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry",
-    "Tell", "Terminal", "TokenFile", "Tracing", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use",
-    "Watching", "__version__", "errors", "event", "events", "hookimpl", "metrics", "models", "secrets", "tracing",
+    "Action", "AgentType", "Append", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit",
+    "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit",
+    "Image", "Images", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging", "Mount", "NetworkDecision",
+    "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices", "Principal", "Process", "ProcessSpec", "Progress",
+    "Provider", "Put", "Remove", "Result", "Route", "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport",
+    "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile", "Tracing", "Trimmed", "Upkeep", "UsageGroup",
+    "UsageReading", "UsageSum", "Use", "Watching", "__version__", "errors", "event", "events", "hookimpl",
+    "metrics", "models", "secrets", "tracing",
 ]  # fmt: skip
 
 

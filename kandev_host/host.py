@@ -20,12 +20,14 @@ import anyio.to_thread
 
 from kandev_host import secrets, tracing
 from kandev_host.agent_types import effective
+from kandev_host.audit.log import AuditLog
 from kandev_host.bounded import FAULTS
 from kandev_host.errors import PluginError, PluginFailed, StartupError
 from kandev_host.gateway.app import Gateway
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.listening import check_address, check_authentication
-from kandev_host.interfaces import AgentType, Authenticator, Environment, Prices, Runtime, Store, Telemetry
+from kandev_host.interfaces import AgentType, Authenticator, Bus, Environment, Prices, Runtime, Store, Telemetry
+from kandev_host.journal import Journal
 from kandev_host.log_lines import sent_to
 from kandev_host.metering import metering
 from kandev_host.plugin_calls import describe
@@ -33,6 +35,7 @@ from kandev_host.plugin_contexts import BoundedAuthenticator, OwnTask, StopTime
 from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
 from kandev_host.reloading import Reloads, retention
+from kandev_host.retention import Retention
 from kandev_host.selection import has_no_library, opening, upkeep_of
 from kandev_host.services import Services, build_services
 from kandev_host.services.network_log import NetworkLog
@@ -76,6 +79,7 @@ class Host:
         self.plugins: Plugins
         self.services: Services
         self.telemetry = FanOut()
+        self.audit: AuditLog
         self._environment = Environment(str(data_dir), __version__)
         self._gateway: Gateway
         self._stack = AsyncExitStack()
@@ -121,18 +125,9 @@ class Host:
         provided = await self._provided("store", settings.use.store)
         store = cast("Store", WatchedStore(meter.store(provided), writes))
         bus = WatchedBus(meter.bus(await self._provided("bus", settings.use.bus)))
+        self.audit = audit = AuditLog.of_folder(self.data_dir)
         kept = retention(settings.journal)
-        journal = await stack.enter_async_context(
-            meter.journal(settings.use.store)(
-                store,
-                bus,
-                retention=kept,
-                limit_commits=settings.journal.queue_commits_limit,
-                limit_bytes=settings.journal.queue_limit_bytes,
-                full_timeout_s=settings.journal.queue_timeout_s,
-                drain_timeout_s=settings.journal.drain_timeout_s,
-            )
-        )
+        journal = await self._journal(store, bus, kept, meter.journal(settings.use.store))
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
         authenticator = await self._authenticator()
@@ -173,6 +168,7 @@ class Host:
             telemetry=self.telemetry.sinks,
             upkeep=upkeep_of(plugins, settings, self._environment),
             writes=writes,
+            audit=audit,
         )
         await stack.enter_async_context(services)
         if not self._answers:
@@ -189,6 +185,7 @@ class Host:
             certificate=certificate,
             latency=meter.latency,
             healthy=lambda: services.health.status == "ok",
+            audit=audit,
         )
         meter.watch(store=store, journal=journal, agents=supervisor, gateway=self._gateway)
         await self._gateway.start()
@@ -197,6 +194,11 @@ class Host:
         self.reloads = Reloads(
             settings=settings, services=services, gateway=self._gateway, retention=kept, given=plugins.agent_types
         )
+        await self._serve(services, certificate)
+
+    async def _serve(self, services: Services, certificate: Certificate | None) -> None:
+        """Sockets are answered from here on; what works by itself begins."""
+        stack = self._stack
         stack.push_async_callback(self._gateway.stop)
         stack.push_async_callback(services.shells.shutdown)  # sockets wait for the commands that they asked for
         # Last, so that no agent is started for a host that cannot serve.
@@ -210,6 +212,30 @@ class Host:
             stack.enter_context(announced(self.data_dir, self.url + pin))
             await stack.enter_async_context(services.health)
         self._gateway.ready = True
+
+    async def _journal(self, store: Store, bus: Bus, kept: Retention, journal_of: Callable[..., Journal]) -> Journal:
+        """The journal, audited from its first row on."""
+        settings, audit = self.settings.journal, self.audit
+        await audit.look(store)
+        made = journal_of(
+            store,
+            bus,
+            retention=kept,
+            limit_commits=settings.queue_commits_limit,
+            limit_bytes=settings.queue_limit_bytes,
+            full_timeout_s=settings.queue_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
+            audit=audit,
+        )
+        journal = await self._stack.enter_async_context(made)
+        if self._answers:
+            audit.answering(journal)
+        else:
+            about = {"version": __version__, "authenticator": self.settings.use.authenticator}
+            await self._stack.enter_async_context(audit.standing(journal, store, **about))
+            if self._queue:  # those of a command that runs one agent are none of anybody's
+                await audit.settings_are(self.settings)
+        return journal
 
     async def _provided(self, kind: str, name: str) -> Any:
         """Open the selected provider with its table of the settings."""

@@ -18,11 +18,11 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.abc
-import msgspec
 
 from kandev_host.errors import Busy, KandevError, Unavailable
 from kandev_host.events import Event
-from kandev_host.interfaces import Change, Commit, Expect, JournalState, Late, Put
+from kandev_host.interfaces import Change, Commit, Expect, JournalState
+from kandev_host.journal_entries import Attachment, Auditor, Entry
 from kandev_host.redaction import clean_commits, clean_event
 from kandev_host.retention import Retention, Trimmer
 
@@ -34,68 +34,17 @@ logger = logging.getLogger(__name__)
 
 GROUP_COMMITS = 512
 GROUP_BYTES = 2 << 20
-CHANGE_BYTES = 256  # what a change costs beyond its texts
 BOARDS_COUNTED = 4096
-_HOLDERS = frozenset({dict, list, tuple})
-_size_of = msgspec.json.Encoder().encode
 
 Outcome = Sequence[int] | KandevError | Exception
-
-
-class _Entry:
-    """One commit in the queue; `waiter` is the future of its `record`, or `poster` the task that posted it."""
-
-    __slots__ = ("attachment", "commit", "poster", "size_bytes", "waiter")
-
-    def __init__(
-        self, commit: Commit, waiter: asyncio.Future[tuple[int, ...]] | None, poster: asyncio.Task[Any] | None
-    ) -> None:
-        self.commit = commit
-        self.waiter = waiter
-        self.poster = poster
-        self.attachment: Attachment | None = None
-        self.size_bytes = sum(map(_weight, commit.changes))
-
-    def take_late(self) -> None:
-        if any(isinstance(change, Late) for change in self.commit.changes):
-            changes = [Put(change.made()) if isinstance(change, Late) else change for change in self.commit.changes]
-            self.commit = Commit(changes, self.commit.preconditions)
-            self.size_bytes = sum(map(_weight, changes))
-
-    def attach(self, attachment: Attachment, reply: Any) -> None:
-        self.attachment = attachment
-        attachment.take(reply)
-        if attachment.row is not None:
-            put = Put(attachment.row)
-            self.commit = Commit((*self.commit.changes, put), self.commit.preconditions)
-            self.size_bytes += _weight(put)
-
-
-class Attachment:
-    """A row that goes with the first commit of a task, in its transaction; see `Journal.attaching`.
-
-    `taken` tells whether the task has committed anything, which is all there is to it without a row; `row` is then as
-    it was written.
-    """
-
-    __slots__ = ("_bare", "_with_reply", "row", "taken")
-
-    def __init__(self, row: Row | None, with_reply: Callable[[Any], Row] | None) -> None:
-        self.row = self._bare = row
-        self._with_reply = with_reply
-        self.taken = False
-
-    def take(self, reply: Any) -> None:
-        self.row = self._bare if reply is None or self._with_reply is None else self._with_reply(reply)
-        self.taken = True
 
 
 class Journal:
     """Use as an async context manager: leaving it refuses new changes and writes down those that wait.
 
     At most `limit_commits` commits or `limit_bytes` wait (what exceeds it alone waits alone); whoever brings more
-    waits for room, `full_timeout_s` at most. With `retention` old events are removed in the background. Must live in
-    one event loop.
+    waits for room, `full_timeout_s` at most. With `retention` old events are removed in the background; `audit` adds to
+    what is recorded, not to what is posted, the rows that it is worth. Must live in one event loop.
     """
 
     def __init__(
@@ -108,18 +57,20 @@ class Journal:
         limit_bytes: int = 16 << 20,
         full_timeout_s: float = 30.0,
         drain_timeout_s: float = 30.0,
+        audit: Auditor | None = None,
     ) -> None:
         self.published_seq = 0
         self.failed_posts = 0
         self._store = store
         self._bus = bus
+        self._audit = audit
         self._limit_commits = limit_commits
         self._limit_bytes = limit_bytes
         self._full_timeout_s = full_timeout_s
         self._drain_timeout_s = drain_timeout_s
         self._journal_id = ""
         self._oldest = 1
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._room: deque[asyncio.Future[None]] = deque()
         self._open = False
@@ -192,7 +143,7 @@ class Journal:
         the changes were taken, they are written all the same.
         """
         waiter: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        await self._enqueue(_Entry(Commit(changes, expect), waiter, None), reply)
+        await self._enqueue(Entry(Commit(changes, expect), waiter, None), reply, self._audit)
         return await waiter
 
     async def post(self, *changes: Change) -> None:
@@ -204,7 +155,7 @@ class Journal:
         poster = asyncio.current_task()
         if poster is not None and (error := self._post_errors.pop(poster, None)) is not None:
             raise error
-        await self._enqueue(_Entry(Commit(changes), None, poster))
+        await self._enqueue(Entry(Commit(changes), None, poster))
 
     @contextmanager
     def attaching(self, row: Row | None, with_reply: Callable[[Any], Row] | None = None) -> Iterator[Attachment]:
@@ -227,7 +178,7 @@ class Journal:
         clean_event(event)
         self._publish([event])
 
-    async def _enqueue(self, entry: _Entry, reply: Any = None) -> None:
+    async def _enqueue(self, entry: Entry, reply: Any = None, audit: Auditor | None = None) -> None:
         if any(isinstance(change, Event) and change.seq is not None for change in entry.commit.changes):
             raise ValueError("This event has been recorded before")
         if self._room or not self._fits(entry):
@@ -239,12 +190,14 @@ class Journal:
             if attachment is not None and not attachment.taken:
                 entry.attach(attachment, reply)
         entry.take_late()
+        if audit is not None:
+            entry.audit(audit)
         self._count(entry)
         self._queue.append(entry)
         self._waiting_bytes += entry.size_bytes
         self._wake.set()
 
-    def _count(self, entry: _Entry) -> None:
+    def _count(self, entry: Entry) -> None:
         for change in entry.commit.changes:
             if isinstance(change, Event) and change.agent_id is None and change.board_id is not None:
                 self._changes[change.board_id] = self._changes.pop(change.board_id, self._changes_total) + 1
@@ -252,11 +205,11 @@ class Journal:
                 if len(self._changes) > BOARDS_COUNTED:  # the one longest quiet counts on from the total, which is more
                     del self._changes[next(iter(self._changes))]
 
-    def _fits(self, entry: _Entry) -> bool:
+    def _fits(self, entry: Entry) -> bool:
         room = len(self._queue) < self._limit_commits and self._waiting_bytes + entry.size_bytes <= self._limit_bytes
         return room or not self._queue or not self._open
 
-    async def _wait_for_room(self, entry: _Entry) -> None:
+    async def _wait_for_room(self, entry: Entry) -> None:
         """Wait in line until the entry fits."""
         with anyio.move_on_after(self._full_timeout_s):
             while True:
@@ -295,7 +248,7 @@ class Journal:
                 self._answer(self._queue.popleft(), Unavailable("The host shut down before this was written"))
             asyncio.get_running_loop().call_soon(self._drained.set)  # after the last group was settled
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> list[Entry]:
         """All that waits, within the bounds of a group."""
         count = size_bytes = 0
         for entry in self._queue:
@@ -305,13 +258,13 @@ class Journal:
             count += 1
         return self._pop(count)
 
-    def _pop(self, count: int) -> list[_Entry]:
+    def _pop(self, count: int) -> list[Entry]:
         popped = [self._queue.popleft() for _ in range(count)]
         self._waiting_bytes -= sum(entry.size_bytes for entry in popped)
         self._call_waiting()
         return popped
 
-    async def _write_group(self, group: list[_Entry]) -> None:
+    async def _write_group(self, group: list[Entry]) -> None:
         outcomes: Sequence[Outcome]
         left = len(self._queue)
         try:
@@ -339,7 +292,7 @@ class Journal:
             if not place.done():
                 place.set_result(None)
 
-    def _settle(self, group: list[_Entry], outcomes: Sequence[Outcome]) -> None:
+    def _settle(self, group: list[Entry], outcomes: Sequence[Outcome]) -> None:
         """Publish what was written, then answer everybody."""
         written: list[Event] = []
         for entry, outcome in zip(group, outcomes, strict=True):
@@ -362,10 +315,12 @@ class Journal:
             # The rows are on the disk: a broken relay must not make their writer believe otherwise.
             logger.exception("The bus failed; subscribers read on from the journal")
 
-    def _answer(self, entry: _Entry, outcome: Outcome) -> None:
+    def _answer(self, entry: Entry, outcome: Outcome) -> None:
         waiter = entry.waiter
         if entry.attachment is not None and isinstance(outcome, Exception):
             entry.attachment.taken = False
+        if entry.acting is not None and not isinstance(outcome, Exception):
+            entry.acting.owed = None
         if waiter is not None:
             if waiter.done():  # its task was cancelled meanwhile
                 return
@@ -378,23 +333,3 @@ class Journal:
             logger.error("A post of %s changes was not written: %s", len(entry.commit.changes), outcome)
             if entry.poster is not None:
                 self._post_errors[entry.poster] = outcome
-
-
-def _weight(change: Change) -> int:
-    """About how many bytes this change holds."""
-    if isinstance(change, Event):
-        return len(change.payload) + CHANGE_BYTES
-    if isinstance(change, Put):
-        return _row_weight(change.row) + CHANGE_BYTES
-    return CHANGE_BYTES
-
-
-def _row_weight(row: Row) -> int:
-    size_bytes = 0
-    for value in msgspec.structs.astuple(row):
-        kind = type(value)
-        if kind is str:
-            size_bytes += len(value)
-        elif value and kind in _HOLDERS:
-            size_bytes += len(_size_of(value))
-    return size_bytes

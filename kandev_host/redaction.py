@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from kandev_host.events import Event
-from kandev_host.interfaces import Change, Commit, Put
+from kandev_host.interfaces import Append, Change, Commit, Put
 from kandev_host.models import (
     AgentTypeRow,
     Board,
@@ -64,6 +64,7 @@ ASKED: Mapping[type[Row], frozenset[str]] = {PermissionRequest: _SHOWN}
 ASKED_TOLD = {"permission": _SHOWN, "permissions": _SHOWN}
 # Bytes that are no text of an agent's: pieces of shells' output, which went through a stream's own redactor before.
 BEFORE = frozenset({"shell.output"})
+_ROWS = (Put, Append)
 
 
 def clean_commits(commits: Sequence[Commit]) -> Sequence[Commit]:
@@ -81,7 +82,7 @@ def clean_commits(commits: Sequence[Commit]) -> Sequence[Commit]:
                     raws.append(change.payload)
                 else:
                     texts.append(change.text)
-            elif isinstance(change, Put):
+            elif isinstance(change, _ROWS):
                 raws.append(_encode(change.row))
     said = "\n".join(texts).encode("utf-8", "surrogatepass")
     if not redactor.found(said) and not redactor.found_json(b"\n".join(raws)):
@@ -105,6 +106,8 @@ def _clean(change: Change, redactor: Redactor) -> Change:
         _clean_event(change, redactor)
     elif isinstance(change, Put) and redactor.found_json(_encode(change.row)):
         return Put(_clean_row(change.row, redactor))
+    elif isinstance(change, Append) and redactor.found_json(_encode(change.row)):
+        return Append(_clean_row(change.row, redactor), change.key)
     return change
 
 

@@ -28,7 +28,7 @@ DATABASE = "database"
 SECRETS = "secrets/"
 # What of the data folder goes with `--with-secrets`, and what a restore may write there. Never settings: whoever
 # changes those chooses the programs that the host starts.
-SECRET_FILES = ("token",)
+SECRET_FILES = ("token", "audit-key")
 FORMAT = 1
 MANIFEST_LIMIT_BYTES = 1 << 20
 SECRET_LIMIT_BYTES = 64 << 10

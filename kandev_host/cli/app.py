@@ -51,6 +51,7 @@ COMMANDS = {
     "export": "Write boards, tasks and history as portable lines.",
     "import": "Read what export wrote.",
     "db": "Check and tidy the database.",
+    "audit": "Who did what, and whether somebody changed that.",
     "token": "Show where the log-in token lies, or replace it.",
     "link": "A link to log in with in a browser, once.",
 }

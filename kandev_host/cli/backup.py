@@ -45,7 +45,9 @@ def command() -> None:
 )
 @click.argument("target", metavar="[FILE|DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--with-secrets", is_flag=True, help="Also hashes of passwords and the log-in token; keep the file to yourself."
+    "--with-secrets",
+    is_flag=True,
+    help="Also password hashes, log-in token and the audit's key; keep the file to yourself.",
 )
 @settings_options
 @as_json

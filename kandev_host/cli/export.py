@@ -65,7 +65,7 @@ async def _export(loaded: Loaded, target: Path, events: bool) -> dict[str, int]:
     with explained(loaded.data_dir), _own_copy(loaded.data_dir) as copy:
         check_room(loaded.data_dir, size)
         await anyio.to_thread.run_sync(upkeep.back_up, copy, tell)
-        with _written(target) as file:
+        with written(target) as file:
             async with upkeep.open_copy(copy) as store:
                 return await export(store, file.write, tell, events=events)
 
@@ -84,7 +84,7 @@ def _own_copy(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _written(target: Path) -> Iterator[BinaryIO]:
+def written(target: Path) -> Iterator[BinaryIO]:
     """A file that has its name when it is whole; mode 0600."""
     if str(target) == "-":
         yield sys.stdout.buffer

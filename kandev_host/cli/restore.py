@@ -21,7 +21,7 @@ from kandev_host.printable import printable
 )
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Check it as for a restore, and change nothing.")
-@click.option("--with-secrets", is_flag=True, help="Also the log-in token, if it is in the backup.")
+@click.option("--with-secrets", is_flag=True, help="Also the log-in token and the audit's key, if they are in it.")
 @settings_options
 @as_json
 def command(

@@ -39,6 +39,7 @@ def core_actions(services: Services) -> list[Action[Any]]:
         "host.info": _plain(services.info.info),
         "backup.create": _plain(services.backups.create),
         "backup.list": _plain(services.backups.list),
+        "audit.list": _plain(services.audit.list),
         "board.list": _plain(boards.list),
         "board.create": _plain(boards.create),
         "board.get": _plain(boards.get),

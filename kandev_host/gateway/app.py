@@ -13,9 +13,11 @@ import anyio
 from aiohttp import WSCloseCode, web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
+from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.errors import StartupError
 from kandev_host.gateway.access import Access
 from kandev_host.gateway.agent_logins import WithAgents
+from kandev_host.gateway.auditing import Auditing
 from kandev_host.gateway.auth import Auth
 from kandev_host.gateway.certificate import Certificate
 from kandev_host.gateway.connection import Connection, Shared
@@ -68,6 +70,7 @@ class Gateway:
         certificate: Certificate | None = None,
         latency: Callable[[float], None] | None = None,
         healthy: Callable[[], bool] = lambda: True,
+        audit: Audit | None = None,
     ) -> None:
         """`latency` is told how late sockets get what agents say; `healthy` is what `/health` says.
 
@@ -83,14 +86,18 @@ class Gateway:
             session_lifetime_s=settings.session_lifetime_s,
             ticket_lifetime_s=settings.ticket_lifetime_s,
         )
-        self._guard = Guard(logins, settings)
-        self._auth = Auth(self._guard, logins, self._origin, self._review_soon)
+        audit = audit or NoAudit()
+        self._guard = Guard(logins, settings, audit)
+        self._auth = Auth(self._guard, logins, self._origin, self._review_soon, audit)
         journal = services.journal
         receipts = Receipts(services.store, journal)
         served = (*actions, *self._auth.actions())
         self._schema = SchemaRoute(served, settings, lambda: self._address)
         access = Access(services.ownership)
-        dispatcher = Dispatcher(served, lambda: journal.published_seq, receipts, access, settings.json_depth_limit)
+        auditing = Auditing(audit, self._guard.forbidden)
+        dispatcher = Dispatcher(
+            served, lambda: journal.published_seq, receipts, access, settings.json_depth_limit, auditing
+        )
         seats = Seats(settings.sockets_total, settings.sockets_per_principal, settings.sockets_per_address)
         self._shared = Shared(settings, self._guard, dispatcher, seats, services, latency)
         self._handshakes = Handshakes(settings)

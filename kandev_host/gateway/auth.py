@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from kandev_host.errors import Conflict, Unauthorized, ValidationFailed
+from kandev_host.audit.acting import named, take_owed
+from kandev_host.audit.log import Audit
+from kandev_host.errors import Conflict, KandevError, Unauthorized, ValidationFailed
 from kandev_host.gateway.connection import logged_in
 from kandev_host.gateway.guard import Guard, refusal
 from kandev_host.gateway.limits import address_of
 from kandev_host.gateway.logins import Logins
 from kandev_host.interfaces import Action, Call
-from kandev_host.models import now
+from kandev_host.models import AuditRow, now
 from kandev_host.protocol.actions.auth import (
     TICKET_LIMIT_CHARS,
     Login,
@@ -44,12 +46,18 @@ class Auth:
     """`origin` is where browsers reach the host, None when they cannot; `revoked` is called after each logout."""
 
     def __init__(
-        self, guard: Guard, logins: Logins, origin: Callable[[], str | None], revoked: Callable[[], None]
+        self,
+        guard: Guard,
+        logins: Logins,
+        origin: Callable[[], str | None],
+        revoked: Callable[[], None],
+        audit: Audit,
     ) -> None:
         self._guard = guard
         self._logins = logins
         self._origin = origin
         self._revoked = revoked
+        self._audit = audit
         pages = files("kandev_host.gateway").joinpath("pages")
         self._pages = {
             path: pages.joinpath(f"login.{kind.rpartition('/')[2].replace('javascript', 'js')}").read_bytes()
@@ -86,6 +94,13 @@ class Auth:
         )
 
     async def _log_out(self, call: Call, _request: Logout) -> LogoutReply:
+        # First, since the socket may not live to hear an answer that waits; and also where nothing can be written.
+        row = take_owed()
+        if row is not None:
+            try:
+                await self._audit.write(row)
+            except KandevError:
+                self._audit.count(row)
         revoked = await self._logins.revoke(call.principal)
         if revoked:
             self._revoked()
@@ -112,5 +127,8 @@ class Auth:
             await self._guard.failed(address_of(request.remote))
             raise Unauthorized("This link was used already, or is too old. Ask for another one: kandev-host link")
         token, principal = made
+        await self._audit.write(
+            named(AuditRow(kind="auth", action="auth.exchange"), principal, address_of(request.remote))
+        )
         body = {**msgspec.to_builtins(logged_in(principal)), "token": token}
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")

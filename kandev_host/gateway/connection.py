@@ -98,7 +98,7 @@ class Connection:
         self._transport = transport
         self._principal: Principal | None = None
         self._sees: Callable[[Event], bool] | None = None
-        self._address = address_of(request.remote)
+        self.address = address_of(request.remote)
         self._socket = web.WebSocketResponse(
             timeout=settings.slow_client_timeout_s,
             autoping=False,
@@ -173,7 +173,8 @@ class Connection:
 
     def review(self) -> None:
         """Close it if the one it belongs to has lost the right to it."""
-        if self._principal is not None and not self._shared.guard.holds(self._principal):
+        if self._ending is None and self._principal is not None and not self._shared.guard.holds(self._principal):
+            self._shared.guard.revoked(self._principal, self.address)
             self.close(UNAUTHENTICATED, REVOKED)
 
     def close(self, code: int, reason: str) -> None:
@@ -189,7 +190,7 @@ class Connection:
 
     async def run(self, on_open: Callable[[Connection], None]) -> web.WebSocketResponse:
         """Upgrade, serve, close. What was begun and changes something is carried to its end."""
-        seat = self._shared.seats.take(self._principal.id if self._principal is not None else None, self._address)
+        seat = self._shared.seats.take(self._principal.id if self._principal is not None else None, self.address)
         leave: Callable[[], None] = seat.leave
         try:
             await self._socket.prepare(self._request)
@@ -239,7 +240,7 @@ class Connection:
             return "The first message must be auth.login"
         try:
             token = _login_token(request.action, request.payload)
-            principal = await self._shared.guard.authenticate(token, self._address)
+            principal = await self._shared.guard.authenticate(token, self.address)
             seat.move(principal.id)
         except KandevError as error:
             self.reply(encode_error(request.id, request.action, error))
@@ -286,7 +287,7 @@ class Connection:
         if message.type is WSMsgType.PING:
             self._outbox.put(wire(bytes(message.data), PONG), force=True)
         elif not self._shared.guard.holds(self.principal):
-            self.close(UNAUTHENTICATED, REVOKED)
+            self.review()
         else:
             pending = self._shared.dispatcher.serve(message.data, self)
             if pending is not None:

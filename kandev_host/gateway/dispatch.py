@@ -9,6 +9,7 @@ import difflib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol
 
@@ -16,8 +17,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kandev_host import tracing
+from kandev_host.audit.acting import EVERYDAY
 from kandev_host.errors import KandevError, StartupError, UnknownAction, ValidationFailed
 from kandev_host.gateway.access import Access, Check
+from kandev_host.gateway.auditing import Auditing
 from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, refusal, response
 from kandev_host.gateway.subscriptions import Followed, Subscriptions
 from kandev_host.interfaces import Action, Call, Principal
@@ -40,7 +43,8 @@ from kandev_host.secrets import known
 logger = logging.getLogger(__name__)
 
 # What people read of files and of their own terminals goes to them as it is: whoever edits a file must have it whole.
-WHOLE = frozenset({"workspace.read", "workspace.diff", "shell.read"})
+# And so do rows of the audit, which have no secrets in them: changed, they could not be checked.
+WHOLE = frozenset({"audit.list", "workspace.read", "workspace.diff", "shell.read"})
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
 
@@ -66,6 +70,9 @@ class Caller(Protocol):
     def principal(self) -> Principal: ...
 
     @property
+    def address(self) -> str: ...
+
+    @property
     def subscriptions(self) -> Subscriptions: ...
 
     @property
@@ -84,6 +91,7 @@ class _Entry:
     decode: Callable[[msgspec.Raw], Any]
     reads: bool
     recorded: bool
+    audited: bool  # although it is not recorded
 
 
 class Pending:
@@ -124,11 +132,13 @@ class Dispatcher:
         receipts: Receipts,
         access: Access,
         depth_limit: int = 64,
+        auditing: Auditing | None = None,
     ) -> None:
         self._read_seq = read_seq
         self._receipts = receipts
         self._access = access
         self._depth_limit = depth_limit
+        self._auditing = auditing or Auditing()
         self._entries: dict[str, _Entry] = {}
         for action in actions:
             if action.name in self._entries:
@@ -136,7 +146,8 @@ class Dispatcher:
             decoder = msgspec.json.Decoder(action.request)
             reads = action.scope.endswith(":read")
             recorded = not reads and action.keeps != "nothing"
-            self._entries[action.name] = _Entry(action, decoder.decode, reads, recorded)
+            audited = not reads and not recorded and action.name not in EVERYDAY
+            self._entries[action.name] = _Entry(action, decoder.decode, reads, recorded, audited)
 
     def serve(self, frame: bytes, caller: Caller) -> Pending | None:
         """Answer the request in `frame` at once, or return what is still to run."""
@@ -174,21 +185,35 @@ class Dispatcher:
         try:
             entry = self._entry(request.action)
             value = _decoded(entry, request.payload)
-            principal = caller.principal
-            check = self._access.admit(principal, entry.action, value)
-            if entry.recorded:
-                return self._change(request, entry, value, caller, check)
-            subscriptions = caller.subscriptions
-            call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
-            # Taken before the handler looks: what is read is at least as new as this.
-            seq = self._read_seq() if entry.reads else UNSET
-            result = entry.action.handler(call, value) if check is None else _checked(check, entry.action, call, value)
-            if isawaitable(result):
-                return Pending(lambda: self._finish(request, result, seq, caller), entry.reads)
-            caller.reply(_told(request, result, seq))
+            with self._auditing.watched(request.action, caller.principal, caller.address):
+                return self._begun(request, entry, value, caller)
         except Exception as error:
             caller.reply(_refused(request, error))
         return None
+
+    def _begun(self, request: Request, entry: _Entry, value: Any, caller: Caller) -> Pending | None:
+        principal = caller.principal
+        check = self._access.admit(principal, entry.action, value)
+        if entry.recorded:
+            return self._change(request, entry, value, caller, check)
+        subscriptions = caller.subscriptions
+        call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
+        # Taken before the handler looks: what is read is at least as new as this.
+        seq = self._read_seq() if entry.reads else UNSET
+        if entry.audited:
+            work = partial(self._audited, request, entry, value, call, caller.address, check)
+            return Pending(lambda: self._finish(request, work(), seq, caller), abandonable=False)
+        result = _handled(check, entry.action, call, value)
+        if isawaitable(result):
+            return Pending(lambda: self._finish(request, result, seq, caller), entry.reads)
+        caller.reply(_told(request, result, seq))
+        return None
+
+    def _audited(
+        self, request: Request, entry: _Entry, value: Any, call: SocketCall, address: str, check: Check | None
+    ) -> Coroutine[Any, Any, Any]:
+        work = partial(_handled, check, entry.action, call, value)
+        return self._auditing.carried_out(request.action, value, call.principal, address, work)
 
     def refuse(self, frame: bytes, error: KandevError, caller: Caller) -> None:
         """Answer `error` to the request in `frame`, whatever it asks."""
@@ -197,7 +222,8 @@ class Dispatcher:
 
     async def _finish(self, request: Request, result: Awaitable[Any], seq: int | UnsetType, caller: Caller) -> None:
         try:
-            payload = await result
+            with self._auditing.watched(request.action, caller.principal, caller.address):
+                payload = await result
             then = None
             if isinstance(payload, Followed):
                 payload, then = payload.payload, payload.then
@@ -242,12 +268,9 @@ class Dispatcher:
         async def work() -> Answer:
             nonlocal then
             try:
-                if check is not None:
-                    await check()
                 call = SocketCall(caller.principal, request.id, subscribe, subscriptions)
-                payload = entry.action.handler(call, value)
-                if isawaitable(payload):
-                    payload = await payload
+                with self._auditing.watched(request.action, caller.principal, caller.address):
+                    payload = await self._audited(request, entry, value, call, caller.address, check)
                 if isinstance(payload, Followed):
                     payload, then = payload.payload, payload.then
                 answer = answer_to(payload)
@@ -290,6 +313,10 @@ class Dispatcher:
             nearest = difflib.get_close_matches(name, self._entries, n=1)
             raise UnknownAction(name, nearest[0] if nearest else None)
         return entry
+
+
+def _handled(check: Check | None, action: Action[Any], call: Call, value: Any) -> Any:
+    return action.handler(call, value) if check is None else _checked(check, action, call, value)
 
 
 async def _checked(check: Check, action: Action[Any], call: Call, value: Any) -> Any:

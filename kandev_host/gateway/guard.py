@@ -16,11 +16,13 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from kandev_host.audit.acting import named
+from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.errors import Forbidden, KandevError, Unauthorized, Unavailable
 from kandev_host.gateway.limits import RateLimits, address_of
 from kandev_host.gateway.listening import Address, of_this_user
 from kandev_host.interfaces import Authenticator, Credentials, Principal, Route
-from kandev_host.models import new_id
+from kandev_host.models import AuditRow, new_id
 from kandev_host.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -49,9 +51,10 @@ _STATUS = {"UNAUTHORIZED": 401, "FORBIDDEN": 403, "VALIDATION_ERROR": 400, "BAD_
 class Guard:
     """Holds requests to the names of this host, and turns their credentials into a principal."""
 
-    def __init__(self, authenticator: Authenticator, settings: GatewaySettings) -> None:
+    def __init__(self, authenticator: Authenticator, settings: GatewaySettings, audit: Audit | None = None) -> None:
         self._authenticator = authenticator
         self._settings = settings
+        self._audit = audit or NoAudit()
         self._foreign_origins = frozenset(settings.origins)
         self._hosts: frozenset[str] = frozenset()
         self._own_origins: frozenset[str] = frozenset()
@@ -104,12 +107,26 @@ class Guard:
         if principal is None or not self.holds(principal):
             await self.failed(address)
             raise Unauthorized("The token is wrong")
+        self._audit.count(named(AuditRow(kind="auth", action="auth.login"), principal, address))
         return principal
 
     async def failed(self, address: str) -> None:
         """Hold up whoever showed bad credentials. Raises `RateLimited`; who has the right ones never comes here."""
+        self._audit.count(
+            AuditRow(kind="auth", action="auth.login", outcome="failed", actor="unknown", address=address)
+        )
         self._of_addresses.check(address)
         await anyio.sleep(FAILED_LOGIN_DELAY_S)
+
+    def revoked(self, principal: Principal, address: str) -> None:
+        """Note that a socket is closed because its credentials hold no longer."""
+        self._audit.count(named(AuditRow(kind="auth", action="auth.revoked"), principal, address))
+
+    def forbidden(self, principal: Principal, address: str, what: str, error: Forbidden) -> None:
+        """Note that somebody asked for what is not theirs."""
+        details = {"action": what, **{name: value for name, value in error.details.items() if name == "scope"}}
+        row = AuditRow(kind="access", action="access.refused", outcome=error.code, details=details)
+        self._audit.count(named(row, principal, address))
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -166,7 +183,9 @@ class Guard:
             if principal.kind == "agent":
                 raise Forbidden(route.scope, "This is not for agents")
             if not principal.may(route.scope):
-                raise Forbidden(route.scope)
+                error = Forbidden(route.scope)
+                self.forbidden(principal, address_of(request.remote), f"{route.method} {route.path}", error)
+                raise error
             response: web.StreamResponse = await route.handler(request)
             return response
 

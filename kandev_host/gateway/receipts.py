@@ -30,7 +30,7 @@ from kandev_host.protocol.envelope import Request, error_payload
 
 if TYPE_CHECKING:
     from kandev_host.interfaces import Store
-    from kandev_host.journal import Attachment
+    from kandev_host.journal_entries import Attachment
 
 logger = logging.getLogger(__name__)
 

@@ -33,6 +33,7 @@ from kandev_host.interfaces.roles import ALL_BOARDS, ROLES, SCOPES, Role, scopes
 from kandev_host.interfaces.runtimes import Runtime
 from kandev_host.interfaces.shells import CommandResult, Job, OnOutput, Shell, Stream, Terminal
 from kandev_host.interfaces.storage import (
+    Append,
     Bus,
     Change,
     Commit,
@@ -59,6 +60,7 @@ __all__ = [
     "SCOPES",
     "Action",
     "AgentType",
+    "Append",
     "Authenticator",
     "Availability",
     "Bus",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from kandev_host.errors import KandevError
 from kandev_host.events import Event, Sink
-from kandev_host.models import Row
+from kandev_host.models import AuditRow, Row
 
 R = TypeVar("R", bound=Row)
 
@@ -29,6 +29,18 @@ class Late(Put):
     """A row that the journal has `made` as the commit takes its place in the queue: it is of that very moment."""
 
     made: Callable[[], Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add this row to the audit, behind the last one: `models.chained(row, key, seq=…, mac=…)` of that one.
+
+    In the order of commits and changes, without gaps, also over commits that fail alone. No other change, and nothing
+    else that the store does, ever changes or removes a row of the audit: `ValidationFailed`.
+    """
+
+    row: AuditRow
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class Expect:
     values: tuple[Any, ...] = ()
 
 
-Change = Put | Remove | Shift | Event
+Change = Put | Append | Remove | Shift | Event
 
 
 @dataclass(frozen=True, slots=True)

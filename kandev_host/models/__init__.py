@@ -6,6 +6,7 @@ sort by creation). To change a row, `msgspec.structs.replace` it and hand the ne
 
 from __future__ import annotations
 
+from kandev_host.models.audit import AUDIT_KINDS, AuditKind, AuditRow, chained, key_id_of, mac_of
 from kandev_host.models.base import (
     Limits,
     Row,
@@ -65,6 +66,7 @@ from kandev_host.models.shells import (
 from kandev_host.models.snapshots import SkippedPath, Snapshot, SnapshotKind
 
 __all__ = [
+    "AUDIT_KINDS",
     "LIVE_STATUSES",
     "LOCAL_USER_ID",
     "ROWS",
@@ -73,6 +75,8 @@ __all__ = [
     "AgentLog",
     "AgentStatus",
     "AgentTypeRow",
+    "AuditKind",
+    "AuditRow",
     "Board",
     "Column",
     "Command",
@@ -111,6 +115,9 @@ __all__ = [
     "UsageSource",
     "User",
     "Workspace",
+    "chained",
+    "key_id_of",
+    "mac_of",
     "new_id",
     "now",
 ]
@@ -118,5 +125,5 @@ __all__ = [
 ROWS: tuple[type[Row], ...] = (
     User, Board, Column, Task, TaskEvent, AgentTypeRow, AgentInstance, AgentLog, Session, Turn,
     PermissionRequest, PermissionRule, Elicitation, Usage, Workspace, QueueEntry, ShellRow, Command, Receipt, HostState,
-    Snapshot,
+    Snapshot, AuditRow,
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.backups.making import Origin
 from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry, Upkeep
 from kandev_host.journal import Journal
@@ -22,6 +23,7 @@ from kandev_host.services.agent_reading import AgentReading
 from kandev_host.services.agent_tokens import AgentTokens
 from kandev_host.services.agent_types import AgentTypeService
 from kandev_host.services.agents import AgentService
+from kandev_host.services.audit import AuditService
 from kandev_host.services.backups import BackupService
 from kandev_host.services.boards import BoardService
 from kandev_host.services.captures import CaptureService
@@ -93,6 +95,7 @@ class Services:
     users: UserService
     ownership: Ownership
     agent_tokens: AgentTokens
+    audit: AuditService
     boards: BoardService
     columns: ColumnService
     tasks: TaskService
@@ -170,6 +173,7 @@ def build_services(
     telemetry: Sequence[Telemetry] = (),
     upkeep: Upkeep | None = None,
     writes: Writes | None = None,
+    audit: Audit | None = None,
 ) -> Services:
     """Tie the services together, and tell the supervisor whom to tell how runs end.
 
@@ -280,7 +284,7 @@ def build_services(
     supervisor.on_turn_end = snapshots.first(supervisor.on_turn_end)
     keeping = WorkspaceKeeping(store, workspaces, holders=holders, locks=locks, runs=runs)
     origin = Origin(upkeep, settings.use.store, private) if upkeep is not None and private is not None else None
-    backups = BackupService(settings.backup, store, origin, settings.use.store)
+    backups = BackupService(settings.backup, store, origin, settings.use.store, audit or NoAudit())
     running = Running()
     health = Health(
         journal,
@@ -315,6 +319,7 @@ def build_services(
         users=users,
         ownership=Ownership(store),
         agent_tokens=agent_tokens,
+        audit=AuditService(store),
         boards=BoardService(store, journal, locks=locks, users=users, runs=runs, workspaces=workspaces),
         columns=ColumnService(store, journal, locks),
         tasks=tasks,

@@ -19,11 +19,12 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.backups.folder import FOLDER, Backup, backups, newest_automatic, prune
 from kandev_host.backups.making import Origin, make
 from kandev_host.errors import KandevError, Unavailable
 from kandev_host.interfaces import Principal, Progress, Store
-from kandev_host.models import LOCAL_USER_ID, User, now
+from kandev_host.models import LOCAL_USER_ID, AuditRow, User, now
 from kandev_host.protocol.actions.backups import BackupCreate, BackupInfo, BackupList, BackupReply, BackupsReply
 from kandev_host.protocol.actions.host import BackupState
 from kandev_host.settings import BackupSettings
@@ -58,9 +59,12 @@ class BackupService:
     sound, which each backup looks at.
     """
 
-    def __init__(self, settings: BackupSettings, store: Store, origin: Origin | None, name: str) -> None:
+    def __init__(
+        self, settings: BackupSettings, store: Store, origin: Origin | None, name: str, audit: Audit | None = None
+    ) -> None:
         self.problem: str | None = None
         self.checked_at: datetime | None = None
+        self._audit = audit or NoAudit()
         self._settings = settings
         self._store = store
         self._origin = origin
@@ -153,6 +157,7 @@ class BackupService:
         else:
             self.problem = None
             self._last_at = self.checked_at = now()
+            self._audit.count(AuditRow(kind="backup", action="backup.made", details={"name": made.path.name}))
             log.info("Backed up into %s (%s bytes)", made.path, made.size_bytes)
             return True
         return False

@@ -23,13 +23,14 @@ from kandev_host.models import (
     Workspace,
     now,
 )
+from kandev_host.testing.audit import AuditContract
 from kandev_host.testing.retention import RetentionContract
 from kandev_host.testing.usage import UsageContract
 from kandev_host.testing.world import AGENT, BOARD, ONE_OF_EACH, TASK, USER, a_task, a_world, seqs, write
 
 
 @pytest.mark.anyio
-class StoreContract(RetentionContract, UsageContract):
+class StoreContract(AuditContract, RetentionContract, UsageContract):
     """The tests. They use only what `Store` promises."""
 
     @pytest.mark.parametrize("row", ONE_OF_EACH, ids=lambda row: type(row).__name__)

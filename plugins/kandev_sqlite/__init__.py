@@ -49,6 +49,7 @@ async def open_store(settings: SqliteSettings, environment: Environment) -> Asyn
         await store.close()
 
 
+# Not named upkeep: the submodule takes that name once it is imported.
 def upkeep_of(settings: SqliteSettings, environment: Environment) -> Upkeep:
     """What backs up, checks and replaces the database."""
     from kandev_sqlite.upkeep import SqliteUpkeep

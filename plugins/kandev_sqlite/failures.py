@@ -42,6 +42,11 @@ def refusal(error: apsw.Error, kind: str) -> errors.KandevError:
             return errors.ValidationFailed(field, f"{field} of a {kind} is out of bounds or of a wrong type")
 
 
+def only_added() -> errors.KandevError:
+    """The answer to whoever would change the audit."""
+    return errors.ValidationFailed("audit", "The audit is only added to")
+
+
 def failure(error: apsw.Error, connection: apsw.Connection) -> errors.KandevError:
     """What a failed transaction or query means. Nothing of it was written.
 

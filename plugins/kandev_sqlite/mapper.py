@@ -38,6 +38,7 @@ TABLES: dict[type[models.Row], str] = {
     models.Receipt: "receipts",
     models.HostState: "host_state",
     models.Snapshot: "snapshots",
+    models.AuditRow: "audit",
 }
 SEARCHED: dict[type[models.Row], str] = {
     models.Task: "tasks_fts",
@@ -53,6 +54,7 @@ NAMES = {table: kind.__name__.lower() for kind, table in TABLES.items()} | {
     "queue_entries": "queue_entry",
     "host_state": "host_state",
     "shells": "shell",
+    "audit": "audit",
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,6 +105,20 @@ class Field:
         elif self.kind == "boolean":
             self.encode, self.decode = int, bool
 
+    def forgive(self) -> None:
+        """What somebody else wrote there, and is no such value, is read as something: the row can then be named."""
+        decode = self.decode
+        if decode is None:
+            return
+
+        def forgiving(value: Any) -> Any:
+            try:
+                return decode(value)
+            except (ValueError, OverflowError):
+                return _EPOCH if self.kind == "time" else {"damaged": str(value)[:200]}
+
+        self.decode = forgiving
+
     def stored(self, value: Any) -> Value:
         """The value as the column holds it."""
         return value if value is None or self.encode is None else self.encode(value)
@@ -119,6 +135,9 @@ class Mapper(Generic[R]):
         self.names: tuple[str, ...] = kind.__struct_fields__
         self.fields = {name: Field(name, hints[name]) for name in self.names}
         columns = list(self.fields.values())
+        if kind is models.AuditRow:
+            for column in columns:
+                column.forgive()
         self._encoders = [(i, column.encode) for i, column in enumerate(columns) if column.encode]
         self._decoders = [(i, column.decode) for i, column in enumerate(columns) if column.decode]
         self.columns = ", ".join(f'"{name}"' for name in self.names)
@@ -131,6 +150,10 @@ class Mapper(Generic[R]):
     def upsert(self, rows: int) -> str:
         """The statement that puts so many rows; of two with the same id the later one stays."""
         return self._insert + ",".join([self._marks] * rows) + self._update
+
+    def insert(self) -> str:
+        """The statement that adds one row."""
+        return self._insert + self._marks
 
     def encode(self, row: models.Row) -> list[Value]:
         values: list[Any] = list(msgspec.structs.astuple(row))

@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from kandev_host import Event, errors, models
-from kandev_sqlite.failures import Refused, code, refusal
+from kandev_sqlite.failures import Refused, code, only_added, refusal
 from kandev_sqlite.mapper import NAMES, TABLES, Mapper, from_time, mapper
 from kandev_sqlite.schema import EVENT_BYTES
 
@@ -68,6 +68,8 @@ class Pending:
         kind = type(row)
         rows = self._rows.get(kind)
         if rows is None:
+            if kind is models.AuditRow:
+                raise Refused(only_added())
             if any(_PLACE[other] > _PLACE[kind] for other in self._rows):
                 self.write_rows()
             rows = self._rows[kind] = []

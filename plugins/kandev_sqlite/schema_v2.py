@@ -167,6 +167,36 @@ CREATE TABLE host_state (
     updated_at INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    action TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    actor_kind TEXT,
+    actor_name TEXT,
+    address TEXT,
+    board_id TEXT,
+    task_id TEXT,
+    agent_id TEXT,
+    details TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    prev TEXT NOT NULL,
+    mac TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_kind ON audit(kind, seq);
+CREATE INDEX audit_actor ON audit(actor, seq);
+CREATE INDEX audit_task ON audit(task_id, seq);
+CREATE TRIGGER audit_next BEFORE INSERT ON audit
+WHEN new.seq IS NOT coalesce((SELECT max(seq) FROM audit), 0) + 1
+OR EXISTS (SELECT 1 FROM audit WHERE id = new.id) BEGIN
+    SELECT raise(ABORT, 'the audit is only added to');
+END;
+CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit is only added to'); END;
+CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'the audit is only added to'); END;
+
 ALTER TABLE streams ADD COLUMN shell_id TEXT;
 CREATE INDEX streams_shell ON streams(shell_id) WHERE shell_id IS NOT NULL;
 

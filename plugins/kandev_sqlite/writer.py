@@ -7,8 +7,8 @@ from typing import Any
 
 import apsw
 
-from kandev_host import Commit, Event, Expect, Put, Remove, Shift, Trimmed, errors, models
-from kandev_sqlite.failures import Refused, failure, refusal
+from kandev_host import Append, Commit, Event, Expect, Put, Remove, Shift, Trimmed, errors, models
+from kandev_sqlite.failures import Refused, failure, only_added, refusal
 from kandev_sqlite.ladder import pragma
 from kandev_sqlite.mapper import Mapper, mapper
 from kandev_sqlite.pending import Pending
@@ -27,6 +27,7 @@ TRIM_STREAM = "DELETE FROM streams WHERE n = ?1 AND NOT EXISTS (SELECT 1 FROM ev
 TRIM_RECEIPTS = (
     "DELETE FROM receipts WHERE id IN (SELECT id FROM receipts WHERE created_at < ? ORDER BY created_at LIMIT ?)"
 )
+LAST_AUDIT = "SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1"
 # Free pages are used again, so few are given back to the file system, and few at a time: up to an eighth stays.
 FREE_SHARE = 8
 FREE_AT_ONCE_PAGES = 200
@@ -130,13 +131,28 @@ class Writer:
                 pending.append(change, seq)
             elif isinstance(change, Put):
                 pending.put(change.row)
+            elif isinstance(change, Append):
+                self._append(change)
             else:
                 pending.write_rows()
+                if change.kind is models.AuditRow:
+                    raise Refused(only_added())
                 if isinstance(change, Remove):
                     self._remove(change)
                 else:
                     self._shift(change)
         return range(head + 1, seq + 1)
+
+    def _append(self, change: Append) -> None:
+        """At once: the chain is that of what is written, and a commit that is undone takes its links with it."""
+        table = mapper(models.AuditRow)
+        seq, mac = self._db.execute(LAST_AUDIT).fetchone() or (0, "")
+        try:
+            self._db.execute(table.insert(), table.encode(models.chained(change.row, change.key, seq=seq, mac=mac)))
+        except apsw.ConstraintError as error:
+            raise Refused(refusal(error, table.name)) from error
+        except (UnicodeError, OverflowError, TypeError, ValueError, apsw.TooBigError) as error:
+            raise Refused(errors.ValidationFailed(table.name, f"This cannot be audited: {error}")) from error
 
     def _holds(self, expect: Expect) -> bool:
         if self._pending.holds(expect.kind):

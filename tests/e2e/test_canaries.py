@@ -188,6 +188,7 @@ async def reads(client: Client, agents: list[str], tasks: list[str]) -> list[Any
         ]
     told.append(await client.call("agent.sessions", {}))
     told += [await client.call("search.query", {"text": word}) for word in ("whole", "stderr", "echo")]
+    told.append(await client.call("audit.list", {"limit": 500}))
     return [*told, await client.call("usage.summary", {}), await client.call("orchestrator.queue", {})]
 
 

@@ -11,6 +11,7 @@ import pytest
 import kandev_sqlite
 from kandev_host import Environment, Put, Store, errors, event, models
 from kandev_host.testing import StoreContract
+from kandev_host.testing.audit import KEY, ROWS, added
 from kandev_host.testing.world import BOARD, USER, a_task, a_world, write
 from kandev_sqlite import SqliteSettings, open_store
 from kandev_sqlite.ladder import migrate
@@ -98,3 +99,39 @@ async def test_no_statistics_are_kept_that_would_be_of_smaller_tables(tmp_path: 
     connection = apsw.Connection(str(path))
     assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'sqlite_stat%'").fetchall() == []
     connection.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE audit SET actor = 'mallory' WHERE seq = 1",
+        "UPDATE OR REPLACE audit SET seq = 1 WHERE seq = 2",
+        "DELETE FROM audit WHERE seq = 3",
+        "DELETE FROM audit",
+        "INSERT OR REPLACE INTO audit SELECT * FROM audit WHERE seq = 1",
+        "INSERT OR REPLACE INTO audit(seq, id, created_at, kind, action, outcome, actor, details, key_id, prev, mac)"
+        " SELECT 5, id, created_at, kind, action, outcome, actor, details, key_id, prev, mac FROM audit WHERE seq = 1",
+    ],
+)
+async def test_the_database_itself_only_adds_to_the_audit(tmp_path: Path, sql: str) -> None:
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await write(store, *added(*ROWS))
+        before = await store.find(models.AuditRow, order=("seq",))
+        db = apsw.Connection(str(tmp_path / "kandev.db"))
+        with pytest.raises(apsw.ConstraintError, match="only added to"):
+            db.execute(sql).fetchall()
+        db.close()
+        assert await store.find(models.AuditRow, order=("seq",)) == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("field", ["created_at = 9000000000000000000", "details = '{'", "details = '[]'", "kind = 'x'"])
+async def test_a_row_of_the_audit_that_was_damaged_is_read_and_is_bad(tmp_path: Path, field: str) -> None:
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await write(store, *added(*ROWS))
+        db = apsw.Connection(str(tmp_path / "kandev.db"))
+        db.execute(f"DROP TRIGGER audit_update; UPDATE audit SET {field} WHERE seq = 2").fetchall()
+        db.close()
+        rows = (await store.find(models.AuditRow, order=("seq",))).rows
+        assert [row.mac == models.mac_of(row, KEY) for row in rows] == [True, False, True, True]

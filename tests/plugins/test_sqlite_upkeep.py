@@ -14,8 +14,7 @@ from kandev_host import Environment, StoreReport, errors, event
 from kandev_host.testing import StorePlace, UpkeepContract
 from kandev_host.testing.upkeep import going_on
 from kandev_host.testing.world import a_world, write
-from kandev_sqlite import SqliteSettings, open_store
-from kandev_sqlite import upkeep_of as upkeep
+from kandev_sqlite import SqliteSettings, open_store, upkeep_of
 
 SETTINGS = SqliteSettings()
 
@@ -23,7 +22,7 @@ SETTINGS = SqliteSettings()
 @pytest.fixture
 def place(tmp_path: Path) -> StorePlace:
     environment = Environment(str(tmp_path), "test")
-    return StorePlace(lambda: open_store(SETTINGS, environment), upkeep(SETTINGS, environment))
+    return StorePlace(lambda: open_store(SETTINGS, environment), upkeep_of(SETTINGS, environment))
 
 
 class TestSqliteUpkeep(UpkeepContract):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kandev_host.protocol.actions import (
     agents,
+    audit,
     backups,
     boards,
     captures,
@@ -166,6 +167,7 @@ ACTIONS: dict[str, Shape] = {
         orchestrator.OrchestratorResume, orchestrator.OrchestratorStatusReply, "settings:write", "Go on"
     ),
     "search.query": Shape(search.SearchQuery, search.SearchReply, "tasks:read", "Full-text search, best hits first"),
+    "audit.list": Shape(audit.AuditList, audit.AuditReply, "audit:read", "Who did what, and what was refused"),
     "usage.summary": Shape(usage.UsageSummary, usage.UsageSummaryReply, "agents:read", "What turns used and cost"),
     "workspace.commits": Shape(
         snapshots.WorkspaceCommits, snapshots.CommitsReply, "agents:run", "Its commits, and taking them home"

@@ -10,7 +10,7 @@ from kandev_host.protocol.actions.fields import Request, Response
 class BackupCreate(Request, frozen=True, kw_only=True):
     """In the host's folder of backups; the answer comes when it is whole, checked and on the disk.
 
-    With `with_secrets`, hashes of passwords and the log-in token are in it.
+    With `with_secrets`, hashes of passwords, the log-in token and the key of the audit are in it.
     """
 
     with_secrets: bool = False

@@ -10,8 +10,7 @@ import pytest
 from kandev_host import Environment, Store
 from kandev_host.backups.making import Origin
 from kandev_host.testing.world import a_world
-from kandev_sqlite import SqliteSettings, open_store
-from kandev_sqlite import upkeep_of as upkeep
+from kandev_sqlite import SqliteSettings, open_store, upkeep_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Place:
 def made(folder: Path) -> Place:
     folder.mkdir(mode=0o700)
     environment = Environment(str(folder), "test")
-    origin = Origin(upkeep(SqliteSettings(), environment), "sqlite", folder)
+    origin = Origin(upkeep_of(SqliteSettings(), environment), "sqlite", folder)
     return Place(origin, lambda: open_store(SqliteSettings(), environment))
 
 

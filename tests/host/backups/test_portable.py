@@ -76,7 +76,7 @@ def test_neither_hashes_nor_what_is_of_one_machine_are_exported(exported: Path) 
     assert b"a-hash" not in exported.read_bytes()
     assert b"bwrap:7" not in exported.read_bytes()
     left_out = {model.__name__ for model in ROWS} - {model.__name__ for model in KINDS.values()}
-    assert left_out == {"AgentTypeRow", "HostState", "QueueEntry", "Receipt", "Snapshot", "Workspace"}
+    assert left_out == {"AgentTypeRow", "AuditRow", "HostState", "QueueEntry", "Receipt", "Snapshot", "Workspace"}
     assert {line["kind"] for line in lines(exported)[1:-1]} == {*KINDS, "event"}
 
 

@@ -104,6 +104,10 @@ WAYS: dict[str, list[str]] = {
         "usage --by model --task {id} --agent {id} --board {id} --since 2026-01-01 --until 2026-02-01T12:00:00Z"
         " --limit 5"
     ],
+    "audit.list": [
+        "audit list --kind auth --actor {id} --task {id} --since 2026-01-01 --until 2026-02-01 --oldest-first --limit 5"
+        " --cursor {cursor}"
+    ],
     "workspace.delete": ["workspace delete {id} --force --yes"],
     "workspace.get": ["workspace get {id}"],
     "workspace.files": ["workspace files {id} src --depth 2 --limit 5 --cursor eA=="],

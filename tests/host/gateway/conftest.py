@@ -228,6 +228,7 @@ def open_house(anyio_backend: str) -> OpenHouse:
         latency: Callable[[float], None] | None = None,
         server: ServerSettings | None = None,
         certificate: Any = None,
+        audit: Any = None,
         **settings: Any,
     ) -> AsyncIterator[House]:
         house = House(TOKEN, store)
@@ -242,6 +243,7 @@ def open_house(anyio_backend: str) -> OpenHouse:
                 settings=GatewaySettings(**settings),
                 latency=latency,
                 certificate=certificate,
+                audit=audit,
             )
             await house.gateway.start()
             try:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 SERVICES = [
     "boards", "columns", "tasks", "agents", "agent_reading", "agent_sessions", "agent_types", "permissions",
     "elicitations", "orchestrator", "search", "usage", "workspaces", "info", "session_rows", "prompt_queue", "captures",
-    "workspace_reading", "workspace_keeping", "shells", "snapshots", "commits", "backups",
+    "workspace_reading", "workspace_keeping", "shells", "snapshots", "commits", "backups", "audit",
 ]  # fmt: skip
 SUBSCRIPTIONS = {"task.subscribe", "task.unsubscribe", "events.subscribe", "events.unsubscribe"}
 

@@ -23,8 +23,7 @@ from kandev_host.protocol.actions.backups import BackupCreate, BackupList
 from kandev_host.services.backups import BackupService
 from kandev_host.settings import BackupSettings
 from kandev_host.testing.world import write
-from kandev_sqlite import SqliteSettings, open_store
-from kandev_sqlite import upkeep_of as upkeep
+from kandev_sqlite import SqliteSettings, open_store, upkeep_of
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +58,7 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path) -> Desk:
     environment = Environment(str(tmp_path), "0")
-    origin = Origin(upkeep(SqliteSettings(), environment), "sqlite", tmp_path)
+    origin = Origin(upkeep_of(SqliteSettings(), environment), "sqlite", tmp_path)
     desk = Desk(tmp_path, origin, lambda: open_store(SqliteSettings(), environment))
     async with desk.open() as store:
         local = User(id=LOCAL_USER_ID, email="a@a", username="a", created_at=now() - 2 * DAY)
