@@ -37,8 +37,9 @@ from kandev_host.secrets import known
 
 logger = logging.getLogger(__name__)
 
+# A log-in tells the one who logs in its token.
 # What people read of files and of their own terminals goes to them as it is: whoever edits a file must have it whole.
-WHOLE = frozenset({"workspace.read", "workspace.diff", "shell.read"})
+WHOLE = frozenset({"workspace.read", "workspace.diff", "shell.read", "auth.refresh"})
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
 
@@ -48,6 +49,7 @@ class SocketCall(Call):
     """A call that came over a socket, with the subscriptions of that socket."""
 
     subscriptions: Subscriptions
+    renew: Callable[[Principal], None]
 
 
 class Caller(Protocol):
@@ -62,6 +64,10 @@ class Caller(Protocol):
     @property
     def memory(self) -> Memory:
         """Of this socket's own requests whose ids are no UUIDs."""
+        ...
+
+    def renew(self, principal: Principal) -> None:
+        """From now on it is open by this credential, of the same user."""
         ...
 
     def reply(self, frame: bytes) -> None: ...
@@ -141,7 +147,7 @@ class Dispatcher:
             if entry.recorded:
                 return self._change(request, entry, value, caller)
             subscriptions = caller.subscriptions
-            call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
+            call = SocketCall(principal, request.id, subscriptions.follow, subscriptions, caller.renew)
             # Taken before the handler looks: what is read is at least as new as this.
             seq = self._read_seq() if entry.reads else UNSET
             result = entry.action.handler(call, value)
@@ -202,7 +208,7 @@ class Dispatcher:
         async def work() -> Answer:
             nonlocal then
             try:
-                call = SocketCall(caller.principal, request.id, subscribe, subscriptions)
+                call = SocketCall(caller.principal, request.id, subscribe, subscriptions, caller.renew)
                 payload = entry.action.handler(call, value)
                 if isawaitable(payload):
                     payload = await payload

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from kandev_host.errors import Conflict, Forbidden
-from kandev_host.interfaces import Authenticator, Credentials, Principal
+from kandev_host.interfaces import Authenticator, Credentials, Issuer, Principal
 from kandev_host.models import new_id, now
 from kandev_host.secrets import forget, register
 
@@ -66,6 +66,11 @@ class Logins:
     @property
     def remote(self) -> bool:
         return self._authenticator.remote
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """What lets people in by name and password, if anything does."""
+        return self._authenticator if isinstance(self._authenticator, Issuer) else None
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
         # Whoever guesses knows no digests, so looking one up tells nothing about the others.

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kandev_host.backups.making import Origin
-from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry, Upkeep
+from kandev_host.interfaces import AgentType, Authenticator, Bus, Runtime, Store, Telemetry, Upkeep
 from kandev_host.journal import Journal
 from kandev_host.models import new_id
 from kandev_host.services.adoption import Adoption
@@ -115,6 +115,7 @@ class Services:
     launcher: Launcher
     credentials: Credentials
     telemetry: Sequence[Telemetry]
+    authenticator: Authenticator | None
 
     @property
     def audiences(self) -> Audiences:
@@ -158,6 +159,7 @@ def build_services(
     private: Path | None = None,
     captures: Captures | None = None,
     telemetry: Sequence[Telemetry] = (),
+    authenticator: Authenticator | None = None,
     upkeep: Upkeep | None = None,
 ) -> Services:
     """Tie the services together, and tell the supervisor whom to tell how runs end.
@@ -317,6 +319,7 @@ def build_services(
         launcher=launcher,
         credentials=credentials,
         telemetry=telemetry,
+        authenticator=authenticator,
     )
 
 
