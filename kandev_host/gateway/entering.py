@@ -17,16 +17,22 @@ async def enter(guard: Guard, shown: Login | Refresh, address: str) -> tuple[Pri
     """Who shows that, and what they are told. Raises as the guard does, `ValidationFailed` for half of it."""
     if isinstance(shown, Refresh):
         return _of(await guard.refresh(shown.refresh_token, address))
-    if isinstance(shown.token, str):
-        if isinstance(shown.name, str) or isinstance(shown.password, str):
-            raise ValidationFailed("token", "token comes alone, without a name and its password")
-        principal = await guard.authenticate(shown.token, address)
-        return principal, logged_in(principal)
+    if (flaw := _flaw(shown)) is not None:
+        raise flaw
     if isinstance(shown.name, str) and isinstance(shown.password, str):
         return _of(await guard.log_in(shown.name, shown.password, address))
-    missing = next((each for each in ("name", "password") if isinstance(getattr(shown, each), str)), None)
-    field = {"name": "password", "password": "name", None: "token"}[missing]
-    raise ValidationFailed(field, f"{field} is missing: a log-in shows {_WANTED['auth.login']}")
+    principal = await guard.authenticate(str(shown.token), address)
+    return principal, logged_in(principal)
+
+
+def _flaw(shown: Login) -> ValidationFailed | None:
+    token, name, password = (isinstance(each, str) for each in (shown.token, shown.name, shown.password))
+    if token and (name or password):
+        return ValidationFailed("token", "token comes alone, without a name and its password")
+    if token or (name and password):
+        return None
+    field = "password" if name else "name" if password else "token"
+    return ValidationFailed(field, f"{field} is missing: a log-in shows {_WANTED['auth.login']}")
 
 
 def first_message(action: str, payload: msgspec.Raw) -> Login | Refresh:
@@ -37,6 +43,8 @@ def first_message(action: str, payload: msgspec.Raw) -> Login | Refresh:
         shown: Login | Refresh = msgspec.json.decode(payload, type=_FIRST[action])
     except ValueError as error:
         raise Unauthorized(f"{action} needs {_WANTED[action]}: {error}") from None
+    if isinstance(shown, Login) and (flaw := _flaw(shown)) is not None:
+        raise Unauthorized(flaw.message)
     return shown
 
 
