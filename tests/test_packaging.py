@@ -26,7 +26,7 @@ PACKAGES = {
     "kandev_sqlite",
     "kandev_unjailed",
 }
-ENTRY_POINTS = {"agents", "bwrap", "prices", "prometheus", "sqlite", "unjailed"}
+ENTRY_POINTS = {"agents", "bwrap", "prices", "prometheus", "sqlite", "unjailed", "users"}
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:

@@ -30,6 +30,7 @@ from kandev_host.protocol.actions.auth import (
 )
 
 PAGE = "/login"
+_HIDDEN_FORM, _FORM = b'<form id="enter" hidden>', b'<form id="enter">'
 _ELSEWHERE = "This socket is somebody else's; open another one"
 BODY_LIMIT_BYTES = 4096
 PAGE_POLICY = (
@@ -71,7 +72,14 @@ class Auth:
 
     def actions(self) -> tuple[Action[Any], ...]:
         return (
-            Action("auth.login", Login, self._log_in, scope="", summary="Who am I? Checks a token", keeps="nothing"),
+            Action(
+                "auth.login",
+                Login,
+                self._log_in,
+                scope="",
+                summary="Who am I? Checks a token, or a name and its password",
+                keeps="nothing",
+            ),
             Action("auth.refresh", Refresh, self._refresh, "", "A new token for a refresh token", keeps="nothing"),
             Action(
                 "auth.ticket", Ticket, self._ticket, scope="", summary="A link to log in with, once", keeps="nothing"
@@ -82,6 +90,8 @@ class Auth:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         for path in _FILES:
             router.add_get(path, self._page)
+        if self._logins.issuer is not None:
+            self._pages[PAGE] = self._pages[PAGE].replace(_HIDDEN_FORM, _FORM)
         router.add_post(PAGE, self._post)
         self._guard.leave_count("POST", PAGE)
 

@@ -99,7 +99,7 @@ class GatewaySettings(Table, frozen=True, kw_only=True):
         Seconds, Meta(description="Time a slow client has to catch up before it is cut (close code 4408).")
     ] = 10.0
     query_token: Annotated[
-        bool, Meta(description="Accept JWTs as ?token=; never the local token, whatever is set here.")
+        bool, Meta(description="Accept JWTs as ?token= of /ws; never the local token or a key, whatever is set here.")
     ] = False
 
     def __post_init__(self) -> None:

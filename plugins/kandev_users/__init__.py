@@ -29,6 +29,12 @@ class UsersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     login_lifetime_s: Annotated[
         float, Meta(gt=0, description="Time after which a log-in cannot be refreshed any more.")
     ] = 30 * 86_400.0
+    secret: Annotated[
+        str | None,
+        Meta(
+            description="What access tokens are signed with, instead of the file jwt-secret: 32 random bytes or more."
+        ),
+    ] = None
     issuer: Annotated[
         str | None, Meta(description="Another issuer of JWTs (iss): their sub is the name of a user here.")
     ] = None
@@ -47,11 +53,11 @@ async def open_users(settings: UsersSettings, environment: Environment) -> Async
     from kandev_users.database import Database
     from kandev_users.directory import Directory
     from kandev_users.passwords import Passwords
-    from kandev_users.tokens import Tokens, load_secret
+    from kandev_users.tokens import Tokens, given_secret, load_secret
 
     folder = Path(environment.data_dir)
     tokens = Tokens(
-        load_secret(folder),
+        load_secret(folder) if settings.secret is None else given_secret(settings.secret),
         lifetime_s=settings.token_lifetime_s,
         issuer=settings.issuer,
         key_file=None if settings.issuer_key_file is None else Path(settings.issuer_key_file),

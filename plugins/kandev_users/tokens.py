@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from kandev_host import load_token
+from kandev_host import load_token, secrets
 from kandev_host.errors import SettingsError, StartupError
 from kandev_host.models import new_id
 
@@ -74,7 +74,6 @@ class Tokens:
         audience: str = OWN,
         key_id: str | None = None,
     ) -> None:
-        check_secret(secret)
         self._lifetime = timedelta(seconds=min(lifetime_s, LONGEST_S))
         kid = hashlib.sha256(b"kid:" + secret.encode()).hexdigest()[:16]
         self._own = _Trusted(secret.encode(), "HS256", OWN, OWN, kid)
@@ -146,18 +145,24 @@ class Tokens:
 def load_secret(data_dir: Path) -> str:
     """The secret of our own tokens, made at the first start. Raises `StartupError` for one that others know or see."""
     secret = load_token(data_dir, SECRET_FILE)
-    check_secret(secret)
+    _check_secret(secret, f"The secret in {SECRET_FILE}", f"delete {SECRET_FILE}, and the next start makes a good one")
     return secret
 
 
-def check_secret(secret: str) -> None:
-    """Raises `StartupError` for one that is short, or an example."""
-    fix = f"delete {SECRET_FILE}, and the next start makes a good one"
-    if len(secret.encode()) < LEAST_BYTES:
-        raise StartupError(f"The secret in {SECRET_FILE} is shorter than {LEAST_BYTES} bytes: {fix}")
+def given_secret(secret: str) -> str:
+    """The same of one that the settings bring, as JWT_SECRET does."""
+    secrets.register(secret, "the secret of access tokens")
+    fix = f"leave it out, and the host keeps a good one in {SECRET_FILE}"
+    _check_secret(secret, "[authenticator.users] secret (JWT_SECRET)", fix)
+    return secret
+
+
+def _check_secret(secret: str, what: str, fix: str) -> None:
+    if len(secret.encode("utf-8", "surrogateescape")) < LEAST_BYTES:
+        raise StartupError(f"{what} is shorter than {LEAST_BYTES} bytes: {fix}")
     plain = secret.strip().lower()
     if len(set(plain)) < 10 or any(not re.sub(r"[\W_]", "", plain.replace(each, "")) for each in SAMPLES):
-        raise StartupError(f"The secret in {SECRET_FILE} is an example that everybody knows: {fix}")
+        raise StartupError(f"{what} is an example that everybody knows: {fix}")
 
 
 def _public_key(path: Path) -> tuple[RSAPublicKey | Ed25519PublicKey, str]:

@@ -25,6 +25,7 @@ from kandev_host.errors import (
 )
 from kandev_host.interfaces import Action, Call
 from kandev_host.models import LOCAL_USER_ID, now
+from kandev_host.testing import AuthenticatorContract, IssuerContract
 from kandev_users.actions import users_actions
 from kandev_users.authenticator import Users
 from kandev_users.database import Database
@@ -95,6 +96,44 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.open()
     yield place
     place.close()
+
+
+class TestUsers(IssuerContract):
+    @pytest.fixture
+    async def login(self, place: Place) -> tuple[str, str]:
+        await place.ask("user.create", name="ada", password=PASSWORD)
+        return "ada", PASSWORD
+
+    @pytest.fixture
+    def authenticator(self, place: Place) -> Users:
+        return place.users
+
+    @pytest.fixture
+    async def token(self, place: Place, login: tuple[str, str]) -> str:
+        issued = await place.users.log_in(*login, HERE)
+        assert issued is not None
+        return issued.token
+
+
+class TestKeys(AuthenticatorContract):
+    @pytest.fixture
+    def authenticator(self, place: Place) -> Users:
+        return place.users
+
+    @pytest.fixture
+    async def token(self, place: Place) -> str:
+        ada = (await place.logged_in("ada")).principal
+        return str((await place.ask("key.create", ada, name="ci"))["token"])
+
+
+class TestLocal(AuthenticatorContract):
+    @pytest.fixture
+    def authenticator(self, place: Place) -> Users:
+        return place.users
+
+    @pytest.fixture
+    def token(self, place: Place) -> str:
+        return (place.folder / "token").read_text().strip()
 
 
 async def test_a_right_password_lets_in_and_every_other_answer_is_the_same_no(place: Place) -> None:

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kandev_host.errors import StartupError
-from kandev_users.tokens import SAMPLES, Tokens, check_secret, load_secret
+from kandev_users.tokens import SAMPLES, Tokens, given_secret, load_secret
 
 SECRET = "8mXw2-tPq0Lr7vKc5nYd9aHf3sJg6bZe1uRi4oTyWxE"
 ISSUER = "https://login.example"
@@ -242,7 +242,7 @@ def test_no_claims_make_a_wrong_key_right_and_none_are_an_error(header: Any, cla
 )
 def test_a_secret_that_is_short_or_an_example_stops_the_start(secret: str) -> None:
     with pytest.raises(StartupError, match="jwt-secret"):
-        check_secret(secret)
+        given_secret(secret)
 
 
 def test_the_secret_is_made_once_for_its_user_alone(tmp_path: Path) -> None:

@@ -78,7 +78,14 @@ def test_no_more_is_held_back_than_the_longest_secret_less_a_byte() -> None:
             stream.finish()
 
 
-@pytest.mark.parametrize("key", ["sk-ant-api03-abcdefghijklmnop", "ghp_0123456789abcdefABCDEF0123456789abcd"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-ant-api03-abcdefghijklmnop",
+        "ghp_0123456789abcdefABCDEF0123456789abcd",
+        "kd_Acxkr-pMoRgqKzKix-o2h6o-PnTX2o0ybdY-_0bQ_hA",
+    ],
+)
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_what_looks_like_a_key_is_taken_out_of_pieces(key: str, size: int) -> None:
     stream, data = Stream(Redactor()), f"key: {key}\n".encode()
