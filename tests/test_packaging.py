@@ -25,6 +25,7 @@ PACKAGES = {
     "kandev_prometheus",
     "kandev_sqlite",
     "kandev_unjailed",
+    "kandev_users",
 }
 ENTRY_POINTS = {"agents", "bwrap", "prices", "prometheus", "sqlite", "unjailed", "users"}
 

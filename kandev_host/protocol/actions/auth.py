@@ -11,7 +11,8 @@ from kandev_host.protocol.actions.fields import Request, Response, Unset
 
 TOKEN_LIMIT_CHARS = 16 << 10
 TICKET_LIMIT_CHARS = 128
-NAME_LIMIT_CHARS = 64
+NAME_LIMIT_CHARS = 255
+REFRESH_LIMIT_CHARS = 2048
 PASSWORD_LIMIT_CHARS = 1024
 
 
@@ -43,7 +44,7 @@ class LoginReply(Response, frozen=True, kw_only=True):
 class Refresh(Request, frozen=True, kw_only=True):
     """A refresh token is good once. One that was used before ends all that its log-in got: somebody else has it."""
 
-    refresh_token: Annotated[str, Meta(max_length=TICKET_LIMIT_CHARS)]
+    refresh_token: Annotated[str, Meta(max_length=REFRESH_LIMIT_CHARS)]
 
 
 class Ticket(Request, frozen=True, kw_only=True):
