@@ -13,9 +13,10 @@ from kandev_host.version import __version__
 if TYPE_CHECKING:
     from kandev_host import errors, events, metrics, models, secrets, tracing
     from kandev_host.events import Event, event
-    from kandev_host.gateway.tokens import TokenFile
+    from kandev_host.gateway.tokens import TokenFile, load_token
     from kandev_host.hookspecs import hookimpl
     from kandev_host.interfaces import (
+        ROLES,
         Action,
         AgentType,
         Append,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         Hit,
         Image,
         Images,
+        Issued,
+        Issuer,
         Job,
         JournalState,
         LaunchExtras,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
         Put,
         Remove,
         Result,
+        Role,
         Route,
         Runtime,
         Shell,
@@ -74,20 +78,21 @@ if TYPE_CHECKING:
         UsageSum,
         Use,
         Watching,
+        scopes_of,
     )
     from kandev_host.models import UsageReading
 
 _HOMES = {
     "interfaces": (
         "Action AgentType Append Authenticator Availability Bus Call CommandResult Commit Credentials "
-        "Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Job JournalState "
-        "LaunchExtras LogLine Logging Mount NetworkDecision OnOutput Owned Page PlaceUse Price Prices "
-        "Principal Process ProcessSpec Progress Provider Put Remove Result Route Runtime Shell Shift Stats "
-        "Store StoreReport Subscription Telemetry Tell Terminal Tracing Trimmed Upkeep UsageGroup UsageSum "
-        "Use Watching"
+        "Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Issued Issuer Job "
+        "JournalState LaunchExtras LogLine Logging Mount NetworkDecision OnOutput Owned Page PlaceUse Price "
+        "Prices Principal Process ProcessSpec Progress Provider Put ROLES Remove Result Role Route Runtime "
+        "Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Tracing Trimmed Upkeep "
+        "UsageGroup UsageSum Use Watching scopes_of"
     ),
     "hookspecs": "hookimpl",
-    "gateway.tokens": "TokenFile",
+    "gateway.tokens": "TokenFile load_token",
     "events": "Event event",
     "models": "UsageReading",
     "": "errors events metrics models secrets tracing",
@@ -95,14 +100,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "Action", "AgentType", "Append", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit",
-    "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit",
-    "Image", "Images", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging", "Mount", "NetworkDecision",
-    "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices", "Principal", "Process", "ProcessSpec", "Progress",
-    "Provider", "Put", "Remove", "Result", "Route", "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport",
-    "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile", "Tracing", "Trimmed", "Upkeep", "UsageGroup",
-    "UsageReading", "UsageSum", "Use", "Watching", "__version__", "errors", "event", "events", "hookimpl",
-    "metrics", "models", "secrets", "tracing",
+    "ROLES", "Action", "AgentType", "Append", "Authenticator", "Availability", "Bus", "Call", "CommandResult",
+    "Commit", "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges",
+    "Hit", "Image", "Images", "Issued", "Issuer", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging",
+    "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices", "Principal", "Process",
+    "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Role", "Route", "Runtime", "Shell", "Shift",
+    "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile", "Tracing",
+    "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__", "errors",
+    "event", "events", "hookimpl", "load_token", "metrics", "models", "scopes_of", "secrets", "tracing",
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from kandev_host.journal import Journal
 from kandev_host.log_lines import sent_to
 from kandev_host.metering import metering
 from kandev_host.plugin_calls import describe
-from kandev_host.plugin_contexts import BoundedAuthenticator, OwnTask, StopTime
+from kandev_host.plugin_contexts import OwnTask, StopTime, bounded
 from kandev_host.plugins import Plugins, install, load_plugins
 from kandev_host.presence import announced, only_host
 from kandev_host.reloading import Reloads, retention
@@ -166,6 +166,7 @@ class Host:
             plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
             private=self.data_dir,
             telemetry=self.telemetry.sinks,
+            authenticator=authenticator,
             upkeep=upkeep_of(plugins, settings, self._environment),
             writes=writes,
             audit=audit,
@@ -280,7 +281,7 @@ class Host:
         if plugin is None:
             return found
         failed = partial(self.plugins.broken, plugin)
-        return BoundedAuthenticator(plugin, found, timeout_s=self.settings.plugins.hook_timeout_s, failed=failed)
+        return bounded(plugin, found, timeout_s=self.settings.plugins.hook_timeout_s, failed=failed)
 
     async def _runtimes(self, agent_types: dict[str, AgentType]) -> dict[str, Runtime]:
         """The default runtime, those that agents name, and those that the settings have a table for."""

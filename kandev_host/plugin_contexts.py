@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 
 from kandev_host.bounded import FAULTS, Overdue, drop, from_thread, in_task
 from kandev_host.errors import Unauthorized, Unavailable
-from kandev_host.interfaces import Authenticator, Credentials, Principal
+from kandev_host.interfaces import Authenticator, Credentials, Issued, Issuer, Principal
 from kandev_host.plugin_calls import Failed, describe
 
 T = TypeVar("T")
@@ -132,14 +132,7 @@ class BoundedAuthenticator:
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
         """The principal, or None. Raises `Unauthorized` when the plugin fails."""
-        try:
-            found = await in_task(self._authenticator.authenticate(credentials), self._timeout_s, self._plugin)
-            if found is not None and not isinstance(found, Principal):
-                raise TypeError(f"authenticate returned {type(found).__name__}, not Principal")
-        except FAULTS as error:
-            self._failed(f"authenticate: {describe(error)}")
-            raise Unauthorized(f"Nobody can log in now: the plugin {self._plugin} failed") from error
-        return found
+        return await self._asked("authenticate", self._authenticator.authenticate(credentials), Principal)
 
     def holds(self, principal: Principal) -> bool:
         """Does its credential hold? No, where the plugin raises."""
@@ -156,6 +149,40 @@ class BoundedAuthenticator:
         except FAULTS as error:
             self._failed(f"revoke: {describe(error)}")
             raise Unavailable(f"The plugin {self._plugin} failed; what it revokes may still hold") from error
+
+    async def _asked(self, what: str, asking: Awaitable[T | None], kind: type[T]) -> T | None:
+        try:
+            found = await in_task(asking, self._timeout_s, self._plugin)
+            if found is not None and not isinstance(found, kind):
+                raise TypeError(f"{what} returned {type(found).__name__}, not {kind.__name__}")
+        except FAULTS as error:
+            self._failed(f"{what}: {describe(error)}")
+            raise Unauthorized(f"Nobody can log in now: the plugin {self._plugin} failed") from error
+        return found
+
+
+class BoundedIssuer(BoundedAuthenticator):
+    """The same of one that also knows names and passwords."""
+
+    def __init__(self, plugin: str, issuer: Issuer, *, timeout_s: float, failed: Failed) -> None:
+        """`issuer` is an `Authenticator` too."""
+        super().__init__(plugin, cast("Authenticator", issuer), timeout_s=timeout_s, failed=failed)
+        self._issuer = issuer
+
+    async def log_in(self, name: str, password: str, address: str) -> Issued | None:
+        """What the plugin issues, or None. Raises `Unauthorized` when it fails."""
+        return await self._asked("log_in", self._issuer.log_in(name, password, address), Issued)
+
+    async def refresh(self, refresh_token: str, address: str) -> Issued | None:
+        """The same, for a refresh token."""
+        return await self._asked("refresh", self._issuer.refresh(refresh_token, address), Issued)
+
+
+def bounded(plugin: str, authenticator: Authenticator, *, timeout_s: float, failed: Failed) -> Authenticator:
+    """That authenticator of a third party, held to its time in all that it offers."""
+    if isinstance(authenticator, Issuer):
+        return BoundedIssuer(plugin, authenticator, timeout_s=timeout_s, failed=failed)
+    return BoundedAuthenticator(plugin, authenticator, timeout_s=timeout_s, failed=failed)
 
 
 def _alone(error: BaseException) -> BaseException:

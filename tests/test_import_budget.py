@@ -9,7 +9,18 @@ import pytest
 
 # Each costs tens of milliseconds, and some MiB, of every start that does not need it.
 HEAVY = {"aiohttp", "anyio", "apsw", "asyncio", "click", "docker", "msgspec", "pluggy", "rich", "structlog"}
-OF_PLUGINS = {"aiohttp", "apsw", "docker", "kandev_sandbox", "opentelemetry", "prometheus_client", "rich"}
+OF_PLUGINS = {
+    "aiohttp",
+    "apsw",
+    "argon2",
+    "cryptography",
+    "docker",
+    "jwt",
+    "kandev_sandbox",
+    "opentelemetry",
+    "prometheus_client",
+    "rich",
+}
 VERSION = "import sys; sys.argv = ['kandev-host', '--version']; from kandev_host.cli import main; main()"
 HELP = "from kandev_host.cli.app import run; run(['--help'])"
 UP = "import kandev_host.cli.up, kandev_host.host, kandev_host.logs"

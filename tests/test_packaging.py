@@ -26,8 +26,9 @@ PACKAGES = {
     "kandev_prometheus",
     "kandev_sqlite",
     "kandev_unjailed",
+    "kandev_users",
 }
-ENTRY_POINTS = {"agents", "bwrap", "otel", "prices", "prometheus", "sqlite", "unjailed"}
+ENTRY_POINTS = {"agents", "bwrap", "otel", "prices", "prometheus", "sqlite", "unjailed", "users"}
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:

@@ -28,10 +28,14 @@ DATABASE = "database"
 SECRETS = "secrets/"
 # What of the data folder goes with `--with-secrets`, and what a restore may write there. Never settings: whoever
 # changes those chooses the programs that the host starts.
-SECRET_FILES = ("token", "audit-key")
+SECRET_FILES = {
+    "token": 64 << 10,
+    "audit-key": 64 << 10,
+    "jwt-secret": 64 << 10,
+    "users.db": 64 << 20,
+}  # and their size in bytes, at most
 FORMAT = 1
 MANIFEST_LIMIT_BYTES = 1 << 20
-SECRET_LIMIT_BYTES = 64 << 10
 DATABASE_LIMIT_BYTES = 1 << 40
 DIRECTORY_LIMIT_BYTES = 64 << 10
 CHUNK_BYTES = 1 << 20
@@ -123,7 +127,7 @@ class Archive:
 
     def secret(self, name: str) -> bytes:
         with _readable(self.path), self._file.open(SECRETS + name) as source:
-            return source.read(SECRET_LIMIT_BYTES + 1)[:SECRET_LIMIT_BYTES]
+            return source.read(SECRET_FILES[name])
 
 
 @contextmanager
@@ -144,7 +148,7 @@ def opened(path: Path) -> Iterator[Archive]:
 
 def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     limits = {MANIFEST: MANIFEST_LIMIT_BYTES, DATABASE: DATABASE_LIMIT_BYTES}
-    limits |= {SECRETS + name: SECRET_LIMIT_BYTES for name in SECRET_FILES}
+    limits |= {SECRETS + name: size for name, size in SECRET_FILES.items()}
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name, mode = entry.orig_filename, entry.external_attr >> 16

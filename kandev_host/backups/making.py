@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kandev_host.backups.archive import SECRET_FILES, SECRET_LIMIT_BYTES, Manifest, digest, pack
+from kandev_host.backups.archive import SECRET_FILES, Manifest, digest, pack
 from kandev_host.backups.folder import Backup, free_name, prepared
 from kandev_host.errors import Conflict, StorageFull, Unavailable
 from kandev_host.interfaces import Progress, StoreReport, Upkeep
@@ -20,6 +21,7 @@ from kandev_host.version import __version__
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a backup leaves free for everybody else.
 RESERVE_BYTES = 64 << 20
+COPY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,30 @@ def synchronise(folder: Path) -> None:
 
 def _secrets(data_dir: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for name in SECRET_FILES:
+    for name, limit in SECRET_FILES.items():
+        path = data_dir / name
         try:
-            descriptor = os.open(data_dir / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         with os.fdopen(descriptor, "rb") as file:
-            found[name] = file.read(SECRET_LIMIT_BYTES)
+            content = _copied(path) if name.endswith(".db") else file.read(limit + 1)
+        if len(content) > limit:
+            raise Unavailable(
+                f"{path} is larger than {limit} bytes: it cannot go into a backup", fix="leave secrets out"
+            )
+        found[name] = content
     return found
+
+
+def _copied(path: Path) -> bytes:
+    """A small database as it is between two transactions, also while it is written."""
+    source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=COPY_S)
+    try:
+        with closing(sqlite3.connect(":memory:")) as copy:
+            source.backup(copy)
+            return copy.serialize()
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be read: {error}", fix="leave secrets out, or restore it") from error
+    finally:
+        source.close()

@@ -81,5 +81,7 @@ def _write_secret(data_dir: Path, name: str, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        # What a killed host had begun to write belongs to the file that is replaced.
+        (data_dir / f"{name}-journal").unlink(missing_ok=True)
         fresh.rename(data_dir / name)
         synchronise(data_dir)

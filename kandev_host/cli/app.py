@@ -53,6 +53,8 @@ COMMANDS = {
     "db": "Check and tidy the database.",
     "audit": "Who did what, and whether somebody changed that.",
     "token": "Show where the log-in token lies, or replace it.",
+    "user": "Who may log in by name and password.",
+    "key": "API keys, for programs.",
     "link": "A link to log in with in a browser, once.",
 }
 # Where a command is not the module of its name, which is a word of Python.

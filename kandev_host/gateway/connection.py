@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.lowlevel
-import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from kandev_host.errors import KandevError, RateLimited, Unauthorized
 from kandev_host.events import Event
 from kandev_host.gateway.access import sees
 from kandev_host.gateway.dispatch import Dispatcher, Pending
+from kandev_host.gateway.entering import enter, first_message
 from kandev_host.gateway.floors import Floors
 from kandev_host.gateway.guard import SUBPROTOCOL, Guard
 from kandev_host.gateway.latency import watched
@@ -29,7 +29,6 @@ from kandev_host.gateway.outbox import PONG, Outbox, wire
 from kandev_host.gateway.receipts import Memory
 from kandev_host.gateway.subscriptions import Subscriptions, Trimmed
 from kandev_host.interfaces import Principal
-from kandev_host.protocol.actions.auth import Login, LoginReply, PrincipalInfo
 from kandev_host.protocol.envelope import (
     BadEnvelope,
     decode_request,
@@ -146,6 +145,9 @@ class Connection:
             raise Unauthorized("Nobody is logged in on this socket")
         return self._principal
 
+    def renew(self, principal: Principal) -> None:
+        self._belong_to(principal)
+
     def reply(self, frame: bytes) -> None:
         self._outbox.put(wire(frame), force=True)
 
@@ -216,7 +218,7 @@ class Connection:
         return self._socket
 
     async def _log_in(self, seat: Seat) -> bool:
-        """`auth.login {token}` as first message, in time. False when the socket is to close."""
+        """`auth.login` or `auth.refresh` as first message, in time. False when the socket is to close."""
         late = f"Log in with auth.login within {self._shared.settings.login_timeout_s:g} s"
         with anyio.move_on_after(self._shared.settings.login_timeout_s):
             message = await self._socket.receive()
@@ -239,14 +241,14 @@ class Connection:
             self.reply(encode_error(error.id, error.action, error))
             return "The first message must be auth.login"
         try:
-            token = _login_token(request.action, request.payload)
-            principal = await self._shared.guard.authenticate(token, self.address)
+            shown = first_message(request.action, request.payload)
+            principal, reply = await enter(self._shared.guard, shown, self.address)
             seat.move(principal.id)
         except KandevError as error:
             self.reply(encode_error(request.id, request.action, error))
             return error.message
         self._belong_to(principal)
-        self.reply(encode_response(request.id, request.action, logged_in(principal)))
+        self.reply(encode_response(request.id, request.action, reply))
         return ""
 
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
@@ -376,18 +378,3 @@ class Connection:
         raw = self._transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LIMIT_BYTES)
-
-
-def logged_in(principal: Principal) -> LoginReply:
-    """The payload that answers auth.login."""
-    shown = PrincipalInfo(id=principal.id, kind=principal.kind, name=principal.name)
-    return LoginReply(principal=shown, expires_at=principal.expires_at)
-
-
-def _login_token(action: str, payload: msgspec.Raw) -> str:
-    if action != "auth.login":
-        raise Unauthorized(f"Log in first: the first message must be auth.login, not {action}")
-    try:
-        return msgspec.json.decode(payload, type=Login).token
-    except ValueError as error:
-        raise Unauthorized(f"auth.login needs {{token}}: {error}") from None

@@ -44,7 +44,8 @@ logger = logging.getLogger(__name__)
 
 # What people read of files and of their own terminals goes to them as it is: whoever edits a file must have it whole.
 # And so do rows of the audit, which have no secrets in them: changed, they could not be checked.
-WHOLE = frozenset({"audit.list", "workspace.read", "workspace.diff", "shell.read"})
+# And so does a log-in, whose answer has a token.
+WHOLE = frozenset({"audit.list", "auth.refresh", "workspace.read", "workspace.diff", "shell.read"})
 # Replies up to this size never wait for room: what is worked on at once bounds them.
 SMALL_REPLY_BYTES = 64 << 10
 
@@ -61,6 +62,7 @@ class SocketCall(Call):
     """A call that came over a socket, with the subscriptions of that socket."""
 
     subscriptions: Subscriptions
+    renew: Callable[[Principal], None]
 
 
 class Caller(Protocol):
@@ -78,6 +80,10 @@ class Caller(Protocol):
     @property
     def memory(self) -> Memory:
         """Of this socket's own requests whose ids are no UUIDs."""
+        ...
+
+    def renew(self, principal: Principal) -> None:
+        """From now on it is open by this credential, of the same user."""
         ...
 
     def reply(self, frame: bytes) -> None: ...
@@ -197,7 +203,7 @@ class Dispatcher:
         if entry.recorded:
             return self._change(request, entry, value, caller, check)
         subscriptions = caller.subscriptions
-        call = SocketCall(principal, request.id, subscriptions.follow, subscriptions)
+        call = SocketCall(principal, request.id, subscriptions.follow, subscriptions, caller.renew)
         # Taken before the handler looks: what is read is at least as new as this.
         seq = self._read_seq() if entry.reads else UNSET
         if entry.audited:
@@ -268,7 +274,7 @@ class Dispatcher:
         async def work() -> Answer:
             nonlocal then
             try:
-                call = SocketCall(caller.principal, request.id, subscribe, subscriptions)
+                call = SocketCall(caller.principal, request.id, subscribe, subscriptions, caller.renew)
                 with self._auditing.watched(request.action, caller.principal, caller.address):
                     payload = await self._audited(request, entry, value, call, caller.address, check)
                 if isinstance(payload, Followed):

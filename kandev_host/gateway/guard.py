@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -21,11 +21,13 @@ from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.errors import Forbidden, KandevError, Unauthorized, Unavailable
 from kandev_host.gateway.limits import RateLimits, address_of
 from kandev_host.gateway.listening import Address, of_this_user
-from kandev_host.interfaces import Authenticator, Credentials, Principal, Route
+from kandev_host.gateway.logins import Logins
+from kandev_host.interfaces import Authenticator, Credentials, Issued, Issuer, Principal, Route
 from kandev_host.models import AuditRow, new_id
 from kandev_host.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SUBPROTOCOL = "kandev.v1"
 BEARER_PROTOCOL = "bearer."
@@ -51,7 +53,7 @@ _STATUS = {"UNAUTHORIZED": 401, "FORBIDDEN": 403, "VALIDATION_ERROR": 400, "BAD_
 class Guard:
     """Holds requests to the names of this host, and turns their credentials into a principal."""
 
-    def __init__(self, authenticator: Authenticator, settings: GatewaySettings, audit: Audit | None = None) -> None:
+    def __init__(self, authenticator: Logins, settings: GatewaySettings, audit: Audit | None = None) -> None:
         self._authenticator = authenticator
         self._settings = settings
         self._audit = audit or NoAudit()
@@ -59,6 +61,8 @@ class Guard:
         self._hosts: frozenset[str] = frozenset()
         self._own_origins: frozenset[str] = frozenset()
         self._of_routes: dict[str, Authenticator] = {}
+        self._own_count: set[tuple[str, str]] = set()
+        self._query_token = settings.query_token
         self._timeout_s = settings.handshake_timeout_s
         factor = settings.principal_rate_factor
         self._of_principals = RateLimits(factor * settings.requests_per_s, factor * settings.request_burst)
@@ -92,11 +96,52 @@ class Guard:
         On the `path` of a route that has an authenticator of its own, what that one knows is good enough.
         """
         own, credentials = self._of_routes.get(path), Credentials(token, address)
+
+        async def known() -> Principal | None:
+            if own is not None and (found := await own.authenticate(credentials)) is not None and own.holds(found):
+                return found
+            found = await self._authenticator.authenticate(credentials)
+            return found if found is not None and self.holds(found) else None
+
+        principal = await self._asked(known())
+        if principal is None:
+            await self.failed(address)
+            raise Unauthorized("The token is wrong")
+        self._entered("auth.login", principal, address)
+        return principal
+
+    async def log_in(self, name: str, password: str, address: str) -> Issued:
+        """By a password. Raises as `authenticate` does; `Unavailable` too where nobody has one."""
+        asking = self._issuer().log_in(name, password, address)
+        issued = await self._issued(asking, address, "Name or password is wrong")
+        self._entered("auth.login", issued.principal, address)
+        return issued
+
+    async def refresh(self, refresh_token: str, address: str) -> Issued:
+        """By a refresh token. Raises as `log_in` does."""
+        refreshing = self._issuer().refresh(refresh_token, address)
+        issued = await self._issued(refreshing, address, "The refresh token is wrong, or was used before: log in")
+        self._entered("auth.refresh", issued.principal, address)
+        return issued
+
+    def _issuer(self) -> Issuer:
+        issuer = self._authenticator.issuer
+        if issuer is None:
+            fix = 'set [use] authenticator = "users", and start the host anew'
+            raise Unavailable("This host knows no names and passwords, only tokens", fix=fix)
+        return issuer
+
+    async def _issued(self, asking: Coroutine[Any, Any, Issued | None], address: str, wrong: str) -> Issued:
+        issued = await self._asked(asking)
+        if issued is None or not self.holds(issued.principal):
+            await self.failed(address)
+            raise Unauthorized(wrong)
+        return issued
+
+    async def _asked(self, asking: Coroutine[Any, Any, T]) -> T:
         try:
             with anyio.fail_after(self._timeout_s):
-                if own is not None and (known := await own.authenticate(credentials)) is not None and own.holds(known):
-                    return known
-                principal = await self._authenticator.authenticate(credentials)
+                return await asking
         except TimeoutError:
             raise Unavailable("The authenticator does not answer; try again") from None
         except KandevError:
@@ -104,19 +149,24 @@ class Guard:
         except Exception:  # a plugin's own fault, of any kind, lets nobody in
             logger.exception("the authenticator failed")
             raise Unavailable("The authenticator failed; the host's log has it") from None
-        if principal is None or not self.holds(principal):
-            await self.failed(address)
-            raise Unauthorized("The token is wrong")
-        self._audit.count(named(AuditRow(kind="auth", action="auth.login"), principal, address))
-        return principal
+
+    def count(self, address: str) -> None:
+        """One more request without valid credentials. Raises `RateLimited`."""
+        self._of_addresses.check(address)
+
+    def leave_count(self, method: str, path: str) -> None:
+        """The route counts those requests itself: a right password that comes in one is not counted."""
+        self._own_count.add((method, path))
 
     async def failed(self, address: str) -> None:
         """Hold up whoever showed bad credentials. Raises `RateLimited`; who has the right ones never comes here."""
-        self._audit.count(
-            AuditRow(kind="auth", action="auth.login", outcome="failed", actor="unknown", address=address)
-        )
-        self._of_addresses.check(address)
+        row = AuditRow(kind="auth", action="auth.login", outcome="failed", actor="unknown", address=address)
+        self._audit.count(row)
+        self.count(address)
         await anyio.sleep(FAILED_LOGIN_DELAY_S)
+
+    def _entered(self, action: str, principal: Principal, address: str) -> None:
+        self._audit.count(named(AuditRow(kind="auth", action=action), principal, address))
 
     def revoked(self, principal: Principal, address: str) -> None:
         """Note that a socket is closed because its credentials hold no longer."""
@@ -154,17 +204,19 @@ class Guard:
 
     async def _identify(self, request: web.Request) -> None:
         """Put the principal into the request, if it shows credentials. Raises `Unauthorized` or `RateLimited`."""
-        if "token" in request.query:
+        shown = [] if not self._query_token or request.path != "/ws" else request.query.getall("token", [])
+        if "token" in request.query and not (shown and all(map(_is_jwt, shown))):
             raise Unauthorized(
                 "A token in a URL ends up in logs and histories, so it is refused: send it as "
                 "'Authorization: Bearer …', as the subprotocol 'bearer.…', or with auth.login"
             )
         address = address_of(request.remote)
-        tokens = _tokens(request)
+        tokens = [*_tokens(request), *shown]
         if len(tokens) > 1:
             raise Unauthorized("There must be one credential, not several")
         if not tokens:
-            self._of_addresses.check(address)
+            if (request.method, request.path) not in self._own_count:
+                self.count(address)
             return
         # An address is shared, as loopback is by all programs here: who has credentials is not counted with the others.
         principal = await self.authenticate(tokens[0], address, request.path)
@@ -228,6 +280,11 @@ def refusal(
     if cause is not None and hdrs.ALLOW in cause.headers:
         response.headers[hdrs.ALLOW] = cause.headers[hdrs.ALLOW]
     return response
+
+
+def _is_jwt(token: str) -> bool:
+    """What ends within the hour; the local token and keys have another form."""
+    return token.startswith("eyJ") and token.count(".") == 2
 
 
 def _tokens(request: web.Request) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from kandev_host.errors import Conflict, Forbidden
-from kandev_host.interfaces import Authenticator, Credentials, Principal
+from kandev_host.interfaces import Authenticator, Credentials, Issuer, Principal
 from kandev_host.models import new_id, now
 from kandev_host.secrets import forget, register
 
@@ -53,9 +53,11 @@ class Logins:
         *,
         session_lifetime_s: float,
         ticket_lifetime_s: float,
+        issuer: Issuer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authenticator = authenticator
+        self.issuer = issuer
         self._session_lifetime_s = session_lifetime_s
         self.ticket_lifetime_s = ticket_lifetime_s
         self._clock = clock

@@ -25,6 +25,7 @@ from kandev_host.interfaces.actions import (
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
 from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
 from kandev_host.interfaces.images import Image, Images, Tell
+from kandev_host.interfaces.issuers import Issued, Issuer
 from kandev_host.interfaces.network import NetworkDecision
 from kandev_host.interfaces.prices import Price, Prices, Use
 from kandev_host.interfaces.processes import Mount, Owned, Process, ProcessSpec, Result, Stats
@@ -80,6 +81,8 @@ __all__ = [
     "Hit",
     "Image",
     "Images",
+    "Issued",
+    "Issuer",
     "Job",
     "JournalState",
     "Late",

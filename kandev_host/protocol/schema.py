@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kandev_host.protocol.actions import ACTIONS
-from kandev_host.protocol.actions.auth import Login, LoginReply, Logout, LogoutReply, Ticket, TicketReply
+from kandev_host.protocol.actions.auth import Login, LoginReply, Logout, LogoutReply, Refresh, Ticket, TicketReply
 from kandev_host.protocol.components import ANYTHING, Components, Json
 from kandev_host.protocol.envelope import ACTION_LIMIT_CHARS, ID_LIMIT_CHARS
 from kandev_host.protocol.notifications import NOTIFICATIONS, Notification
@@ -51,7 +51,8 @@ class Offer:
 
 
 OFFERS: Mapping[str, Offer] = {
-    "auth.login": Offer(Login, LoginReply, "", "Who am I? Checks a token"),
+    "auth.login": Offer(Login, LoginReply, "", "Who am I? Checks a token, or a name and its password"),
+    "auth.refresh": Offer(Refresh, LoginReply, "", "A new token for a refresh token"),
     "auth.ticket": Offer(Ticket, TicketReply, "", "A link to log in with, once"),
     "auth.logout": Offer(Logout, LogoutReply, "", "End this session"),
     **{name: Offer(shape.request, shape.response, shape.scope, shape.summary) for name, shape in ACTIONS.items()},

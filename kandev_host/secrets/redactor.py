@@ -45,6 +45,7 @@ def _if_signed(match: re.Match[bytes]) -> bytes:
 _PATTERNS: tuple[Pattern, ...] = (
     (b"sk-", re.compile(rb"sk-[A-Za-z0-9_-]{16,}"), _unless_in_a_word),
     (b"ghp_", re.compile(rb"ghp_[A-Za-z0-9]{16,}"), _MARK),
+    (b"kd_", re.compile(rb"kd_[A-Za-z0-9_.-]{43,}"), _MARK),  # our own: keys and refresh tokens
     (b"github_pat_", re.compile(rb"github_pat_[A-Za-z0-9_]{16,}"), _MARK),
     (b"AIza", re.compile(rb"AIza[A-Za-z0-9_-]{20,}"), _MARK),
     (b"earer ", re.compile(rb"earer +[A-Za-z0-9._~+/=-]{8,}"), b"earer " + _MARK),
@@ -53,9 +54,9 @@ _PATTERNS: tuple[Pattern, ...] = (
     # A password in a URL, as git repeats them: user:password@host.
     (b"@", re.compile(rb"(://[^\s/:@\"'\\<>]{0,256}:)[^\s/@\"'\\<>]{1,4096}(?=@)"), lambda found: found[1] + _MARK),
 )
-_KEY_FIRSTS = frozenset("sgAe:")
+_KEY_FIRSTS = frozenset("sgAek:")
 _KEY_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~+/=-:")
-_KEY_BEGINS = re.compile("sk-|ghp_|github_pat_|AIza|earer |eyJ|:/")
+_KEY_BEGINS = re.compile("sk-|ghp_|kd_|github_pat_|AIza|earer |eyJ|:/")
 # JSON may spell any character so; json.dumps does it to what is not ASCII, others to + or &.
 _ESCAPED = re.compile(rb"\\u00[2-7]")
 _ESCAPED_ANY = re.compile(rb"\\u(?!00[01])")

@@ -15,7 +15,7 @@ import msgspec
 
 from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.backups.making import Origin
-from kandev_host.interfaces import AgentType, Bus, Runtime, Store, Telemetry, Upkeep
+from kandev_host.interfaces import AgentType, Authenticator, Bus, Runtime, Store, Telemetry, Upkeep
 from kandev_host.journal import Journal
 from kandev_host.models import new_id
 from kandev_host.services.adoption import Adoption
@@ -128,6 +128,7 @@ class Services:
     launcher: Launcher
     credentials: Credentials
     telemetry: Sequence[Telemetry]
+    authenticator: Authenticator | None
 
     @property
     def audiences(self) -> Audiences:
@@ -171,6 +172,7 @@ def build_services(
     private: Path | None = None,
     captures: Captures | None = None,
     telemetry: Sequence[Telemetry] = (),
+    authenticator: Authenticator | None = None,
     upkeep: Upkeep | None = None,
     writes: Writes | None = None,
     audit: Audit | None = None,
@@ -360,6 +362,7 @@ def build_services(
         launcher=launcher,
         credentials=credentials,
         telemetry=telemetry,
+        authenticator=authenticator,
     )
 
 

@@ -127,7 +127,7 @@ class GatewaySettings(Table, frozen=True, kw_only=True):
     headers_limit: Annotated[Count, Meta(description="Header fields of one request.")] = 128
     body_limit_bytes: Annotated[Bytes, Meta(description="Largest body of a request that is no socket.")] = 1 << 20
     query_token: Annotated[
-        bool, Meta(description="Accept JWTs as ?token=; never the local token, whatever is set here.")
+        bool, Meta(description="Accept JWTs as ?token= of /ws; never the local token or a key, whatever is set here.")
     ] = False
 
     def __post_init__(self) -> None:

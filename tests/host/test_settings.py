@@ -83,8 +83,8 @@ def test_an_agent_only_in_the_environment_is_named_with_dashes(load_with: Load) 
         ("LOG_OUTPUT_PATH", "stdout", lambda s: s.log.path, "stdout"),
         ("NATS_URL", "nats://h", lambda s: s.bus["nats"]["url"], "nats://h"),
         ("DOCKER_HOST", "unix:///d", lambda s: s.runtime["docker"]["socket"], "unix:///d"),
-        ("JWT_SECRET", "x" * 32, lambda s: s.authenticator["jwt"]["secret"], "x" * 32),
-        ("TOKEN_DURATION", "60", lambda s: s.authenticator["jwt"]["token_duration_s"], "60"),
+        ("JWT_SECRET", "x" * 32, lambda s: s.authenticator["users"]["secret"], "x" * 32),
+        ("TOKEN_DURATION", "60", lambda s: s.authenticator["users"]["token_lifetime_s"], "60"),
         ("DB_HOST", "db", lambda s: s.store["postgresql"]["host"], "db"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from kandev_host.errors import Conflict, Forbidden
 from kandev_host.gateway.logins import SESSIONS, TICKETS, Logins
-from kandev_host.interfaces import Credentials, Principal
+from kandev_host.interfaces import Credentials, Issued, Principal
 from kandev_host.models import now
 from kandev_host.secrets import MARK, known
 
@@ -269,3 +269,93 @@ async def test_neither_ticket_nor_session_token_is_logged(house: Any, wire: Any,
     await post(house, f'{{"ticket": "{ticket}"}}')
     assert ticket not in caplog.text
     assert token not in caplog.text
+
+
+class Issuing:
+    """An authenticator of one user with a password, whose first refresh token is good."""
+
+    remote = False
+    ada = Principal("ada", "user", "ada", frozenset({"*"}), credential="c")
+
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        return self.ada if credentials.token in {"t1", "t2"} else None
+
+    def holds(self, principal: Principal) -> bool:
+        return True
+
+    async def revoke(self, principal: Principal) -> bool:
+        return False
+
+    async def log_in(self, name: str, password: str, address: str) -> Issued | None:
+        return Issued(self.ada, "t1", "r1") if (name, password) == ("ada", "right") else None
+
+    async def refresh(self, refresh_token: str, address: str) -> Issued | None:
+        return Issued(self.ada, "t2", "r2") if refresh_token == "r1" else None
+
+
+async def test_an_authenticator_may_also_know_names_and_passwords(open_house: Any, open_wire: Any) -> None:
+    async with open_house(authenticator=Issuing()) as house:
+        async with open_wire(house, token=None) as wire:
+            reply = (await wire.ask("auth.login", {"name": "ada", "password": "right"}))["payload"]
+            assert (reply["principal"]["name"], reply["token"], reply["refresh_token"]) == ("ada", "t1", "r1")
+            again = (await wire.ask("auth.refresh", {"refresh_token": "r1"}))["payload"]
+            assert (again["token"], again["refresh_token"]) == ("t2", "r2")
+            assert (await wire.ask("auth.login", {"token": "t2"}))["payload"]["token"] is None
+        for wrong in ({"name": "ada", "password": "wrong"}, {"name": "ada"}, {"token": "t1", "name": "ada"}, {}):
+            async with open_wire(house, token=None) as wire:
+                assert (await wire.ask("auth.login", wrong))["payload"]["code"] == "UNAUTHORIZED"
+                assert (await wire.closed())[0] == 4401
+        async with open_wire(house, token=None) as wire:
+            assert (await wire.ask("auth.refresh", {"refresh_token": "r9"}))["payload"]["code"] == "UNAUTHORIZED"
+
+
+async def test_the_page_has_a_form_where_there_are_passwords(open_house: Any, house: Any) -> None:
+    async with open_house(authenticator=Issuing()) as with_names:
+        for at, shown in ((house, False), (with_names, True)):
+            async with aiohttp.ClientSession() as session, session.get(f"{at.url}/login") as answer:
+                assert ('<form id="enter">' in await answer.text()) is shown
+        status, reply = await post(with_names, '{"name": "ada", "password": "right"}')
+        assert (status, reply["token"], reply["refresh_token"]) == (200, "t1", "r1")
+        assert (await post(with_names, '{"name": "ada", "password": "wrong"}'))[0] == 401
+        assert (await post(with_names, '{"refresh_token": "r1"}', Origin=""))[1]["token"] == "t2"
+        assert (await post(with_names, '{"name": "ada", "password": "right"}', Origin="http://evil.example"))[0] == 403
+        assert (await post(with_names, '{"name": "ada", "password": "right", "token": "t1"}'))[0] == 400
+    assert (await post(house, '{"name": "ada", "password": "right"}'))[0] == 503
+
+
+async def test_a_right_password_is_not_counted_with_wrong_ones_of_its_address(open_house: Any) -> None:
+    limits = {"address_request_burst": 2, "address_requests_per_s": 0.001}
+    async with open_house(authenticator=Issuing(), **limits) as house:
+        said = [(await post(house, '{"name": "ada", "password": "wrong"}'))[0] for _ in range(4)]
+        assert said == [401, 401, 429, 429]
+        assert (await post(house, '{"name": "ada", "password": "right"}'))[0] == 200
+        assert (await post(house, '{"ticket": "guess"}'))[0] == 429
+
+
+JWT = f"eyJ{'h' * 20}.eyJ{'c' * 20}.{'s' * 20}"
+
+
+async def test_a_jwt_may_come_in_the_address_where_the_settings_say_so(open_house: Any, people: Any) -> None:
+    async with (
+        open_house(authenticator=people({JWT: ADA}.get), query_token=True) as house,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{house.url}/ws?token={JWT}") as socket,
+    ):
+        await socket.send_json({"id": "1", "type": "request", "action": "health.check", "payload": {}})
+        assert (await socket.receive_json())["type"] == "response"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "path"),
+    [
+        (False, f"/ws?token={JWT}"), (True, "/ws?token=adas"), (True, f"/ws?token={JWT}&token=adas"),
+        (True, f"/ws?token={JWT}&token={JWT}"), (True, f"/login?token={JWT}"),
+    ],
+    ids=["not so set", "no JWT", "and no JWT", "two", "another path"],
+)  # fmt: skip
+async def test_nothing_else_may(open_house: Any, people: Any, allowed: bool, path: str) -> None:
+    known = people({JWT: ADA, "adas": ADA}.get)
+    async with open_house(authenticator=known, query_token=allowed) as house, aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+            await session.ws_connect(house.url + path)
+        assert error.value.status == 401

@@ -23,7 +23,7 @@ async def test_it_needs_no_token(house: Any) -> None:
 
 async def test_it_holds_every_action_that_is_served(house: Any) -> None:
     _, schema = await ask(house)
-    served = {action.name for action in house.actions()} | {"auth.login", "auth.ticket", "auth.logout"}
+    served = {action.name for action in house.actions()} | {"auth.login", "auth.refresh", "auth.ticket", "auth.logout"}
     operations = {name for name in schema["operations"] if not name.startswith("notification.")}
     assert operations == served
 

@@ -166,7 +166,7 @@ def test_a_known_secret_is_taken_out_of_what_an_agent_asks_for(canary: str) -> N
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("part", ["eyJ", "eyJaaaaa.", "sk-", "://a:", "Bearer ", "AIza", "ghp_", "github_pat_"])
+@pytest.mark.parametrize("part", ["eyJ", "eyJaaaaa.", "sk-", "://a:", "Bearer ", "AIza", "ghp_", "github_pat_", "kd_"])
 def test_p18_text_full_of_beginnings_of_keys_is_looked_through_in_time(part: str) -> None:
     text = part * (4_000_000 // len(part))
     assert len(known.clean_text(text)) <= len(text)

@@ -1,0 +1,37 @@
+"""Log-ins by name and password: what an authenticator does besides that hands out tokens of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from kandev_host.interfaces.actions import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a log-in gets. `token` is what `authenticate` knows, as `principal`, until `principal.expires_at`.
+
+    `refresh_token` is good for one `refresh`, which brings the next one; None where there is no refreshing.
+    """
+
+    principal: Principal
+    token: str = field(repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+@runtime_checkable
+class Issuer(Protocol):
+    """An `Authenticator` that also lets people in by name and password (`auth.login`, `auth.refresh`, `POST /login`).
+
+    Several may ask at once. The host delays and counts failures, as of `authenticate`; right ones it never does. What
+    it costs to look at a password is the issuer's to bound: a flood of wrong ones must not keep a right one out.
+    """
+
+    async def log_in(self, name: str, password: str, address: str) -> Issued | None:
+        """None for what is not right. Takes as long for a name that nobody has as for a wrong password."""
+        ...
+
+    async def refresh(self, refresh_token: str, address: str) -> Issued | None:
+        """None for a token that is not good, or not any more."""
+        ...
