@@ -18,9 +18,9 @@ ITEMS_LIMIT = 20
 # What changes something and is not audited by itself: it is everyday work of which the history of tasks, transcripts
 # and the commands of shells tell. Being refused any of it is audited all the same.
 EVERYDAY = frozenset({
-    "agent.cancel", "agent.prompt", "auth.login", "column.create", "column.move", "column.update",
-    "orchestrator.prompt", "queue.remove", "queue.update", "shell.input", "shell.resize", "shell.run", "shell.signal",
-    "task.create", "task.move", "task.state", "task.update", "workspace.snapshot",
+    "agent.cancel", "agent.prompt", "auth.login", "auth.refresh", "column.create", "column.move", "column.update",
+    "key.list", "orchestrator.prompt", "queue.remove", "queue.update", "shell.input", "shell.resize", "shell.run",
+    "shell.signal", "task.create", "task.move", "task.state", "task.update", "workspace.snapshot",
 })  # fmt: skip
 # But for what hands something out.
 GRANTS = ("credentials", "allow", "mcp_servers", "directories")

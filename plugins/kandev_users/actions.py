@@ -41,10 +41,18 @@ def users_actions(users: Users) -> list[Action[Any]]:
     serve = _Serving(users)
     return [
         Action("user.list", UserList, serve.users, READ, "Who may log in"),
-        Action("user.create", UserCreate, serve.create, WRITE, "A new user", keeps="nothing"),
-        Action("user.update", UserUpdate, serve.update, WRITE, "Change role, password, or disable", keeps="nothing"),
+        Action("user.create", UserCreate, serve.create, WRITE, "A new user", owned=False, keeps="nothing"),
+        Action(
+            "user.update",
+            UserUpdate,
+            serve.update,
+            WRITE,
+            "Change role, password, or disable",
+            owned=False,
+            keeps="nothing",
+        ),
         Action("user.password", UserPassword, serve.password, "", "Change your own password", keeps="nothing"),
-        Action("user.delete", UserDelete, serve.delete, WRITE, "Delete a user with all keys"),
+        Action("user.delete", UserDelete, serve.delete, WRITE, "Delete a user with all keys", owned=False),
         Action("key.list", KeyList, serve.keys, "", "API keys", keeps="nothing"),
         Action("key.create", KeyCreate, serve.create_key, "", "A new API key, told this once", keeps="effect"),
         Action("key.revoke", KeyRevoke, serve.revoke_key, "", "Revoke an API key"),

@@ -23,11 +23,12 @@ from .access_world import PEOPLE, PLUGIN, Rows, actions, agent, payload_of
 pytestmark = pytest.mark.anyio
 
 WHO = ("viewer", "owner", "other", "admin", "agent", "stranger", "gone", "nobody")
-CODES = {"+": None, "F": "FORBIDDEN", "N": "NOT_FOUND", "U": "UNAUTHORIZED"}
+CODES = {"+": None, "F": "FORBIDDEN", "N": "NOT_FOUND", "X": "UNAVAILABLE", "U": "UNAUTHORIZED"}
 
 # What is named is on the board b1 of ada, the owner, unless it is said. `agent` is the agent a1 of the task t1 there,
 # `stranger` that of a task on another board of hers, `gone` has a token that was revoked, `nobody` none.
 # What is allowed reaches a service that finds everything, so `none`, which is not there, is no fault of those.
+# X: it is allowed, but this host knows no passwords.
 TABLE = """
                                               viewer owner other admin agent stranger gone nobody
 agent.authenticate                                 F     +     F     +     F        F    U      U
@@ -54,8 +55,10 @@ agent.transcript task_id=t1                        +     +     +     +     +    
 agent.transcript agent_id=a1                       +     +     +     +     +        N    U      U
 agent.type_update                                  F     F     F     +     F        F    U      U
 agent.types                                        +     +     +     +     F        F    U      U
+audit.list                                         F     F     F     +     F        F    U      U
 auth.login                                         +     +     +     +     +        +    U      U
 auth.logout                                        +     +     +     +     +        +    U      U
+auth.refresh refresh_token=x                    X     X     X     X     F        F    U      U
 auth.ticket                                        +     +     +     +     F        F    U      U
 backup.create                                      F     F     F     +     F        F    U      U
 backup.list                                        F     F     F     +     F        F    U      U
