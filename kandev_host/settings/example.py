@@ -60,8 +60,7 @@ def toml(value: Any) -> str:
         return "{ " + ", ".join(f"{msgspec.json.encode(k).decode()} = {toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml(item) for item in value) + "]"
-    # Text of the environment is a type of its own.
-    return msgspec.json.encode(str(value) if isinstance(value, str) else value).decode()
+    return msgspec.json.encode(value).decode()
 
 
 def description(kind: Any) -> str:
