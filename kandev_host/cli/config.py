@@ -138,7 +138,7 @@ def _source(loaded: Loaded, path: KeyPath) -> str:
 def _values(loaded: Loaded) -> list[tuple[KeyPath, Any]]:
     """Leaves in the order of the types; of the tables that users name only what is set."""
     found: list[tuple[KeyPath, Any]] = []
-    for table, content in msgspec.to_builtins(loaded.settings).items():
+    for table, content in msgspec.to_builtins(loaded.settings, enc_hook=str).items():
         for name, value in content.items():
             if not isinstance(value, dict):
                 found.append(((table, name), value))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from kandev_host import Action, Authenticator, Environment, Provider, hookimpl
+
+if TYPE_CHECKING:
+    from kandev_users.authenticator import Users
 
 EXTRA = "kandev-host[users]"
 NAME = "users"
@@ -82,9 +85,29 @@ def kandev_authenticators() -> list[Provider[UsersSettings, Authenticator]]:
 
 @hookimpl
 def kandev_actions(services: Any) -> list[Action[Any]]:
-    if services.settings.use.authenticator != NAME:
+    users = _selected(services)
+    if users is None:
         return []
     from kandev_users.actions import users_actions
+    from kandev_users.owners import Owners
+
+    return users_actions(users, Owners(services))
+
+
+@hookimpl
+def kandev_lifespan(services: Any) -> AbstractAsyncContextManager[None]:
+    users = _selected(services)
+    if users is None:
+        return nullcontext()
+    from kandev_users.owners import owners_of
+
+    return owners_of(services, users.directory.users)
+
+
+def _selected(services: Any) -> Users | None:
+    """The authenticator of the host, if it is ours."""
+    if services.settings.use.authenticator != NAME:
+        return None
     from kandev_users.authenticator import Users
 
-    return users_actions(services.authenticator) if isinstance(services.authenticator, Users) else []
+    return services.authenticator if isinstance(services.authenticator, Users) else None

@@ -13,6 +13,7 @@ from kandev_host import Action, Call, Principal
 from kandev_host.errors import Conflict, Forbidden, NotFound, Unauthorized, ValidationFailed
 from kandev_host.models import LOCAL_USER_ID, now
 from kandev_users.authenticator import KEY, Users
+from kandev_users.owners import Owners
 from kandev_users.rows import Key, User
 from kandev_users.wire import (
     KeyCreate,
@@ -36,9 +37,9 @@ WRONG_S = 0.2
 T = TypeVar("T")
 
 
-def users_actions(users: Users) -> list[Action[Any]]:
+def users_actions(users: Users, owners: Owners) -> list[Action[Any]]:
     """Those of this authenticator. Requests with passwords, and answers with keys, are kept nowhere."""
-    serve = _Serving(users)
+    serve = _Serving(users, owners)
     return [
         Action("user.list", UserList, serve.users, READ, "Who may log in"),
         Action("user.create", UserCreate, serve.create, WRITE, "A new user", owned=False, keeps="nothing"),
@@ -60,7 +61,8 @@ def users_actions(users: Users) -> list[Action[Any]]:
 
 
 class _Serving:
-    def __init__(self, users: Users) -> None:
+    def __init__(self, users: Users, owners: Owners) -> None:
+        self._owners = owners
         self._directory = users.directory
         self._passwords = users.passwords
 
@@ -74,7 +76,9 @@ class _Serving:
         if request.name.lower() == "local":
             raise Conflict("The user local is the one of the local token", state="name in use")
         hash = None if request.password is None else await self._passwords.hashed(request.password, request.name)
-        return {"user": told_user(await self._directory.add(request.name, request.role, hash))}
+        user = await self._directory.add(request.name, request.role, hash)
+        await self._owners.add(user)
+        return {"user": told_user(user)}
 
     async def update(self, _call: Call, request: UserUpdate) -> dict[str, UserInfo]:
         user = self._directory.find(request.user)

@@ -134,6 +134,15 @@ async def test_a_log_out_and_a_revoked_key_close_their_sockets(one_host: Any) ->
         await ended(client)
 
 
+async def test_users_own_what_they_make_and_a_name_may_be_given_again(one_host: Any) -> None:
+    for _ in range(2):
+        async with user(one_host, "maker") as (client, told), admin(one_host) as root:
+            board = (await client.call("board.create", {"name": "Mine"}))["board"]
+            assert board["owner_id"] == told["principal"]["id"]
+            await root.call("user.delete", {"user": "maker"})
+            assert (await root.call("board.get", {"board_id": board["id"]}))["board"]["owner_id"] == board["owner_id"]
+
+
 async def test_a_right_password_lets_in_during_a_flood_of_wrong_ones(one_host: Any) -> None:
     async with user(one_host, "victim"):
         pass

@@ -43,6 +43,13 @@ ADMIN = Principal("root", "user", "root", frozenset({"*"}), credential="login:x"
 HERE = "127.0.0.1"
 
 
+class Nobody:
+    """The store's rows of users, which these tests need not."""
+
+    async def add(self, user: Any) -> None:
+        pass
+
+
 class Place:
     """A data folder; `open` is a start of the host's authenticator, which ends the one before."""
 
@@ -51,6 +58,7 @@ class Place:
         self.folder = folder
         self._stack = ExitStack()
         self.users: Users
+        self.owners: Any = Nobody()
         self._actions: dict[str, Action[Any]] = {}
 
     def open(self, *, local: bool = True, login_lifetime_s: float = 3600.0) -> Users:
@@ -64,7 +72,7 @@ class Place:
             login_lifetime_s=login_lifetime_s,
             local=TokenFile(self.folder) if local else None,
         )
-        self._actions = {action.name: action for action in users_actions(self.users)}
+        self._actions = {action.name: action for action in users_actions(self.users, self.owners)}
         return self.users
 
     def close(self) -> None:

@@ -145,7 +145,8 @@ def test_config_show_says_where_each_value_comes_from(kandev: Any) -> None:
 
 
 def test_config_show_hides_secrets(kandev: Any) -> None:
-    assert "not-for-your-eyes" not in kandev("config", "show", JWT_SECRET="not-for-your-eyes").out
+    done = kandev("config", "show", JWT_SECRET="not-for-your-eyes")
+    assert (done.status, "not-for-your-eyes" in done.out, "[redacted]" in done.out) == (0, False, True)
 
 
 def test_token_is_shown_only_when_asked(kandev: Any, tmp_path: Path) -> None:
