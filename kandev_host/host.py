@@ -235,7 +235,7 @@ class Host:
             about = {"version": __version__, "authenticator": self.settings.use.authenticator}
             await self._stack.enter_async_context(audit.standing(journal, store, **about))
             if self._queue:  # those of a command that runs one agent are none of anybody's
-                await audit.settings_are(self.settings)
+                audit.settings_are(self.settings)
         return journal
 
     async def _provided(self, kind: str, name: str) -> Any:

@@ -128,13 +128,13 @@ class AuditLog:
         else:
             await self._record(*self.sealed(rows))
 
-    async def settings_are(self, settings: Any) -> None:
-        """Write down that they are others than before, if they are. Of their values only a digest is kept."""
+    def settings_are(self, settings: Any) -> None:
+        """Have it written down that they are others than before, if they are. Of their values only a digest is kept."""
         digest = hmac.new(self._key, msgspec.json.encode(settings, order="sorted"), hashlib.sha256).hexdigest()[:16]
         before, self._settings = self._settings, digest
         if before is not None and before != digest:
             details = {"before": before, "after": digest}
-            await self.write(AuditRow(kind="settings", action="settings.changed", details=details))
+            self._later(AuditRow(kind="settings", action="settings.changed", details=details))
         self._grown = True
 
     # --- its life ----------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ async def test_a_host_goes_on_with_the_chain_of_the_one_before(tmp_path: Path, s
     assert await holds(tmp_path, store)
 
 
-@pytest.mark.parametrize("lost", ["key", "head", "rows", "row", "history"])
+@pytest.mark.parametrize("lost", ["key", "machine", "head", "rows", "row", "history"])
 async def test_what_became_of_the_chain_is_said_in_its_next_row(tmp_path: Path, lost: str) -> None:
     environment = Environment(str(tmp_path), "0")
     async with open_store(SqliteSettings(), environment) as store:
@@ -138,6 +138,9 @@ async def test_what_became_of_the_chain_is_said_in_its_next_row(tmp_path: Path, 
     match lost:
         case "key":
             (tmp_path / KEY_FILE).unlink()
+        case "machine":  # a restore elsewhere, without the secrets
+            (tmp_path / KEY_FILE).unlink()
+            (tmp_path / HEAD_FILE).unlink()
         case "head":
             (tmp_path / HEAD_FILE).unlink()
         case "rows":
@@ -151,7 +154,7 @@ async def test_what_became_of_the_chain_is_said_in_its_next_row(tmp_path: Path, 
         rows = await rows_of(store)
         assert await holds(tmp_path, store)
     why = {
-        "key": "another key", "head": "no head", "rows": "rows are missing", "row": "rows were replaced",
+        "key": "another key", "machine": "another key", "head": "no head", "rows": "rows are missing", "row": "rows were replaced",
         "history": "another history",
     }  # fmt: skip
     (mark,) = (row for row in rows[1:] if row.action == BEGAN)
@@ -166,7 +169,7 @@ async def test_another_token_and_other_settings_are_noted_without_their_values(t
         audit = AuditLog.of_folder(tmp_path)
         await audit.look(store)
         async with Journal(store, MemoryBus(), audit=audit) as journal, audit.standing(journal, store):
-            await audit.settings_are({"password": secret})
+            audit.settings_are({"password": secret})
     rows = await rows_of(store)
     assert {row.action for row in rows} >= {"token.rotated", "settings.changed"}
     assert [row.action for row in rows].count("settings.changed") == 1
