@@ -23,10 +23,10 @@ class TracedJournal(Journal):
         self._described: tracing.Attributes = {"db.system.name": system, "db.operation.name": "commit"}
 
     async def record(self, *changes: Change, expect: Sequence[Expect] = (), reply: Any = None) -> tuple[int, ...]:
+        if tracing.current() is not tracing.NOTHING:
+            for change in changes:
+                if isinstance(change, Event) and change.task_id is not None:
+                    tracing.remember(change.task_id)
         with tracing.child("commit", self._described) as span:
-            if span is not tracing.NOTHING:
-                span.set({"db.operation.batch.size": len(changes)})
-                for change in changes:
-                    if isinstance(change, Event) and change.task_id is not None:
-                        tracing.remember(change.task_id)
+            span.set({"db.operation.batch.size": len(changes)})
             return await super().record(*changes, expect=expect, reply=reply)

@@ -19,6 +19,7 @@ KINDS = frozenset({"read", "edit", "delete", "move", "search", "execute", "think
 # ACP: StopReason.
 STOP_REASONS = ("end_turn", "max_tokens", "max_turn_requests", "refusal", "cancelled")
 LEFT_OPEN = "left_open"
+TOOLS_KEPT = 1000
 _COUNTS = {
     "gen_ai.usage.input_tokens": "input_tokens",
     "gen_ai.usage.output_tokens": "output_tokens",
@@ -80,14 +81,17 @@ class TurnSpans:
             }
             span = tracing.begin(f"execute_tool {name}", attributes, parent=self.turn.context)
             self._tools[call_id] = span
+            if len(self._tools) > TOOLS_KEPT:
+                self._tools.pop(next(iter(self._tools))).end(LEFT_OPEN)
         if not known.open:
             span.set({"gen_ai.tool.name": name})
             span.end("failed" if known.status == "failed" else None)
+            self._tools[call_id] = tracing.NOTHING  # what else is said of it is told by nobody
 
     def permission(self, call_id: str) -> tracing.Span:
         """A call that waits until policy or a person has decided."""
-        above = self._tools.get(call_id, self.turn)
-        return tracing.begin("permission", {"gen_ai.tool.call.id": call_id}, parent=above.context)
+        above = self._tools.get(call_id, self.turn).context or self.turn.context
+        return tracing.begin("permission", {"gen_ai.tool.call.id": call_id}, parent=above)
 
     def close(self, outcome: TurnOutcome, usage: Usage) -> None:
         """What the turn came to."""

@@ -9,7 +9,6 @@ import anyio
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from kandev_host import Gauges
-from kandev_host.errors import KandevError
 from kandev_host.metrics import METRICS, OTHER, VALUES_LIMIT, Metric, Sample
 
 log = logging.getLogger(__name__)
@@ -55,8 +54,8 @@ class Measures:
             try:
                 await self._gauges.refresh()
                 self._standing = list(self._gauges.samples())
-            except KandevError as error:
-                log.warning("the gauges are as they were: %s", error.message)
+            except Exception:  # whatever it is, it is no reason to end the host
+                log.exception("the gauges could not be read, and stay as they were")
             await anyio.sleep(self._interval_s)
 
     def _observing(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -136,9 +136,12 @@ class Otel:
 
 @asynccontextmanager
 async def opened(settings: OtelSettings, version: str) -> AsyncIterator[Otel]:
-    """Raises `StartupError` for a header whose secret is not there."""
+    """Raises `StartupError` for a header whose secret is not there, and for variables that the library refuses."""
     with quietened(settings.endpoint or "the OTLP receiver"):
-        otel = Otel(settings, version)
+        try:
+            otel = Otel(settings, version)
+        except (ValueError, RuntimeError, OSError, ImportError) as error:
+            raise StartupError(f"telemetry.otel cannot start: {error}; look at the variables OTEL_…") from error
         async with anyio.create_task_group() as tasks:
             if otel.measures is not None:
                 tasks.start_soon(otel.measures.look, name="gauges for OTLP")
