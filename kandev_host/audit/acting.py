@@ -19,7 +19,7 @@ ITEMS_LIMIT = 20
 # and the commands of shells tell. Being refused any of it is audited all the same.
 EVERYDAY = frozenset({
     "agent.cancel", "agent.prompt", "auth.login", "auth.refresh", "column.create", "column.move", "column.update",
-    "key.list", "orchestrator.prompt", "queue.remove", "queue.update", "shell.input", "shell.resize", "shell.run",
+    "orchestrator.prompt", "queue.remove", "queue.update", "shell.input", "shell.resize", "shell.run",
     "shell.signal", "task.create", "task.move", "task.state", "task.update", "workspace.snapshot",
 })  # fmt: skip
 # But for what hands something out.

@@ -54,7 +54,7 @@ def users_actions(users: Users, owners: Owners) -> list[Action[Any]]:
         ),
         Action("user.password", UserPassword, serve.password, "", "Change your own password", keeps="nothing"),
         Action("user.delete", UserDelete, serve.delete, WRITE, "Delete a user with all keys", owned=False),
-        Action("key.list", KeyList, serve.keys, "", "API keys", keeps="nothing"),
+        Action("key.list", KeyList, serve.keys, "host:read", "API keys"),
         Action("key.create", KeyCreate, serve.create_key, "", "A new API key, told this once", keeps="effect"),
         Action("key.revoke", KeyRevoke, serve.revoke_key, "", "Revoke an API key"),
     ]
