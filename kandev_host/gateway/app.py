@@ -25,7 +25,7 @@ from kandev_host.gateway.listening import Address, is_local, leave, listen, look
 from kandev_host.gateway.logins import Logins
 from kandev_host.gateway.receipts import Receipts
 from kandev_host.gateway.schema import SchemaRoute
-from kandev_host.interfaces import Action, Authenticator, Route
+from kandev_host.interfaces import Action, Authenticator, Issuer, Route
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 STOP_S = 3.0
@@ -74,6 +74,7 @@ class Gateway:
             authenticator,
             session_lifetime_s=settings.session_lifetime_s,
             ticket_lifetime_s=settings.ticket_lifetime_s,
+            issuer=authenticator if isinstance(authenticator, Issuer) else None,
         )
         self._guard = Guard(logins, settings)
         self._auth = Auth(self._guard, logins, self._origin, self._review_soon)

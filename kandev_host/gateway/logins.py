@@ -54,7 +54,10 @@ class Logins:
         session_lifetime_s: float,
         ticket_lifetime_s: float,
         clock: Callable[[], float] = time.monotonic,
+        issuer: Issuer | None = None,
     ) -> None:
+        """`issuer` is what lets people in by name and password, if anything does."""
+        self.issuer = issuer
         self._authenticator = authenticator
         self._session_lifetime_s = session_lifetime_s
         self.ticket_lifetime_s = ticket_lifetime_s
@@ -66,11 +69,6 @@ class Logins:
     @property
     def remote(self) -> bool:
         return self._authenticator.remote
-
-    @property
-    def issuer(self) -> Issuer | None:
-        """What lets people in by name and password, if anything does."""
-        return self._authenticator if isinstance(self._authenticator, Issuer) else None
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
         # Whoever guesses knows no digests, so looking one up tells nothing about the others.
