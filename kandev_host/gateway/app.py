@@ -86,6 +86,7 @@ class Gateway:
             issuer=authenticator if isinstance(authenticator, Issuer) else None,
             session_lifetime_s=settings.session_lifetime_s,
             ticket_lifetime_s=settings.ticket_lifetime_s,
+            issuer=authenticator if isinstance(authenticator, Issuer) else None,
         )
         audit = audit or NoAudit()
         self._guard = Guard(logins, settings, audit)

@@ -55,7 +55,10 @@ class Logins:
         ticket_lifetime_s: float,
         issuer: Issuer | None = None,
         clock: Callable[[], float] = time.monotonic,
+        issuer: Issuer | None = None,
     ) -> None:
+        """`issuer` is what lets people in by name and password, if anything does."""
+        self.issuer = issuer
         self._authenticator = authenticator
         self.issuer = issuer
         self._session_lifetime_s = session_lifetime_s
