@@ -231,4 +231,4 @@ class Owners(RuleBasedStateMachine):
 
 
 def test_no_sequence_of_requests_changes_a_board_of_another_member() -> None:
-    run_state_machine_as_test(Owners, settings=settings(max_examples=12, stateful_step_count=40))
+    run_state_machine_as_test(Owners, settings=settings(max_examples=8, stateful_step_count=30))
