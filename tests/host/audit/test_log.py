@@ -154,8 +154,8 @@ async def test_what_became_of_the_chain_is_said_in_its_next_row(tmp_path: Path, 
         rows = await rows_of(store)
         assert await holds(tmp_path, store)
     why = {
-        "key": "another key", "machine": "another key", "head": "no head", "rows": "rows are missing", "row": "rows were replaced",
-        "history": "another history",
+        "key": "another key", "machine": "another key", "head": "no head", "rows": "rows are missing",
+        "row": "rows were replaced", "history": "another history",
     }  # fmt: skip
     (mark,) = (row for row in rows[1:] if row.action == BEGAN)
     assert (mark.seq, mark.outcome, mark.details["why"]) == (head.seq + 1, "doubtful", why[lost])
