@@ -193,7 +193,12 @@ class Host:
         services.running.addresses = [self.url]
         services.running.sockets = lambda: self._gateway.sockets
         self.reloads = Reloads(
-            settings=settings, services=services, gateway=self._gateway, retention=kept, given=plugins.agent_types
+            settings=settings,
+            services=services,
+            gateway=self._gateway,
+            retention=kept,
+            given=plugins.agent_types,
+            noted=audit.settings_are,
         )
         await self._serve(services, certificate)
 

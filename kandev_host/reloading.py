@@ -30,13 +30,14 @@ def retention(settings: JournalSettings) -> Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloads:
-    """`settings` are those that the host runs with, and what it takes over is changed in them."""
+    """`settings` are those that the host runs with, and what it takes over is changed in them, and then `noted`."""
 
     settings: Settings
     services: Services
     gateway: Gateway
     retention: Retention
     given: Mapping[str, AgentType]
+    noted: Callable[[Settings], None]
 
     async def reload(self, load: Callable[[], Loaded]) -> bool:
         """Read the settings again. False when they are wrong, and the old ones hold; the log and host.info say why."""
@@ -75,6 +76,7 @@ class Reloads:
         differ = difference(self.settings, new)
         live = [path for path in differ if is_live(path)]
         take_over(self.settings, new, live)
+        self.noted(self.settings)
         tables = {path[0] for path in live}
         if "log" in tables:
             logging.getLogger().setLevel(self.settings.log.level.upper())

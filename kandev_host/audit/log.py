@@ -130,7 +130,9 @@ class AuditLog:
 
     def settings_are(self, settings: Any) -> None:
         """Have it written down that they are others than before, if they are. Of their values only a digest is kept."""
-        digest = hmac.new(self._key, msgspec.json.encode(settings, order="sorted"), hashlib.sha256).hexdigest()[:16]
+        digest = hmac.new(
+            self._key, msgspec.json.encode(settings, enc_hook=str, order="sorted"), hashlib.sha256
+        ).hexdigest()[:16]
         before, self._settings = self._settings, digest
         if before is not None and before != digest:
             details = {"before": before, "after": digest}

@@ -83,7 +83,6 @@ class Gateway:
         self._certificate = certificate
         logins = Logins(
             WithAgents(authenticator, services.agent_tokens),
-            issuer=authenticator if isinstance(authenticator, Issuer) else None,
             session_lifetime_s=settings.session_lifetime_s,
             ticket_lifetime_s=settings.ticket_lifetime_s,
             issuer=authenticator if isinstance(authenticator, Issuer) else None,

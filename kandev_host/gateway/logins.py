@@ -53,12 +53,10 @@ class Logins:
         *,
         session_lifetime_s: float,
         ticket_lifetime_s: float,
-        issuer: Issuer | None = None,
         clock: Callable[[], float] = time.monotonic,
         issuer: Issuer | None = None,
     ) -> None:
         """`issuer` is what lets people in by name and password, if anything does."""
-        self.issuer = issuer
         self._authenticator = authenticator
         self.issuer = issuer
         self._session_lifetime_s = session_lifetime_s
