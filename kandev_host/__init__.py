@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         ProcessSpec,
         Progress,
         Provider,
+        Pull,
+        Pulling,
         Put,
         Remove,
         Result,
@@ -77,9 +79,9 @@ _HOMES = {
     "interfaces": (
         "Action AgentType Authenticator Availability Bus Call CommandResult Commit Credentials Decision Environment "
         "Expect FileContent FileEntry Gauges Hit Image Images Job JournalState LaunchExtras Mount NetworkDecision "
-        "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress Provider Put Remove Result "
-        "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Trimmed Upkeep "
-        "UsageGroup UsageSum Use Watching"
+        "OnOutput Owned Page PlaceUse Price Prices Principal Process ProcessSpec Progress Provider Pull Pulling Put "
+        "Remove Result Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Trimmed "
+        "Upkeep UsageGroup UsageSum Use Watching"
     ),
     "hookspecs": "hookimpl",
     "gateway.tokens": "TokenFile",
@@ -93,9 +95,10 @@ __all__ = [
     "Action", "AgentType", "Authenticator", "Availability", "Bus", "Call", "CommandResult", "Commit", "Credentials",
     "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges", "Hit", "Image", "Images", "Job",
     "JournalState", "LaunchExtras", "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price",
-    "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Route",
-    "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal",
-    "TokenFile", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__",
+    "Prices", "Principal", "Process", "ProcessSpec", "Progress", "Provider", "Pull", "Pulling", "Put", "Remove",
+    "Result", "Route", "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry",
+    "Tell", "Terminal", "TokenFile", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching",
+    "__version__",
     "errors", "event", "events", "hookimpl", "metrics", "models", "secrets",
 ]  # fmt: skip
 

@@ -21,7 +21,7 @@ from kandev_host.interfaces.actions import (
 )
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
 from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
-from kandev_host.interfaces.images import Image, Images, Tell
+from kandev_host.interfaces.images import Image, Images, Pull, Pulling, Tell
 from kandev_host.interfaces.network import NetworkDecision
 from kandev_host.interfaces.prices import Price, Prices, Use
 from kandev_host.interfaces.processes import Mount, Owned, Process, ProcessSpec, Result, Stats
@@ -92,6 +92,8 @@ __all__ = [
     "ProcessSpec",
     "Progress",
     "Provider",
+    "Pull",
+    "Pulling",
     "Put",
     "Remove",
     "Result",
