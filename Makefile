@@ -33,8 +33,8 @@ system-packages:
 	@sh .ci/need git
 
 test-packages:
-	@sh .ci/need bwrap=bubblewrap cc=gcc curl dockerd=docker.io git node=nodejs npm nsenter=util-linux openssl \
-	  prometheus promtool=prometheus python3 sshd=openssh-server systemd-analyze=systemd
+	@sh .ci/need bwrap=bubblewrap catatonit cc=gcc curl dockerd=docker.io git node=nodejs npm nsenter=util-linux \
+	  openssl podman prometheus promtool=prometheus python3 sshd=openssh-server systemd-analyze=systemd
 
 clean:
 	rm -rf $(VENV) .tox dist docs/_build

@@ -7,12 +7,16 @@ an answer ({"task": "task.id"}), and later steps use it. A test plays the story 
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +40,15 @@ credentials = ["models"]
 
 [credentials.models]
 variables = ["MODELS_TOKEN"]
+
+[agents.contained]
+command = ["agent"]
+runtime = "docker"
+description = "In a container of an engine that does not get its image"
+
+[runtime.docker]
+socket = "{engine}"
+image = "ghcr.io/team/agent:2"
 """
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -180,12 +193,13 @@ def _kind(value: Any) -> str:
 @contextmanager
 def host(folder: Path) -> Iterator[dict[str, str]]:
     """`kandev-host up` in an empty folder: the values of `$url`, `$token` and `$repository`."""
-    (folder / "settings.toml").write_text(CONFIG)
+    (folder / "settings.toml").write_text(CONFIG.replace("{engine}", str(folder / "engine")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_")}
     environment |= {"KANDEV_HOME": str(folder / "data"), "KANDEV_CONFIG": str(folder / "settings.toml")}
     environment |= {"MODELS_TOKEN": "example"}
     command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
     with (
+        pretended_engine(folder / "engine"),
         (folder / "host.log").open("w") as log,
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
@@ -197,6 +211,59 @@ def host(folder: Path) -> Iterator[dict[str, str]]:
             yield {"url": json.loads(line)["url"], "token": token, "repository": str(_repository(folder / "website"))}
         finally:
             process.terminate()
+
+
+class _Engine(http.server.BaseHTTPRequestHandler):
+    """As much of the Docker Engine's API as it takes to begin a pull, and to break it off."""
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        told: Any = {"message": "No such image"}
+        if path.endswith("/version"):
+            told = {"Version": "28.5.2", "ApiVersion": "1.51"}
+        elif path.endswith("/info"):
+            told = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2"}
+        elif path.endswith("/containers/json"):
+            told = []
+        self._answer(404 if "/images/" in path else 200, [told], 0)
+
+    def do_POST(self) -> None:
+        first, second = {"id": "5f70bf18a086"}, {"id": "1c74526957fc"}
+        sizes = {"current": 31_457_280, "total": 83_886_080}
+        steps = [{"status": "Already exists", **first}]
+        steps += [{"status": "Downloading", "progressDetail": sizes, **second}]
+        self._answer(200, [*steps, {"error": "ghcr.io is not reached any more"}], 1.0)
+
+    def _answer(self, status: int, lines: list[Any], rest_s: float) -> None:
+        """The last line comes after a rest."""
+        self.send_response(status)
+        self.end_headers()
+        for number, line in enumerate(lines, start=1):
+            time.sleep(rest_s if number == len(lines) else 0)
+            self.wfile.write(json.dumps(line).encode() + b"\n")
+
+    def address_string(self) -> str:
+        return "the host"
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+class _EngineServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def pretended_engine(path: Path) -> Iterator[None]:
+    """Whoever plays the story need not have Docker."""
+    with _EngineServer(str(path), _Engine) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _repository(folder: Path) -> Path:

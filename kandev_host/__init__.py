@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         ProcessSpec,
         Progress,
         Provider,
+        Pull,
+        Pulling,
         Put,
         Remove,
         Result,
@@ -87,9 +89,9 @@ _HOMES = {
         "Action AgentType Append Authenticator Availability Bus Call CommandResult Commit Credentials "
         "Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Issued Issuer Job "
         "JournalState LaunchExtras LogLine Logging Mount NetworkDecision OnOutput Owned Page PlaceUse Price "
-        "Prices Principal Process ProcessSpec Progress Provider Put ROLES Remove Result Role Route Runtime "
-        "Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Tracing Trimmed Upkeep "
-        "UsageGroup UsageSum Use Watching scopes_of"
+        "Prices Principal Process ProcessSpec Progress Provider Pull Pulling Put ROLES Remove Result Role "
+        "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Tracing "
+        "Trimmed Upkeep UsageGroup UsageSum Use Watching scopes_of"
     ),
     "hookspecs": "hookimpl",
     "gateway.tokens": "TokenFile load_token",
@@ -104,10 +106,10 @@ __all__ = [
     "Commit", "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges",
     "Hit", "Image", "Images", "Issued", "Issuer", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging",
     "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices", "Principal", "Process",
-    "ProcessSpec", "Progress", "Provider", "Put", "Remove", "Result", "Role", "Route", "Runtime", "Shell", "Shift",
-    "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile", "Tracing",
-    "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__", "errors",
-    "event", "events", "hookimpl", "load_token", "metrics", "models", "scopes_of", "secrets", "tracing",
+    "ProcessSpec", "Progress", "Provider", "Pull", "Pulling", "Put", "Remove", "Result", "Role", "Route", "Runtime",
+    "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile",
+    "Tracing", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__",
+    "errors", "event", "events", "hookimpl", "load_token", "metrics", "models", "scopes_of", "secrets", "tracing",
 ]  # fmt: skip
 
 

@@ -38,6 +38,7 @@ from kandev_host.reloading import Reloads, retention
 from kandev_host.retention import Retention
 from kandev_host.selection import has_no_library, opening, upkeep_of
 from kandev_host.services import Services, build_services
+from kandev_host.services.image_pulls import ImagePulls
 from kandev_host.services.network_log import NetworkLog
 from kandev_host.services.watched import WatchedBus, WatchedStore, Writes
 from kandev_host.sessions.capture import Captures
@@ -130,6 +131,7 @@ class Host:
         journal = await self._journal(store, bus, kept, meter.journal(settings.use.store))
         runtimes = meter.runtimes(await self._runtimes(agent_types))
         await stack.enter_async_context(NetworkLog(journal, runtimes))
+        await stack.enter_async_context(ImagePulls(journal, runtimes))
         authenticator = await self._authenticator()
         check_authentication(settings.server, settings.use.authenticator, authenticator.remote)
         broker = PermissionBroker(

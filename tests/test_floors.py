@@ -49,6 +49,7 @@ LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 LIBRARIES = {"kandev_places"}
 
 OWNERS = {
+    "ahocorasick_rs": ("kandev_host/secrets",),
     "aiohttp": (
         "kandev_host/gateway",
         "kandev_host/client/",

@@ -14,6 +14,7 @@ import click
 
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit, table
+from kandev_host.cli.pulls import Bar
 from kandev_host.cli.recipes import BASE, HOST, Recipe, recipe, recipes
 from kandev_host.errors import StartupError
 from kandev_host.printable import printable
@@ -159,11 +160,16 @@ async def _build(images: Images, one: Recipe, base: Recipe, fresh: bool) -> Imag
 async def pull(loaded: Loaded, as_json: bool, name: str) -> None:
     """Fetch an image from its registry.
 
-    Of any name, or the one of a NAME in `image list`.
+    Of any name, or the one of a NAME in `image list`. How far it is goes to stderr: on a terminal one line, else a line
+    every few seconds, with --json an object each.
     """
     wanted = _reference(name)
+    bar = Bar(as_json=as_json)
     async with _opened(loaded) as images:
-        image = await images.pull(wanted, tell=_telling(name))
+        try:
+            image = await images.pull(wanted, tell=bar.tell)
+        finally:
+            bar.end()
     if as_json:
         emit({"name": wanted, "id": image.id, "size_bytes": image.size_bytes})
     else:

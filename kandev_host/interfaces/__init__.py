@@ -24,7 +24,7 @@ from kandev_host.interfaces.actions import (
 )
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
 from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
-from kandev_host.interfaces.images import Image, Images, Tell
+from kandev_host.interfaces.images import Image, Images, Pull, Pulling, Tell
 from kandev_host.interfaces.issuers import Issued, Issuer
 from kandev_host.interfaces.network import NetworkDecision
 from kandev_host.interfaces.prices import Price, Prices, Use
@@ -104,6 +104,8 @@ __all__ = [
     "ProcessSpec",
     "Progress",
     "Provider",
+    "Pull",
+    "Pulling",
     "Put",
     "Remove",
     "Result",

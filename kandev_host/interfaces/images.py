@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 # Called with each line of what an engine says while it works, from any thread.
 Tell = Callable[[str], None]
@@ -17,6 +17,38 @@ class Image:
     id: str
     names: tuple[str, ...]
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pull:
+    """How far the pull of an image has come. `labels` are those of the process that waits for it.
+
+    Bytes are those of the layers whose size is known so far; `message` says why one has failed.
+    """
+
+    image: str
+    state: Literal["pulling", "pulled", "failed"]
+    layers_done: int = 0
+    layers_total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    message: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pulling(Protocol):
+    """What a runtime has besides, if it makes its places from images."""
+
+    async def fetch(self, image: str | None, labels: Mapping[str, str]) -> None:
+        """Have the image here (None: its default one), pulling it if need be. Raises `Unavailable`.
+
+        Those who ask for the same one wait for the same pull, which ends when none of them waits any more.
+        """
+        ...
+
+    def pulls(self) -> AsyncIterator[Pull]:
+        """What is told of pulls from now on, once for each who waits; for one reader, at most twice a second each."""
+        ...
 
 
 class Images(Protocol):
@@ -37,6 +69,6 @@ class Images(Protocol):
         """Make it from a folder of this machine and call it `names`; `fresh` takes no layer of an earlier one."""
         ...
 
-    async def pull(self, name: str, *, tell: Tell) -> Image:
-        """Fetch it from the registry that its name says."""
+    async def pull(self, name: str, *, tell: Callable[[Pull], None]) -> Image:
+        """Fetch it from the registry that its name says. `tell` is called on the event loop."""
         ...

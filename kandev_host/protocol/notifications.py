@@ -142,6 +142,25 @@ class NetworkNotice(msgspec.Struct, frozen=True, kw_only=True):
     shell_id: str | None
 
 
+class ImageNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the pull of an image has come that an agent or a shell waits for; at most two a second, and its end.
+
+    Bytes are those of the layers whose size is known so far, layers that were there already have none. A pull that
+    several wait for is told to each. `message` says why it has failed.
+    """
+
+    image: str
+    state: Literal["pulling", "pulled", "failed"]
+    layers_done: int
+    layers_total: int
+    bytes_done: int
+    bytes_total: int
+    message: str
+    task_id: str | None
+    agent_id: str | None
+    shell_id: str | None
+
+
 class CredentialNotice(msgspec.Struct, frozen=True, kw_only=True):
     """An agent was given a credential of the host's, used one through the host, or was refused it: never the secret.
 
@@ -298,7 +317,18 @@ _SCOPES: Mapping[str, str] = {
     **dict.fromkeys(("board", "column"), "boards:read"),
     "task": "tasks:read",
     **dict.fromkeys(
-        ("acp", "agent", "credential", "elicitation", "network", "orchestrator", "permission", "queue", "snapshot"),
+        (
+            "acp",
+            "agent",
+            "credential",
+            "elicitation",
+            "image",
+            "network",
+            "orchestrator",
+            "permission",
+            "queue",
+            "snapshot",
+        ),
         "agents:read",
     ),
     "workspace": "workspaces:read",
@@ -337,6 +367,9 @@ _LIST = (
         NetworkNotice,
         (*_AGENT, "shell"),
         "A jail asked for a connection: it was let through, or denied",
+    ),
+    Notification(
+        "image.pulling", ImageNotice, (*_AGENT, "shell"), "An image that is waited for is being pulled", transient=True
     ),
     Notification(
         "credential.used",

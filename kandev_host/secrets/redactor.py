@@ -7,17 +7,23 @@ belongs to. None has a newline in it, so that a line is all that has to be seen 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from copy import copy
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kandev_host.secrets.spellings import spellings
 
+if TYPE_CHECKING:
+    from ahocorasick_rs import BytesAhoCorasick
+
 MARK = "[redacted]"
 _MARK = MARK.encode()
+_WINDOW_BYTES = 64 << 10
+# Of so few needles, a search for each is the quicker one in a long text.
+_FEW, _SHORT_BYTES = 16, 4 << 10
 
 Replace = bytes | Callable[[re.Match[bytes]], bytes]
 Pattern = tuple[bytes, re.Pattern[bytes], Replace]
@@ -87,6 +93,7 @@ class Redactor:
 
         Whoever writes that could make any part of it look like a key, and so hide it from the one who is asked.
         """
+        self._search  # noqa: B018 - made once for both
         found = copy(self)
         found._patterns = ()
         return found
@@ -96,12 +103,30 @@ class Redactor:
         """Every spelling that is looked for, the longest first."""
         return self._needles
 
+    @cached_property
+    def _search(self) -> BytesAhoCorasick | None:
+        """All spellings at once: what it costs to look hardly grows with their number."""
+        if not self._needles:
+            return None
+        from ahocorasick_rs import BytesAhoCorasick
+
+        return BytesAhoCorasick(self._needles)
+
     def found(self, text: bytes) -> bool:
         """Is there anything in it that `clean` might take out? What costs least, for text that mostly has nothing."""
-        for needle in self._needles:
-            if needle in text:
-                return True
-        return any(begins in text and _any(pattern, instead, text) for begins, pattern, instead in self._patterns)
+        return self._found_values(text) or any(
+            begins in text and _any(pattern, instead, text) for begins, pattern, instead in self._patterns
+        )
+
+    def _found_values(self, text: bytes) -> bool:
+        search = self._search
+        if search is None:
+            return False
+        if len(text) <= _SHORT_BYTES:
+            return bool(search.find_matches_as_indexes(text))
+        if len(self._needles) <= _FEW:
+            return any(needle in text for needle in self._needles)
+        return any(search.find_matches_as_indexes(window) for _, window in self._windows(text))
 
     def found_json(self, text: bytes) -> bool:
         """The same of JSON, which may spell a secret in escapes."""
@@ -126,11 +151,39 @@ class Redactor:
         return text
 
     def clean_values(self, text: bytes) -> bytes:
-        """Without the values; what looks like a key stays."""
-        for needle in self._needles:
-            if needle in text:
-                text = text.replace(needle, _MARK)
-        return text
+        """Without the values; what looks like a key stays. Of those that overlap nothing is left."""
+        if not self._found_values(text):
+            return text
+        kept, at = [], 0
+        for start, end in self._spans(text):
+            kept += [text[at:start], _MARK]
+            at = end
+        return b"".join((*kept, text[at:]))
+
+    def _spans(self, text: bytes) -> Iterator[tuple[int, int]]:
+        """Where the values stand, in order; those that overlap are one."""
+        search = self._search
+        if search is None:
+            return
+        first, last = 0, 0
+        for place, window in self._windows(text):
+            matches = search.find_matches_as_indexes(window, overlapping=True)
+            # What begins behind the window is found in the next one as well, and then with all that overlaps it.
+            for start, end in sorted(
+                (place + start, place + end) for _, start, end in matches if start < _WINDOW_BYTES
+            ):
+                if start >= last:
+                    if last:
+                        yield first, last
+                    first = start
+                last = max(last, end)
+        if last:
+            yield first, last
+
+    def _windows(self, text: bytes) -> Iterator[tuple[int, bytes]]:
+        """Parts of it, each with where it begins: a text full of values is not held once more as a list of them."""
+        for place in range(0, len(text), _WINDOW_BYTES):
+            yield place, text[place : place + _WINDOW_BYTES + self.longest - 1]
 
     def clean_text(self, text: str) -> str:
         """The same of a string."""

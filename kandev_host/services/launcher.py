@@ -39,6 +39,8 @@ from kandev_host.sessions.stage import Equipment, Resume
 
 log = logging.getLogger(__name__)
 RECORD_S = 10.0
+# Of a runtime that makes its places from images: `Pulling`.
+Fetch = Callable[[str | None, Mapping[str, str]], Awaitable[None]]
 CLOSED = "The host stopped before the agent had started"
 
 # What git says of a server that may answer the next time.
@@ -213,6 +215,9 @@ class Launcher:
             log.warning(
                 "agent %s (%s) has the network of this host: it reaches all that you do", agent.id, agent_type.name
             )
+        fetch: Fetch | None = getattr(runtime, "fetch", None)
+        if fetch is not None:  # now, while it can be stopped: a pull may take long
+            await fetch(spec.image, spec.labels)
         with anyio.CancelScope(shield=True):  # from here on the supervisor answers for it: never half handed over
             if launch.scope.cancel_called:
                 return

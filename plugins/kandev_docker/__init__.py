@@ -20,7 +20,8 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The table `[runtime.docker]`.
 
     `socket` is the engine's, on this machine (else DOCKER_HOST's, else /var/run/docker.sock); `engine_timeout_s` bounds
-    one question to it and `pull_timeout_s` the pull of an image. `image` is for agent types that name none, and for git
+    one question to it and `pull_timeout_s` the pull of an image,
+    of which the engine may say nothing for `pull_stall_s`. `image` is for agent types that name none, and for git
     and shells; `pull` says when images are pulled. With `after_host_death = "adopt"` the containers of agents that
     speak ACP go on while the host is dead, with `log_limit_bytes` of their output kept, and the next host goes on with
     them; with "stop" they are told the end of their input, and are removed at the next start.
@@ -36,6 +37,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     socket: str | None = None
     engine_timeout_s: Annotated[float, msgspec.Meta(ge=1.0, le=600.0)] = 30.0
     pull_timeout_s: Annotated[float, msgspec.Meta(ge=1.0)] = 1800.0
+    pull_stall_s: Annotated[float, msgspec.Meta(ge=1.0)] = 120.0
     image: Annotated[str, msgspec.Meta(min_length=1)] = "kandev-base"
     pull: Literal["missing", "never", "always"] = "missing"
     after_host_death: Literal["adopt", "stop"] = "adopt"

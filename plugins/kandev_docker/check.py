@@ -20,7 +20,17 @@ Resolve = Callable[[str], str]
 Identify = Callable[[str], tuple[int, int] | None]
 
 # Whole trees that no container sees, and folders that may be seen in part but never whole.
-_CLOSED = ("/proc", "/sys", "/dev", "/boot", "/run", "/var/run", "/var/lib/docker", "/var/lib/containerd")
+_CLOSED = (
+    "/proc",
+    "/sys",
+    "/dev",
+    "/boot",
+    "/run",
+    "/var/run",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+)
 _WHOLE = ("/", "/bin", "/etc", "/home", "/lib", "/lib64", "/root", "/sbin", "/tmp", "/usr", "/var")  # noqa: S108
 # What an engine's socket is called, wherever it lies.
 _SOCKETS = frozenset(
@@ -58,7 +68,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 class Allowed:
     """What one run may have. `own` are the place's mounts, `asked` the run's, `closed` folders of the host that no
     container sees, `sockets` the engine's. `rootless`: the engine's root is the host's own user. `init`: the
-    engine's own first process reaps.
+    engine's own first process reaps. `seccomp` is the path of the file with the filter, where the engine wants one.
     """
 
     own: Sequence[Mount]
@@ -68,6 +78,7 @@ class Allowed:
     host_network: bool = False
     init: bool = True
     rootless: bool = False
+    seccomp: str | None = None
 
 
 class Refused(errors.ValidationFailed):
@@ -123,7 +134,7 @@ def _check_options(config: Mapping[str, Any]) -> None:
 
 
 def _check_values(config: Mapping[str, Any], allowed: Allowed) -> None:
-    if config["SecurityOpt"] != ["no-new-privileges", f"seccomp={profile()}"]:
+    if config["SecurityOpt"] != ["no-new-privileges", f"seccomp={allowed.seccomp or profile()}"]:
         raise Refused("HostConfig.SecurityOpt", "A container has the host's own filter of system calls, and no other")
     if config["Init"] is not allowed.init:
         raise Refused("HostConfig.Init", f"Init can be nothing but {allowed.init}")
@@ -135,7 +146,7 @@ def _check_values(config: Mapping[str, Any], allowed: Allowed) -> None:
         raise Refused("HostConfig.NanoCpus", "That is no number of CPUs")
     limits = config["Ulimits"]
     named = [limit.get("Name") for limit in limits if limit.keys() == {"Name", "Soft", "Hard"}]
-    if sorted(named) != sorted(_ULIMITS) or len(limits) != len(_ULIMITS):
+    if set(named) - {"nproc"} != _ULIMITS or len(set(named)) != len(named) or len(limits) != len(named):
         raise Refused("HostConfig.Ulimits", "The limits of each process are missing")
     _check_log(config["LogConfig"])
 

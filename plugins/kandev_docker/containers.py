@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from kandev_docker.engine import Engine, EngineGone, Facts, unfit
 from kandev_docker.images import Images
 from kandev_docker.process import ContainerProcess
 from kandev_docker.request import Container, Folders, asked_mounts, create_request, own_mounts
+from kandev_docker.seccomp import profile, written
 from kandev_docker.shells import laid_out
 from kandev_docker.terminals import resized
 from kandev_host import Mount, ProcessSpec, errors
@@ -34,6 +36,9 @@ from kandev_sandbox.records import new_id
 from kandev_sandbox.shell import Change
 
 START_TIMEOUT_S = 30.0
+# What podman gives every container: a word of its own, and the proxies of its service, with whose password.
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
+_OF_PODMAN = ("container", *_PROXIES, *map(str.upper, _PROXIES))
 _ROOT_FIX = "run the host as root beside the engine, use the runtime bwrap, or set network to none"
 
 
@@ -60,7 +65,10 @@ PLAIN = Opening()
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every container of one runtime stands on. `closed` are folders of the host that no container sees."""
+    """What every container of one runtime stands on. `closed` are folders of the host that no container sees.
+
+    `profile` is where the filter of system calls is written for an engine that reads it from a file.
+    """
 
     settings: DockerSettings
     engine: Engine
@@ -72,6 +80,7 @@ class Ground:
     # The names of those that are there or being made.
     running: set[str]
     closed: tuple[str, ...]
+    profile: Path
     # Hears of a container that could not be removed.
     left: Callable[[str], None]
 
@@ -82,9 +91,10 @@ async def opened(
 ) -> AsyncIterator[ContainerProcess]:
     """A running container, gone when the context is left. Raises `Unavailable`, `ValidationFailed`, `SandboxError`."""
     facts = await ground.engine.known()
+    adoptable = how.adoptable and not facts.podman
     if (problem := unfit(facts)) is not None:
         raise errors.Unavailable(problem[0], fix=problem[1])
-    image = await ground.images.ready(spec.image or ground.settings.image)
+    image = await ground.images.ready(spec.image or ground.settings.image, spec.labels)
     policy = _policy(ground, spec, place)
     if policy is not None and how.unreached is not None:
         policy, _ = how.unreached.onto(policy, ())
@@ -105,15 +115,18 @@ async def opened(
         limits=limits,
         folders=None if place is None else Folders(place.workspace, place.home, place.tmp, place.snapshots),
         marker=owned.marker_of(name),
-        labels=owned.labels_of(ground.owner, name, spec, adoptable=how.adoptable),
+        labels=owned.labels_of(ground.owner, name, spec, adoptable=adoptable),
         env=_proxy_environment(spec),
         volumes=image.volumes,
-        adoptable=how.adoptable,
+        adoptable=adoptable,
         terminal=how.size is not None,
         shown=shown,
         init=how.shell is None,
         log_bytes=ground.settings.log_limit_bytes,
         scratch_bytes=ground.settings.scratch_limit_bytes,
+        seccomp=await anyio.to_thread.run_sync(written, ground.profile) if facts.podman else profile(),
+        user_processes=_user_processes() if facts.podman else None,
+        unasked=_OF_PODMAN if facts.podman else (),
     )
     allowed = _allowed(ground, container, facts)
     async with AsyncExitStack() as stack:
@@ -126,12 +139,12 @@ async def opened(
         )
         attached = await attach(ground.engine.path, name, container.marker, terminal=container.terminal)
         stack.callback(attached.close)
-        process = ContainerProcess(name, ground.engine, attached, limits, adoptable=how.adoptable)
+        process = ContainerProcess(name, ground.engine, attached, limits, adoptable=adoptable)
         await ground.engine.call(lambda client: client.start(name), what="start the container", sure=True)
         tasks = await stack.enter_async_context(beside())
         tasks.start_soon(process.watch)
         stack.push_async_callback(process.kill)
-        process.init = await _init(ground.engine, name, str(made["Id"]))
+        tasks.start_soon(process.counting(await _init(ground.engine, name, str(made["Id"]))))
         if policy is not None:
             await _furnished(stack, process, policy, ground, spec)
         if how.size is not None:
@@ -160,8 +173,8 @@ async def adopted(ground: Ground, found: owned.Found, place: Place, position: in
         attached = await attach_again(engine.path, found.id, owned.marker_of(found.ref), position)
         stack.callback(attached.close)
         process = ContainerProcess(found.ref, engine, attached, limits, adoptable=True)
-        process.init = await _init(engine, found.ref, found.id)
         tasks = await stack.enter_async_context(beside())
+        tasks.start_soon(process.counting(await _init(engine, found.ref, found.id)))
         tasks.start_soon(process.watch)
         with anyio.move_on_after(START_TIMEOUT_S):
             await attached.started.wait()
@@ -305,6 +318,7 @@ def _allowed(ground: Ground, container: Container, facts: Facts) -> Allowed:
         host_network=container.spec.network == "host",
         init=container.init,
         rootless=facts.rootless,
+        seccomp=container.seccomp if facts.podman else None,
     )
 
 
@@ -316,6 +330,13 @@ def _user(place: Place | None, facts: Facts) -> str:
     if uid is not None:
         return f"{uid}:{uid}"
     return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else "65534:65534"
+
+
+def _user_processes() -> int:
+    """What the kernel has, and this host may. podman would set more, which its root may not do everywhere."""
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    all_pids = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return all_pids if most == resource.RLIM_INFINITY else min(most, all_pids)
 
 
 def _within_machine(limits: Limits) -> Limits:

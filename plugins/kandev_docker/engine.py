@@ -40,7 +40,7 @@ class Engaged(errors.Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the engine says of itself. `rootless`: its root is an ordinary user."""
+    """What the engine says of itself. `rootless`: its root is an ordinary user; `podman`: it is no Docker."""
 
     version: str
     api: str
@@ -48,6 +48,7 @@ class Facts:
     remapped: bool
     seccomp: bool
     cgroup_version: str
+    podman: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -130,6 +131,8 @@ class Engine:
         if isinstance(error, APIError):
             said = error.explanation or str(error)
             kind = {404: Missing, 409: Engaged, 304: Engaged}.get(error.status_code or 0, errors.Unavailable)
+            if "container state improper" in said:  # podman's word for it, with a 500
+                kind = Engaged
             return kind(f"The Docker engine refuses: {said}")
         return self.gone(error)
 
@@ -168,6 +171,7 @@ def unfit(facts: Facts) -> tuple[str, str] | None:
 
 def _facts(version: dict[str, Any], info: dict[str, Any]) -> Facts:
     options = [str(option) for option in info.get("SecurityOptions") or ()]
+    podman = any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or ())
     return Facts(
         version=str(version.get("Version", "")),
         api=str(version.get("ApiVersion", "")),
@@ -175,7 +179,10 @@ def _facts(version: dict[str, Any], info: dict[str, Any]) -> Facts:
         remapped=any("userns" in option for option in options),
         seccomp=any("seccomp" in option for option in options),
         cgroup_version=str(info.get("CgroupVersion", "1")),
+        podman=podman,
         details={
+            "engine": "podman" if podman else "docker",
+            "adoption": "no: podman keeps no output that could be read on" if podman else "yes",
             "kernel": info.get("KernelVersion"),
             "storage": info.get("Driver"),
             "security": options,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import anyio
 
 from kandev_docker.engine import Engine, EngineGone, Missing
 from kandev_docker.owned import OURS
+from kandev_docker.pulls import Pulls
 from kandev_host import errors
 
-if TYPE_CHECKING:
-    from docker import APIClient
-
-log = logging.getLogger(__name__)
 Pull = Literal["missing", "never", "always"]
 # Built here (`kandev-host image build`), published by nobody: whoever took these names in a registry would be run.
 OWN = ("kandev-base", "kandev/")
@@ -38,17 +34,16 @@ class Image:
 class Images:
     """Of one engine."""
 
-    def __init__(self, engine: Engine, pull: Pull, timeout_s: float) -> None:
+    def __init__(self, engine: Engine, pull: Pull, pulls: Pulls) -> None:
+        self.pulls = pulls
         self._engine = engine
         self._pull = pull
-        self._timeout_s = timeout_s
-        self._pulling: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._failed: dict[str, tuple[float, errors.Unavailable]] = {}
 
-    async def ready(self, name: str) -> Image:
-        """It is there now. Raises `Unavailable`, with the fix."""
+    async def ready(self, name: str, labels: Mapping[str, str]) -> Image:
+        """It is there now; `labels` say who waits for it. Raises `Unavailable`, with the fix."""
         if self._pull == "always" and not name.startswith(OWN):
-            await self._pulled(name)
+            await self._pulled(name, labels)
             return await self._found(name)
         try:
             return await self._found(name)
@@ -59,7 +54,7 @@ class Images:
             if self._pull == "never":
                 fix = f'docker pull {name}, build it (kandev-host image build), or set pull = "missing"'
                 raise errors.Unavailable(f"The engine has no image {name!r}, and pulls none.", fix=fix) from error
-        await self._pulled(name)
+        await self._pulled(name, labels)
         return await self._found(name)
 
     async def here(self, name: str) -> Image | None:
@@ -67,7 +62,7 @@ class Images:
         try:
             return await self._found(name)
         except Missing:
-            return await self.ready(name) if self._pull == "never" or name.startswith(OWN) else None
+            return await self.ready(name, {}) if self._pull == "never" or name.startswith(OWN) else None
 
     async def _found(self, name: str) -> Image:
         told = await self._engine.call(lambda client: client.inspect_image(name))
@@ -79,47 +74,19 @@ class Images:
         volumes = tuple(sorted(config.get("Volumes") or ()))
         return Image(told["Id"], name, volumes, str(told.get("Os", "")), env.get("PATH"))
 
-    async def _pulled(self, name: str) -> None:
-        """One at a time of each."""
-        async with self._pulling[name]:
-            until_s, failed = self._failed.get(name, (0.0, None))
-            if failed is not None and anyio.current_time() < until_s:
-                raise errors.Unavailable(failed.message, fix=failed.details["fix"])
-            log.info("pulling the image %s", name)
-            try:
-                await self._engine.call(lambda client: _pull(client, name), what="pull", timeout_s=self._timeout_s)
-            except EngineGone:
-                raise
-            except errors.Unavailable as error:
-                told = errors.Unavailable(
-                    f"The image {name!r} cannot be pulled: {error.message}",
-                    fix="build it (kandev-host image list), docker load it, or name another: "
-                    "image of [agents.NAME] or of [runtime.docker]",
-                )
-                self._failed[name] = (anyio.current_time() + PULL_AGAIN_S, told)
-                raise told from error
-
-
-def _pull(client: APIClient, name: str) -> None:
-    """Follow its progress to the end. Raises `DockerException`. Blocks."""
-    from docker.errors import APIError
-
-    repository, tag = parts(name)
-    last = ""
-    for step in client.pull(repository, tag=tag, stream=True, decode=True):
-        if "error" in step:
-            raise APIError(str(step["error"]), explanation=str(step["error"]))
-        words = " ".join(str(step[key]) for key in ("id", "status") if step.get(key))
-        if words != last and "progressDetail" not in step:
-            log.info("image %s: %s", name, words)
-        last = words
-
-
-def parts(name: str) -> tuple[str, str | None]:
-    """Repository, and tag or digest: a colon before the last slash is a port."""
-    if "@" in name:
-        repository, _, digest = name.partition("@")
-        return repository, digest
-    head, slash, last = name.rpartition("/")
-    base, colon, tag = last.partition(":")
-    return head + slash + base, tag if colon else "latest"
+    async def _pulled(self, name: str, labels: Mapping[str, str]) -> None:
+        until_s, failed = self._failed.get(name, (0.0, None))
+        if failed is not None and anyio.current_time() < until_s:
+            raise errors.Unavailable(failed.message, fix=failed.details["fix"])
+        try:
+            await self.pulls.pulled(name, labels)
+        except EngineGone:
+            raise
+        except errors.Unavailable as error:
+            told = errors.Unavailable(
+                f"The image {name!r} cannot be pulled: {error.message}",
+                fix="build it (kandev-host image list), docker load it, or name another: "
+                "image of [agents.NAME] or of [runtime.docker]",
+            )
+            self._failed[name] = (anyio.current_time() + PULL_AGAIN_S, told)
+            raise told from error

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from kandev_docker import DockerSettings
 from kandev_docker.engine import Engine, Missing, socket_path
-from kandev_docker.images import parts
-from kandev_host import Image, Images, Tell, errors
+from kandev_docker.pulls import Pulls, parts
+from kandev_host import Image, Images, Pull, Tell, errors
+from kandev_sandbox.beside import beside
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -31,7 +32,8 @@ _ABSENT = re.compile(r"pull access denied|manifest unknown|not found|repository 
 class EngineImages:
     """Of one engine. What takes long has a deadline of its own between two words of the engine."""
 
-    def __init__(self, engine: Engine, patient: Engine) -> None:
+    def __init__(self, engine: Engine, patient: Engine, pulls: Pulls) -> None:
+        self._pulls = pulls
         self._engine = engine
         self._patient = patient
 
@@ -63,14 +65,14 @@ class EngineImages:
 
         return await self._long(build, first, f"The image {first!r} was not built", tell)
 
-    async def pull(self, name: str, *, tell: Tell) -> Image:
-        repository, tag = parts(name)
-        return await self._long(
-            lambda client, said: said.follow(client.pull(repository, tag=tag, stream=True, decode=True)),
-            name,
-            f"The image {name!r} cannot be pulled",
-            tell,
-        )
+    async def pull(self, name: str, *, tell: Callable[[Pull], None]) -> Image:
+        await self._engine.facts()
+        failed = f"The image {name!r} cannot be pulled"
+        try:
+            await self._pulls.pulled(name, {}, tell)
+        except errors.Unavailable as error:
+            raise _explained(failed, str(error.message), error.details.get("fix")) from error
+        return await self._there(name, failed)
 
     async def _long(self, work: Callable[[APIClient, _Said], None], name: str, failed: str, tell: Tell) -> Image:
         await self._engine.facts()  # that there is none, or that it may not be asked, is known at once
@@ -83,6 +85,9 @@ class EngineImages:
             said.over = True
         if said.error is not None:
             raise _explained(failed, said.error)
+        return await self._there(name, failed)
+
+    async def _there(self, name: str, failed: str) -> Image:
         image = await self.found(name)
         if image is None:
             raise errors.Unavailable(f"{failed}: the engine does not know it afterwards.")
@@ -110,14 +115,14 @@ class _Said:
                 self._tell(f"{step['id']}: {words}" if step.get("id") else words)
 
 
-def _explained(failed: str, said: str) -> errors.Unavailable:
+def _explained(failed: str, said: str, fix: str | None = None) -> errors.Unavailable:
     if _OFFLINE.search(said):
         return errors.Unavailable(f"{failed}: {said}", fix=_OFFLINE_FIX)
     if _ABSENT.search(said):
         return errors.Unavailable(
             f"{failed}: {said}", fix="check its name and the log-in of the engine, or build it: kandev-host image build"
         )
-    return errors.Unavailable(f"{failed}: {said}")
+    return errors.Unavailable(f"{failed}: {said}", fix=fix)
 
 
 @asynccontextmanager
@@ -125,8 +130,11 @@ async def open_images(settings: DockerSettings) -> AsyncIterator[Images]:
     """Ask the engine of the settings."""
     path = socket_path(settings.socket)
     engine, patient = Engine(path, settings.engine_timeout_s), Engine(path, settings.pull_timeout_s)
+    pulls = Pulls(engine, settings.pull_timeout_s, settings.pull_stall_s)
     try:
-        yield EngineImages(engine, patient)
+        async with beside() as tasks:
+            pulls.open(tasks)
+            yield EngineImages(engine, patient, pulls)
     finally:
         engine.close()
         patient.close()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ import anyio
 
 from kandev_docker import wire
 from kandev_docker.attach import Attached
+from kandev_docker.counted import MemoryKills
 from kandev_docker.engine import Engaged, Engine, EngineGone, Missing
 from kandev_host import Stats, errors
 from kandev_sandbox import Ending, Limits
@@ -34,6 +36,7 @@ class ContainerProcess:
     def __init__(self, name: str, engine: Engine, attached: Attached, limits: Limits, *, adoptable: bool) -> None:
         self.ref = name
         self.init: Identity | None = None
+        self._kills = MemoryKills()
         self._engine = engine
         self._attached = attached
         self._limits = limits
@@ -120,6 +123,13 @@ class ContainerProcess:
             return Stats()
         return _stats(found)
 
+    def counting(self, init: Identity | None) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Before the command runs: its first process is this one. What is to run then, until its end."""
+        self.init = init
+        if init is not None:
+            self._kills.arm(init)
+        return self._kills.watch
+
     async def watch(self) -> None:
         """Pump its output and wait for its end; then `wait` answers."""
         async with anyio.create_task_group() as tasks:
@@ -188,12 +198,17 @@ class ContainerProcess:
 
     async def _look(self, code: int) -> None:
         state = (await self._engine.call(lambda client: client.inspect_container(self.ref)))["State"]
+        with anyio.move_on_after(_CLOSED_S):
+            await self._kills.over.wait()
+        kills = self._kills.count
         limit = None if self._limits.memory_bytes is None else amount(self._limits.memory_bytes)
-        if state.get("OOMKilled") and limit is not None:
+        if (kills or state.get("OOMKilled")) and limit is not None:
             self._name(f"a process of it was killed at its memory limit of {limit}")
+        elif code == 128 + signal.SIGKILL and kills == 0:
+            self._name("it was killed (SIGKILL), and not at a limit of its own")
         elif code == 128 + signal.SIGKILL and limit is not None:
             # On a busy machine containerd loses what it heard of the limit: it looks when the cgroup is gone already.
-            self._name(f"it was killed, perhaps at its memory limit of {limit}: the engine did not say why")
+            self._name(f"it was killed (SIGKILL), perhaps at its memory limit of {limit}: the engine did not say why")
         elif state.get("Error") and self._ending is None:
             log.warning("container %s ended with %d: %s", self.ref, code, state["Error"])
 

@@ -41,7 +41,9 @@ class Container:
 
     With `adoptable` it goes on when its host dies, and `log_bytes` of its output are kept. `env` comes on top of the
     spec's. With a `terminal` all three streams are one. `shown` are further folders of the host's own. Without `init`
-    the command is the first process itself.
+    the command is the first process itself. `seccomp` is the filter of system calls, or the path of its file.
+    `user_processes` bounds those of its uid, in all containers together, where the engine would set a bound itself.
+    `unasked` are variables that the engine adds by itself.
     """
 
     name: str
@@ -60,6 +62,9 @@ class Container:
     init: bool = True
     log_bytes: int = 0
     scratch_bytes: int = 64 << 20
+    seccomp: str = field(default_factory=profile)
+    user_processes: int | None = None
+    unasked: Sequence[str] = ()
 
 
 def create_request(container: Container) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def create_request(container: Container) -> dict[str, Any]:
     spec = container.spec
     return {
         "Image": container.image,
-        "Entrypoint": ["sh", "-c", GATE, container.marker],
+        "Entrypoint": ["sh", "-c", _gate(container), container.marker],
         "Cmd": [command_inside(spec.command[0]), *spec.command[1:]],
         "User": container.user,
         "WorkingDir": spec.cwd,
@@ -111,7 +116,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "ReadonlyRootfs": True,
         "CapAdd": [],
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges", f"seccomp={profile()}"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={container.seccomp}"],
         "NetworkMode": "host" if spec.network == "host" else "none",
         "IpcMode": "private",
         "CgroupnsMode": "private",
@@ -143,6 +148,7 @@ def _host_config(container: Container) -> dict[str, Any]:
                 ("memlock", limits.locked_bytes),
                 ("nofile", limits.open_files),
                 ("sigpending", limits.pending_signals),
+                *((("nproc", container.user_processes),) if container.user_processes is not None else ()),
             )
         ],
         "LogConfig": _log(container),
@@ -166,6 +172,11 @@ def _tmpfs(container: Container, taken: set[str]) -> dict[str, str]:
     if container.folders is None:
         places.append(WORKSPACE)
     return {place: size for place in places if place not in taken}
+
+
+def _gate(container: Container) -> str:
+    added = [name for name in container.unasked if name not in container.spec.env and name not in container.env]
+    return f"unset {' '.join(added)}; {GATE}" if added else GATE
 
 
 def _environment(container: Container) -> dict[str, str]:

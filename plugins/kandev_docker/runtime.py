@@ -19,6 +19,7 @@ from kandev_docker.copies import Copies
 from kandev_docker.engine import Engine, EngineGone, Facts, socket_path, unfit
 from kandev_docker.images import Images
 from kandev_docker.process import ContainerProcess
+from kandev_docker.pulls import Pulls
 from kandev_docker.request import command_inside
 from kandev_docker.shells import open_shell
 from kandev_docker.terminals import ContainerTerminal, check_size
@@ -31,6 +32,7 @@ from kandev_host import (
     PlaceUse,
     Process,
     ProcessSpec,
+    Pull,
     Result,
     Shell,
     Terminal,
@@ -64,7 +66,8 @@ class DockerRuntime:
         self._places = HeldPlaces(places, settings.disk_watch_interval_s)
         self._owner = Owner.here(hashlib.sha256(str(data_dir).encode()).hexdigest()[:16])
         self._engine = Engine(socket_path(settings.socket), settings.engine_timeout_s)
-        self._images = Images(self._engine, settings.pull, settings.pull_timeout_s)
+        self._pulls = Pulls(self._engine, settings.pull_timeout_s, settings.pull_stall_s)
+        self._images = Images(self._engine, settings.pull, self._pulls)
         self._decisions = Decisions()
         self._gates = Gates()
         self._running: set[str] = set()
@@ -82,12 +85,14 @@ class DockerRuntime:
             copies=Copies(data_dir / "copies"),
             running=self._running,
             closed=(str(data_dir),),
+            profile=data_dir / "seccomp.json",
             left=self._leave,
         )
 
     async def __aenter__(self) -> DockerRuntime:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        self._pulls.open(self._tasks)
         self._sweep_wanted.set()
         await anyio.to_thread.run_sync(self._ground.copies.sweep)
         try:
@@ -196,11 +201,17 @@ class DockerRuntime:
             return Availability(False, f"The image {image} has no {command}.", fix, {"found": False})
         return Availability(True, details={"path": done.stdout.decode(errors="replace").strip(), "trees": []})
 
+    async def fetch(self, image: str | None, labels: Mapping[str, str]) -> None:
+        await self._images.ready(image or self._settings.image, labels)
+
+    def pulls(self) -> AsyncIterator[Pull]:
+        return self._pulls.read()
+
     async def _check_command(self, spec: ProcessSpec) -> None:
         """Raises `Unavailable` for what the image has not; what is in the place itself, the start shows."""
         if spec.command[0].startswith(_INSIDE):
             return
-        await self._images.ready(spec.image or self._settings.image)
+        await self.fetch(spec.image, spec.labels)
         found = await self.locate(spec.command[0], spec.image)
         if not found.ok:
             raise errors.Unavailable(str(found.reason), fix=found.fix)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from kandev_sandbox.syscalls import ABSENT, NESTING, NEVER
@@ -42,6 +45,17 @@ def profile() -> str:
     ]
     # Programs of another architecture (32 bit, x32) are killed at their first call: libseccomp's default.
     return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "architectures": _ARCHITECTURES, "syscalls": rules})
+
+
+def written(path: Path) -> str:
+    """The path of a file that holds the profile now, for an engine that reads it itself (podman). Blocks."""
+    with suppress(OSError):
+        if path.read_text() == profile():
+            return str(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(profile())
+    fresh.replace(path)
+    return str(path)
 
 
 def _sockets() -> Iterable[dict[str, Any]]:

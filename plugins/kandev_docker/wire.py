@@ -61,6 +61,7 @@ async def ask(
     query: Mapping[str, Any],
     *,
     upgrade: bool = False,
+    headers: Mapping[str, str] | None = None,
     version: str = "1.1",
     timeout_s: float | None,
 ) -> Answer:
@@ -73,6 +74,7 @@ async def ask(
     words = {name: str(value) for name, value in query.items()}
     lines = [f"{method} {target}?{urlencode(words)} HTTP/{version}", "Host: docker", "Content-Length: 0"]
     lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     try:
         with anyio.fail_after(timeout_s):
             stream = Stream(await _connected(path))

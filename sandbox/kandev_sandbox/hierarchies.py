@@ -30,10 +30,13 @@ class _Mount:
     options: frozenset[str]
 
 
-def read(proc: Path = PROC) -> list[Hierarchy]:
-    """Those that this process can see itself in. `proc` is a folder with its `cgroup` and `mountinfo`."""
+def read(proc: Path = PROC, mounted: Path | None = None) -> list[Hierarchy]:
+    """Those that this process can see itself in. `proc` is a folder with its `cgroup` and `mountinfo`.
+
+    `mounted` is the `proc` of the process by whose mounts they are found, if it is another one.
+    """
     try:
-        mounts = _mounts((proc / "mountinfo").read_text())
+        mounts = _mounts(((mounted or proc) / "mountinfo").read_text())
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:
         return []  # a kernel without cgroups

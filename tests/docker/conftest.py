@@ -22,29 +22,53 @@ LEAN = Path(__file__).resolve().parents[2] / "config/images/lean"
 LEAN_S = 300
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A real engine needs root, and Debian's docker.io; CI has both."""
+# Of the contract, what podman does in its own way; it takes a second or two for each container.
+OF_PODMAN = {
+    "test_stdout_and_stderr_are_apart", "test_stdin_can_be_ended_while_the_outputs_go_on",
+    "test_every_byte_passes_as_it_is", "test_who_is_not_read_waits", "test_terminate_reaches_the_command",
+    "test_kill_ends_what_does_not_want_to", "test_the_environment_is_what_was_given",
+    "test_a_running_process_is_listed_with_its_labels", "test_of_a_killed_host_nothing_is_left",
+    "test_what_outlives_its_host_is_adopted", "test_memory_is_bounded_and_its_ending_says_so",
+    "test_processes_are_bounded_and_leave_the_others_alone", "test_what_is_protected_is_not_changed",
+    "test_what_the_allowlist_does_not_name_is_denied_and_told", "test_directory_exports_and_umask_carry_over",
+    "test_a_command_that_takes_too_long_is_ended_and_the_shell_goes_on",
+    "test_a_terminal_shows_types_and_resizes", "test_a_terminal_is_listed_measured_and_ended",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A real engine needs root, and Debian's docker.io or podman; CI has all of it."""
     here = Path(__file__).parent
-    missing = "root" if os.geteuid() != 0 else "docker.io" if shutil.which("dockerd") is None else None
+    if os.environ.get("KANDEV_TEST_PODMAN") != "all":
+        left = [item for item in items if "TestPodman" in item.nodeid and item.name.split("[")[0] not in OF_PODMAN]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     for item in items:
-        if not item.path.is_relative_to(here) or "dockerd" not in getattr(item, "fixturenames", ()):
+        needed = {"dockerd", "podman"} & set(getattr(item, "fixturenames", ()))
+        if not item.path.is_relative_to(here) or not needed:
             continue
+        missing = "root" if os.geteuid() != 0 else ", ".join(name for name in needed if shutil.which(name) is None)
         if missing:
-            item.add_marker(pytest.mark.skip(reason=f"a Docker Engine needs {missing}"))
+            item.add_marker(pytest.mark.skip(reason=f"a container engine needs {missing}"))
         elif item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(LEAN_S + 60))  # the first of them makes the image
 
 
+def give_image(socket: str) -> None:
+    """The lean image, with the scripted agent in it, as IMAGE."""
+    cache = Path(os.environ.get("KANDEV_TEST_AGENTS") or Path.home() / ".cache/kandev-host-tests") / "lean"
+    command = [sys.executable, LEAN, "--cache", cache, "--engine", f"unix://{socket}", "--tag", IMAGE]
+    command += ["--add", f"{scripted_agent.__file__}:/opt/scripted_agent.py"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=LEAN_S)
+
+
 @pytest.fixture(scope="session")
 def dockerd() -> Iterator[Dockerd]:
-    """One engine for all tests; its image `kandev-base` is the lean one, with the scripted agent in it."""
+    """One engine for all tests; its image is `kandev-base`."""
     engine = Dockerd()
     try:
         engine.start()
-        cache = Path(os.environ.get("KANDEV_TEST_AGENTS") or Path.home() / ".cache/kandev-host-tests") / "lean"
-        command = [sys.executable, LEAN, "--cache", cache, "--engine", f"unix://{engine.socket}", "--tag", IMAGE]
-        command += ["--add", f"{scripted_agent.__file__}:/opt/scripted_agent.py"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=LEAN_S)
+        give_image(engine.socket)
         yield engine
     finally:
         engine.close()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kandev_docker.check import Allowed, Refused, check
 from kandev_docker.owned import labels_of
 from kandev_docker.request import Container, Folders, asked_mounts, create_request, own_mounts
-from kandev_docker.seccomp import profile
+from kandev_docker.seccomp import profile, written
 from kandev_host import Mount, ProcessSpec
 from kandev_sandbox import Limits, Owner
 from kandev_sandbox.syscalls import ABSENT, NESTING, NEVER
@@ -78,6 +78,37 @@ def test_the_request_is_the_golden_one(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_requested_passes_the_check(name: str) -> None:
     judged(create_request(CASES[name]), allowed(CASES[name], host_network=CASES[name].spec.network == "host"))
+
+
+OF_PODMAN: dict[str, Any] = {
+    "seccomp": "/data/seccomp.json", "user_processes": 512, "unasked": ("container", "http_proxy", "https_proxy")
+}  # fmt: skip
+
+
+def test_a_request_for_podman_names_the_file_of_the_filter_and_drops_what_podman_adds() -> None:
+    made = container(**OF_PODMAN, spec={"env": {"https_proxy": "http://127.0.0.1:1"}})
+    found = create_request(made)
+    assert found["HostConfig"]["SecurityOpt"] == ["no-new-privileges", "seccomp=/data/seccomp.json"]
+    assert {"Name": "nproc", "Soft": 512, "Hard": 512} in found["HostConfig"]["Ulimits"]
+    assert found["Entrypoint"][2].startswith("unset container http_proxy; ")
+    judged(found, allowed(made, seccomp="/data/seccomp.json"))
+
+
+@pytest.mark.parametrize("own", [None, "/data/seccomp.json"])
+def test_a_filter_from_another_file_is_refused(own: str | None) -> None:
+    made = container(**OF_PODMAN | {"seccomp": "/workspace/mine.json"})
+    with pytest.raises(Refused, match="filter"):
+        judged(create_request(made), allowed(made, seccomp=own))
+
+
+def test_the_file_of_the_filter_is_made_anew_where_it_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "seccomp.json"
+    for before in (None, "{}", profile()):
+        if before is not None:
+            path.write_text(before)
+        assert written(path) == str(path)
+        assert path.read_text() == profile()
+    assert [each.name for each in tmp_path.iterdir()] == ["seccomp.json"]
 
 
 def test_the_filter_closes_what_the_jails_closes() -> None:

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import anyio
 import docker
 import pytest
 
+from kandev_docker import counted
 from kandev_host import Mount, ProcessSpec, errors
 from kandev_host.models import Limits
 
@@ -193,7 +195,32 @@ async def test_its_memory_limit_is_named_when_it_ends_a_process(runtime: Any) ->
     spec = ProcessSpec(workspace_id="w1", command=("python3", "-c", script), limits=Limits(memory_limit="64m"))
     async with runtime.spawn(spec) as process:
         assert await process.wait() == 137
-        assert "at its memory limit of 64.0 MiB" in str(process.ending)  # for certain, or (busy containerd) perhaps
+        assert "at its memory limit of 64.0 MiB" in str(process.ending)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_what_is_killed_without_meeting_its_memory_limit_is_not_said_to_have(
+    runtime: Any, sdk: docker.APIClient, inside: bool
+) -> None:
+    async with runtime.spawn(sh("echo up; read x; kill -9 $$")) as process:
+        await process.receive()
+        if inside:
+            await process.send(b"\n")
+        else:
+            await anyio.to_thread.run_sync(sdk.kill, process.ref, "KILL")
+        assert await process.wait() == 137
+        assert process.ending == "it was killed (SIGKILL), and not at a limit of its own"
+
+
+async def test_a_kill_of_which_nothing_was_counted_is_named_with_both_possibilities(
+    runtime: Any, sdk: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counted, "_read", lambda path: None)  # as on a busy machine: its cgroup was gone already
+    async with runtime.spawn(sh("echo up; read x")) as process:
+        await process.receive()
+        await anyio.to_thread.run_sync(sdk.kill, process.ref, "KILL")
+        await process.wait()
+        assert "perhaps at its memory limit of 8.0 GiB" in str(process.ending)
 
 
 async def test_its_time_limit_is_named_when_it_ends_a_process(opener: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from kandev_host.client import Client, ClientError
 
 from ..e2e.conftest import HostProcess, repository  # noqa: F401
+from .conftest import IMAGE
 from .dockerd import Dockerd
 
 pytestmark = pytest.mark.anyio
@@ -27,28 +28,34 @@ STEPS = [
 ]
 
 
+def host_of(
+    socket: str, folder: Path, extra: str = "", steps: Any = STEPS, image: str = IMAGE, pull: str = "never"
+) -> HostProcess:
+    """A host whose agents run in containers of this engine."""
+    command = ["python3", "-I", "-S", "/opt/scripted_agent.py", json.dumps({"prompt": steps})]
+    config = f"""
+        [use]
+        runtime = "docker"
+        [runtime.docker]
+        socket = "{socket}"
+        pull = "{pull}"
+        {extra}
+        [agents.scripted]
+        command = {json.dumps(command)}
+        image = "{image}"
+    """
+    (folder / "settings.toml").write_text(config)
+    return HostProcess(folder / "data", {"KANDEV_CONFIG": str(folder / "settings.toml")})
+
+
 @pytest.fixture
 def make_host(dockerd: Any, sdk: docker.APIClient, tmp_path: Path) -> Iterator[Callable[..., HostProcess]]:
-    """A host whose agents run in containers."""
     hosts: list[HostProcess] = []
 
     def made(extra: str = "", steps: Any = STEPS) -> HostProcess:
-        command = ["python3", "-I", "-S", "/opt/scripted_agent.py", json.dumps({"prompt": steps})]
-        config = f"""
-            [use]
-            runtime = "docker"
-            [runtime.docker]
-            socket = "{dockerd.socket}"
-            pull = "never"
-            {extra}
-            [agents.scripted]
-            command = {json.dumps(command)}
-        """
-        (tmp_path / "settings.toml").write_text(config)
-        host = HostProcess(tmp_path / "data", {"KANDEV_CONFIG": str(tmp_path / "settings.toml")})
-        hosts.append(host)
-        host.start()
-        return host
+        hosts.append(host_of(dockerd.socket, tmp_path, extra, steps))
+        hosts[-1].start()
+        return hosts[-1]
 
     yield made
     for host in hosts:

@@ -8,9 +8,11 @@ import base64
 import json
 import os
 import secrets
+import sqlite3
 import sys
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +22,7 @@ import anyio
 import pytest
 
 from kandev_host.client import Client, ClientError
+from kandev_host.protocol.actions import ACTIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +79,7 @@ def host(make_host: Any, canaries: Canaries, tmp_path_factory: pytest.TempPathFa
     agent = folder / "canary-agent"
     agent.write_text(f"#!{sys.executable}\n{Path(__file__).with_name('canary_agent.py').read_text()}")
     agent.chmod(0o755)
-    config = "[session]\nfault_limit_lines = 1000\n"
+    config = '[use]\ntelemetry = ["prometheus"]\n[session]\nfault_limit_lines = 1000\n'
     config += f'[mcp.tools]\ncommand = ["true"]\nenv = {{SERVICE = "{canaries.mcp}"}}\n'
     for way in ("tells", "dies", "refuses"):
         config += (
@@ -215,11 +218,42 @@ def kept(home: Path, log: Path) -> dict[str, bytes]:
     return {str(file.relative_to(home.parent)): file.read_bytes() for file in [*files, log]}
 
 
+# What the host tells of itself; of those that it has not, nobody asks.
+OF_ITSELF = ("health.check", "host.info", "host.status", "agent.types", "backup.list", "metrics.summary")
+
+
+async def of_itself(host: Any, client: Client) -> list[Any]:
+    """What it tells of itself on the socket and over HTTP, its metrics among that."""
+    told: list[Any] = [await client.call(action, {}) for action in OF_ITSELF if action in ACTIONS]
+    token = (host.home / "metrics-token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession() as session:
+        for path in ("/metrics", "/health", "/schema.json"):
+            async with session.get(f"{host.url}{path}", headers=headers if path == "/metrics" else {}) as answer:
+                assert answer.status == 200
+                told.append(await answer.text())
+    assert "kandev_spawns_total" in told[-3]
+    return told
+
+
+def cells(database: bytes, folder: Path) -> bytes:
+    """Every value of every table, also of those that a page of the file would cut."""
+    path = folder / "of-a-backup.db"
+    path.write_bytes(database)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as opened:
+        names = [name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert "events" in names
+        rows = [row for name in names for row in opened.execute(f'SELECT * FROM "{name}"')]
+    values = [value for row in rows for value in row if isinstance(value, str | bytes)]
+    return b"\n".join(value.encode() if isinstance(value, str) else value for value in values)
+
+
 def contents(exported: Path, backup: Path) -> bytes:
     """What is carried away; a backup as it is unpacked."""
     with zipfile.ZipFile(backup) as file:
         assert sorted(file.namelist()) == ["database", "manifest.json"]
-        return exported.read_bytes() + b"".join(map(file.read, file.namelist()))
+        of_tables = cells(file.read("database"), exported.parent)
+        return exported.read_bytes() + of_tables + b"".join(map(file.read, file.namelist()))
 
 
 def said(frames: bytes) -> str:
@@ -243,6 +277,7 @@ async def test_no_canary_is_in_anything_that_the_host_keeps_tells_or_logs(
         replies: list[Any] = await reads(client, agents, tasks)
         replies += await shelled(client, tasks[-1], canaries)
         replies += await refused(client, canaries)
+        replies += await of_itself(host, client)
         status = await client.call("agent.status", {"agent_id": agents[-1]})
         assert status["status"] == "RUNNING", status["agent"]["error_message"]
         await client.call("agent.stop", {"agent_id": agents[-1]})

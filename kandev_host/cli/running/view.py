@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kandev_host.cli.pulls import quarter, words
 from kandev_host.printable import printable
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class TerminalView:
         self._attempts = 1
         self._failed: object = None
         self._denied: set[tuple[Any, Any]] = set()
+        self._pulled: dict[Any, tuple[Any, int]] = {}
 
     def started(self, task: Mapping[str, Any], agent: Mapping[str, Any], url: str, attempts: int) -> None:
         self._attempts = attempts
@@ -80,6 +82,8 @@ class TerminalView:
             self._line(told + (f" ({why})" if why else ""), "yellow")
         elif action == "network.decided":
             self._network(payload)
+        elif action == "image.pulling":
+            self._pulling(payload)
         elif action == "credential.used" and not payload.get("allowed"):
             told = f"  credential {payload.get('name')}: {payload.get('what') or payload.get('way')}"
             self._line(f"{told}: {payload.get('reason')}", "yellow")
@@ -112,6 +116,16 @@ class TerminalView:
         self._denied.add(what)
         how = payload.get("how_to_allow")
         self._line(f"  network: {payload.get('reason')}" + (f"; to allow it: {how}" if how else ""), "yellow")
+
+    def _pulling(self, payload: Mapping[str, Any]) -> None:
+        """At its beginning and its end, and for every quarter. Why one failed, the agent's end says."""
+        image, sizes = payload.get("image"), (payload.get("bytes_done") or 0, payload.get("bytes_total") or 0)
+        step = (payload.get("state"), quarter(*sizes))
+        if payload.get("state") == "failed" or self._pulled.get(image) == step:
+            return
+        self._pulled[image] = step
+        layers = (payload.get("layers_done") or 0, payload.get("layers_total") or 0)
+        self._line(f"  image {image} {payload.get('state')}: {words(*layers, *sizes)}", "dim")
 
     def _failure(self, payload: Mapping[str, Any]) -> None:
         self._tell_failure(unless=payload.get("message"))
