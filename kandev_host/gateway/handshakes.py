@@ -8,6 +8,30 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 
+from kandev_host.gateway.guard import HEADERS, refusal
+
+
+class Peer(RequestHandler):
+    """One connection. aiohttp's answer to what is no HTTP repeats that, as Python writes bytes, without our headers."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # writes it down; raises if something was sent before
+        if status < 500:
+            response = refusal(status, "BAD_REQUEST", "This is not HTTP as it is spoken here")
+        else:
+            response = refusal(status, "INTERNAL_ERROR", "Something unforeseen went wrong; the host's log has it")
+        response.headers.update(HEADERS)
+        response.force_close()
+        return response
+
 
 class Handshakes:
     """Drops connections that have been without a request for `timeout_s`, new and kept-alive ones alike.
@@ -34,7 +58,7 @@ class Handshakes:
 
     def connected(self, server: web.Server) -> RequestHandler:
         """What serves a new connection."""
-        handler = server()
+        handler = Peer(server, loop=asyncio.get_running_loop(), **server._kwargs)
         while len(self._idle_since) >= self._limit:
             oldest = next(iter(self._idle_since))
             del self._idle_since[oldest]
