@@ -28,6 +28,7 @@ from benchmarks.soak_load import Load, make_repository
 
 SOAK_S = float(os.environ.get("KANDEV_SOAK_S", "600"))
 ROUND_S = 8.0
+LEAST_ROUNDS = 3
 # At rest is where a look finds least: what ends by itself, as a kept-alive connection does, has the time to.
 LOOKS = 8
 LOOK_S = 0.5
@@ -94,20 +95,22 @@ class Soak:
         self.at_rest: list[tuple[float, Look]] = []
         self.most: Look = dict.fromkeys(SERIES, 0.0)
 
-    async def run(self, seconds: float, round_s: float = ROUND_S) -> None:
+    async def run(self, seconds: float) -> None:
         began = time.monotonic()
-        while time.monotonic() - began < seconds or len(self.at_rest) < 3:
+        while time.monotonic() - began < seconds or len(self.at_rest) < LEAST_ROUNDS:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch())
-                await self.load.round(round_s)
+                await self.load.round(ROUND_S)
                 watching.cancel()
-            looks = []
-            for _ in range(LOOKS):
-                await asyncio.sleep(LOOK_S)
-                looks.append(await self._look())
-            self.at_rest.append(
-                (time.monotonic() - began, {name: min(each[name] for each in looks) for name in SERIES})
-            )
+            self.at_rest.append((time.monotonic() - began, await self.rest()))
+
+    async def rest(self) -> Look:
+        """The least of each, over some looks."""
+        looks = []
+        for _ in range(LOOKS):
+            await asyncio.sleep(LOOK_S)
+            looks.append(await self._look())
+        return {name: min(each[name] for each in looks) for name in SERIES}
 
     async def _look(self) -> Look:
         return await asyncio.to_thread(look, self.server, self.home)
