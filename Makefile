@@ -7,13 +7,17 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
   $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test system-packages test-packages clean
+.PHONY: run test soak system-packages test-packages clean
 
 run: system-packages $(VENV)/.installed
 	$(VENV)/bin/kandev-host up $(ARGS)
 
 test: test-packages $(VENV)/.tox-installed
 	$(VENV)/bin/tox run $(ARGS)
+
+# For the night: KANDEV_SOAK_S is how long, in seconds.
+soak: test-packages $(VENV)/.tox-installed
+	$(VENV)/bin/tox run -e soak $(ARGS)
 
 $(VENV)/bin/pip:
 	@sh .ci/venv "$(PYTHON)" "$(VENV)"
@@ -33,8 +37,9 @@ system-packages:
 	@sh .ci/need git
 
 test-packages:
-	@sh .ci/need bwrap=bubblewrap catatonit cc=gcc curl dockerd=docker.io git node=nodejs npm nsenter=util-linux \
-	  openssl podman prometheus promtool=prometheus python3 sshd=openssh-server systemd-analyze=systemd
+	@sh .ci/need bwrap=bubblewrap catatonit cc=gcc chromium curl dockerd=docker.io git node=nodejs npm \
+	  nsenter=util-linux openssl podman prometheus promtool=prometheus python3 sshd=openssh-server \
+	  systemd-analyze=systemd
 
 clean:
 	rm -rf $(VENV) .tox dist docs/_build

@@ -12,7 +12,21 @@ import json
 import platform
 import sys
 
-from benchmarks import acp, beside, durable, fan_out, growth, jail, looks, memory, process, search, shell, sockets
+from benchmarks import (
+    acp,
+    beside,
+    durable,
+    fan_out,
+    growth,
+    hostile,
+    jail,
+    looks,
+    memory,
+    process,
+    search,
+    shell,
+    sockets,
+)
 from benchmarks.measure import Outcome, Row
 
 ROWS: tuple[Row, ...] = (
@@ -22,6 +36,7 @@ ROWS: tuple[Row, ...] = (
     *fan_out.ROWS,
     *search.ROWS,
     *growth.ROWS,
+    *hostile.ROWS,
     *jail.ROWS,
     *shell.ROWS,
     *beside.ROWS,

@@ -129,6 +129,7 @@ _LIST = (
     _seconds(
         "kandev_command_duration_seconds", CALLS, "Short commands of the host in jails (git …), whole.", "runtime"
     ),
+    _gauge("kandev_asyncio_tasks", "Tasks of the host's event loop."),
     _gauge("kandev_uptime_seconds", "Since this host opened."),
     _gauge("kandev_build_info", "Always 1.", "version", "python"),
 )

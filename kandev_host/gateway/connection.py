@@ -214,6 +214,7 @@ class Connection:
             self.subscriptions.close()
             self._outbox.shut()
             self._transport.abort()
+            self._socket._cancel_heartbeat()  # the peer's goodbye began it anew: all of this would stay for 45 s
             leave()
         return self._socket
 

@@ -30,13 +30,14 @@ class Peer(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs, and raises where an answer has begun already
-        answer = refusal(400, "BAD_REQUEST", "This is no HTTP request, or one that is too long")
-        if status != 400:
-            answer = refusal(500, "INTERNAL_ERROR", "Something unforeseen went wrong")
-        answer.headers.update(HEADERS)
-        answer.force_close()
-        return answer
+        super().handle_error(request, status, exc, message)  # writes it down; raises if something was sent before
+        if status < 500:
+            response = refusal(status, "BAD_REQUEST", "This is not HTTP as it is spoken here")
+        else:
+            response = refusal(status, "INTERNAL_ERROR", "Something unforeseen went wrong; the host's log has it")
+        response.headers.update(HEADERS)
+        response.force_close()
+        return response
 
 
 class Handshakes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import time
 from collections import defaultdict
@@ -96,6 +97,7 @@ class Readings:
     def samples(self) -> Iterator[Sample]:
         """Every gauge, without a wait."""
         yield "kandev_build_info", {"version": __version__, "python": platform.python_version()}, 1.0
+        yield "kandev_asyncio_tasks", {}, len(asyncio.all_tasks())
         yield "kandev_uptime_seconds", {}, time.monotonic() - self._opened
         yield "kandev_websocket_connections", {}, self._gateway.sockets
         yield "kandev_journal_queue_commits", {}, self._journal.waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from kandev_host.errors import Unavailable
 from kandev_host.interfaces import AgentType, Availability, Runtime
 
 
@@ -21,7 +22,10 @@ async def agent_availability(
     place = probed or await runtime.probe()
     if not place.ok:
         return Availability(False, place.reason, place.fix)
-    command = await runtime.locate(agent_type.command[0], agent_type.image)
+    try:
+        command = await runtime.locate(agent_type.command[0], agent_type.image)
+    except Unavailable as error:  # it has gone since the probe
+        return Availability(False, error.message, error.details.get("fix"))
     if not command.ok:
         install = None if command.details.get("found") else agent_type.install_hint
         return Availability(False, command.reason, install or command.fix)

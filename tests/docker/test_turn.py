@@ -123,8 +123,18 @@ async def test_p9_a_killed_host_leaves_no_container_and_its_run_a_named_end(
 async def test_p13_an_engine_that_ends_under_an_agent_leaves_the_host_unharmed(
     make_host: Any, dockerd: Dockerd, sdk: docker.APIClient
 ) -> None:
-    host = make_host()
-    async with Client.connect(host.url, host.token) as client:
+    """Nor what runs elsewhere: an agent in a jail goes on with its turn meanwhile."""
+    host = make_host("[runtime.bwrap]")
+    async with (
+        Client.connect(host.url, host.token) as client,
+        Client.connect(host.url, host.token) as another,
+    ):
+        board_id = (await another.call("board.create", {"name": "Beside it"}))["board"]["id"]
+        task = {"board_id": board_id, "title": "t", "description": ""}
+        beside = (await another.call("task.create", task))["task"]["id"]
+        launch = {"task_id": beside, "agent_type": "demo", "runtime": "bwrap", "prompt": "write HELLO.md: hello"}
+        await another.call("agent.launch", launch)
+        asked = (await until(another, "permission.requested"))["permission"]
         _, agent_id = await start(client)
         await until(client, "permission.requested")
         await anyio.to_thread.run_sync(dockerd.stop)
@@ -137,6 +147,11 @@ async def test_p13_an_engine_that_ends_under_an_agent_leaves_the_host_unharmed(
             assert "engine" in status["error_message"]
             with pytest.raises(ClientError, match="no Docker engine"):
                 await start(client)
+            option = next(item["optionId"] for item in asked["options"] if item["kind"] == "allow_once")
+            await another.call("permission.respond", {"permission_id": asked["id"], "option_id": option})
+            assert (await until(another, "acp.result"))["stop_reason"] == "end_turn"
+            runtimes = {each["name"]: each["availability"] for each in (await client.call("host.info"))["runtimes"]}
+            assert (runtimes["docker"]["ok"], runtimes["bwrap"]["ok"]) == (False, True)
         finally:
             await anyio.to_thread.run_sync(dockerd.start)
     async with Client.connect(host.url, host.token) as client:

@@ -185,6 +185,7 @@ async def test_gauges_of_a_locked_store_are_unknown_and_the_others_are_told(sink
     await gauges.refresh()
     told = {name: value for name, labels, value in gauges.samples() if tuple(labels) == METRICS[name].labels}
     assert told.keys() >= {"kandev_build_info", "kandev_uptime_seconds", "kandev_permissions_waiting"}
+    assert told["kandev_asyncio_tasks"] >= 1
     assert (told["kandev_journal_queue_commits"], told["kandev_websocket_connections"]) == (3, 2)
     assert "kandev_queue_tasks" not in told
 

@@ -73,7 +73,7 @@ async def test_what_is_no_http_gets_our_answer_and_headers(house: Any, text: byt
     for name, value in HEADERS.items():
         assert f"{name}: {value}".encode() in head.splitlines()
     assert b"aiohttp" not in answer
-    assert body.startswith(b'{"code":"BAD_REQUEST","message":"This is no HTTP request')
+    assert body.startswith(b'{"code":"BAD_REQUEST","message":"This is not HTTP')
     assert b"aaaa" not in answer
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
+from aiohttp import web
 
 from kandev_host.errors import StartupError
 from kandev_host.models import LOCAL_USER_ID
@@ -49,6 +51,18 @@ async def test_anything_before_the_log_in_is_refused_and_closed(house: Any, open
         reply = await wire.ask("health.check")
         assert reply["payload"]["code"] == "UNAUTHORIZED"
         assert (await wire.closed())[0] == 4401
+
+
+async def test_nothing_stays_of_a_socket_that_the_host_has_closed(house: Any, open_wire: Any) -> None:
+    """aiohttp would keep each for the 45 s of a heartbeat that the peer's goodbye begins."""
+    for _ in range(5):
+        async with open_wire(house, token=None) as wire:
+            await wire.ask("health.check")
+            assert (await wire.closed())[0] == 4401
+    with anyio.fail_after(20):
+        while any(isinstance(each, web.WebSocketResponse) for each in gc.get_objects()):
+            await anyio.sleep(0.05)
+            gc.collect()
 
 
 async def test_garbage_before_the_log_in_is_answered_and_closed(house: Any, open_wire: Any) -> None:
