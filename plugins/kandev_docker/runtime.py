@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -24,23 +22,16 @@ from kandev_docker.shells import open_shell
 from kandev_docker.terminals import ContainerTerminal, check_size
 from kandev_host import (
     Availability,
-    FileContent,
-    FileEntry,
-    NetworkDecision,
     Owned,
-    PlaceUse,
     Process,
     ProcessSpec,
-    Result,
     Shell,
     Terminal,
     errors,
 )
-from kandev_places.decisions import Decisions, Gates, Unreached
-from kandev_places.held import HeldPlaces
-from kandev_places.limits import quota_of
-from kandev_places.places import Places
-from kandev_sandbox import HOME, WORKSPACE, Owner, PolicyError, SandboxError, Uids, expand_allow
+from kandev_places.decisions import Unreached
+from kandev_places.runtimes import ConfinedRuntime
+from kandev_sandbox import HOME, WORKSPACE, SandboxError
 from kandev_sandbox.short import run_to_end
 
 log = logging.getLogger(__name__)
@@ -50,23 +41,17 @@ LOCATE_TIMEOUT_S = 30.0
 _INSIDE = (WORKSPACE + "/", HOME + "/", "./", "../")
 
 
-class DockerRuntime:
+class DockerRuntime(ConfinedRuntime):
     """Use as an async context manager: leaving it removes what is left of its containers."""
 
     name = "docker"
-    confines = True
 
     def __init__(self, settings: DockerSettings, data_dir: Path) -> None:
-        uids = Uids(data_dir / "uids", settings.uid_first, settings.uid_count) if os.geteuid() == 0 else None
+        super().__init__(settings, data_dir, "containers")
         self._settings = settings
         self._adopts = settings.after_host_death == "adopt"
-        places = Places(data_dir / "containers", uids, quota_of(settings, None), settings.disk)
-        self._places = HeldPlaces(places, settings.disk_watch_interval_s)
-        self._owner = Owner.here(hashlib.sha256(str(data_dir).encode()).hexdigest()[:16])
         self._engine = Engine(socket_path(settings.socket), settings.engine_timeout_s)
         self._images = Images(self._engine, settings.pull, settings.pull_timeout_s)
-        self._decisions = Decisions()
-        self._gates = Gates()
         self._running: set[str] = set()
         self._located: dict[tuple[str, str], Availability] = {}
         self._left: set[str] = set()
@@ -109,7 +94,7 @@ class DockerRuntime:
                     await self._sweep()
                 except errors.Unavailable as gone:
                     log.warning("containers are left for the next start: %s", gone.message)
-            await anyio.to_thread.run_sync(self._places.close)
+            await anyio.to_thread.run_sync(self.close)
             await anyio.to_thread.run_sync(self._engine.close)
 
     def _leave(self, name: str) -> None:
@@ -205,17 +190,11 @@ class DockerRuntime:
         if not found.ok:
             raise errors.Unavailable(str(found.reason), fix=found.fix)
 
-    async def prepare(self, workspace_id: str) -> None:
-        await self._places.prepare(workspace_id)
-
-    async def remove(self, workspace_id: str) -> None:
-        await self._places.remove(workspace_id)
-
-    async def write_home(self, workspace_id: str, path: str, content: bytes) -> None:
-        await self._places.write_home(workspace_id, path, content)
-
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
         return self._spawn(spec, containers.Opening(adoptable=spec.adoptable and self._adopts))
+
+    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Process]:
+        return self._spawn(spec, containers.Opening(unreached=unreached))
 
     @asynccontextmanager
     async def _spawn(
@@ -223,32 +202,13 @@ class DockerRuntime:
     ) -> AsyncIterator[ContainerProcess]:
         async with AsyncExitStack() as stack:
             try:
-                place = await stack.enter_async_context(self._places.held(spec.workspace_id))
+                place = await stack.enter_async_context(self.held(spec.workspace_id))
                 await self._check_command(spec)
                 process = await stack.enter_async_context(containers.opened(self._ground, spec, place, how))
             except SandboxError as error:
                 raise errors.Unavailable(error.reason, fix=error.fix) from error
             await stack.enter_async_context(self._watched(process, spec.workspace_id, spec.limits.disk_limit))
             yield process
-
-    def _watched(
-        self, process: ContainerProcess, workspace_id: str, disk_limit: str | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        if self._settings.disk == "none":
-            return nullcontext()
-        return self._places.watching(workspace_id, process, quota_of(self._settings, disk_limit))
-
-    async def run(
-        self, spec: ProcessSpec, *, stdin: bytes = b"", timeout_s: float = 60.0, max_output_bytes: int = 8 << 20
-    ) -> Result:
-        unreached = Unreached()
-        async with self._spawn(spec, containers.Opening(unreached=unreached)) as process:
-            try:
-                outcome = await run_to_end(process, stdin, timeout_s, max_output_bytes)
-            except TimeoutError as error:
-                raise errors.TimedOut(f"{spec.command[0]} took longer than {timeout_s:g} s") from error
-            ending = process.ending
-        return Result(**asdict(outcome), ending=ending, unreached=unreached.words)
 
     def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
         return open_shell(lambda change: self._spawn(spec, containers.Opening(shell=change)), spec)
@@ -261,29 +221,6 @@ class DockerRuntime:
         check_size(columns, rows)
         async with self._spawn(spec, containers.Opening(size=(columns, rows))) as process:
             yield ContainerTerminal(process, self._engine)
-
-    async def list_files(
-        self, workspace_id: str, path: str, depth: int, limit: int, after: str = ""
-    ) -> list[FileEntry]:
-        return await self._places.list_files(workspace_id, path, depth, limit, after)
-
-    async def read_file(self, workspace_id: str, path: str, offset: int, limit_bytes: int) -> FileContent:
-        return await self._places.read_file(workspace_id, path, offset, limit_bytes)
-
-    async def use(self, workspace_id: str) -> PlaceUse:
-        return await self._places.use(workspace_id)
-
-    def decisions(self) -> AsyncIterator[NetworkDecision]:
-        return self._decisions.read()
-
-    def check_allow(self, entries: Sequence[str]) -> None:
-        try:
-            expand_allow(entries)
-        except PolicyError as error:
-            raise errors.ValidationFailed("allow", str(error)) from error
-
-    def allow(self, labels: Mapping[str, str], entries: Sequence[str]) -> None:
-        self._gates.allow(labels, entries)
 
     async def list_owned(self) -> list[Owned]:
         return [Owned(found.ref, found.labels, True) for found in await self._found() if found.running]
@@ -305,7 +242,7 @@ class DockerRuntime:
         taken = False
         try:
             async with AsyncExitStack() as stack:
-                place = await stack.enter_async_context(self._places.held(found.workspace_id))
+                place = await stack.enter_async_context(self.held(found.workspace_id))
                 process = await stack.enter_async_context(containers.adopted(self._ground, found, place, position))
                 await stack.enter_async_context(self._watched(process, found.workspace_id))
                 taken = True
