@@ -27,7 +27,7 @@ from kandev_host import (
 from kandev_places.decisions import Unreached, hint
 from kandev_places.limits import limits_of
 from kandev_places.places import Place
-from kandev_places.runtimes import ConfinedRuntime
+from kandev_places.runtimes import ConfinedRuntime, Short
 from kandev_sandbox import (
     HOME,
     WORKSPACE,
@@ -100,7 +100,7 @@ class BwrapRuntime(ConfinedRuntime):
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
         return self._spawn(spec)
 
-    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Process]:
+    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Short]:
         return self._spawn(spec, Opening(change=unreached.onto))
 
     @asynccontextmanager

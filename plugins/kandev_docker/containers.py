@@ -26,6 +26,7 @@ from kandev_host import Mount, ProcessSpec, errors
 from kandev_places.decisions import Decisions, Gates, Unreached, hint
 from kandev_places.limits import limits_of
 from kandev_places.places import Place
+from kandev_places.watch import Watched
 from kandev_sandbox import Bind, Ending, Limits, Owner, Policy, doors, mountpoints
 from kandev_sandbox.beside import beside
 from kandev_sandbox.egress import environment
@@ -46,16 +47,18 @@ class Opening:
     """How a container is opened. `size` are the columns and rows of one on a terminal.
 
     `unreached` hears of what its proxy decides. `shell` is what a shell makes of its environment and its command, which
-    then is the first process.
+    then is the first process. A `sidecar` keeps the container for commands of the place's uid, and has another one.
     """
 
     adoptable: bool = False
     size: tuple[int, int] | None = None
     unreached: Unreached | None = None
     shell: Change | None = None
+    sidecar: bool = False
 
 
 PLAIN = Opening()
+SIDECAR = Opening(sidecar=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ async def opened(
         name=name,
         spec=spec,
         image=image.id,
-        user=_user(place, facts),
+        user=_keeper(ground.settings, place, facts) if how.sidecar else user_of(place, facts),
         limits=limits,
         folders=None if place is None else Folders(place.workspace, place.home, place.tmp, place.snapshots),
         marker=owned.marker_of(name),
@@ -137,8 +140,7 @@ async def opened(
         if how.size is not None:
             await resized(ground.engine, name, *how.size)
         await _released(process, attached.started.wait)
-        if limits.wall_s is not None:
-            _bounded(tasks, process, limits.wall_s)
+        bound(tasks, process, None if how.sidecar else limits.wall_s)
         yield process
 
 
@@ -170,8 +172,7 @@ async def adopted(ground: Ground, found: owned.Found, place: Place, position: in
         stack.push_async_callback(_removed, ground, found.ref)
         stack.push_async_callback(process.kill)
         await _served(stack, process, _policy(ground, spec, place), ground, spec)
-        if limits.wall_s is not None:
-            _bounded(tasks, process, limits.wall_s)
+        bound(tasks, process, limits.wall_s)
         yield process
 
 
@@ -230,7 +231,11 @@ async def _served(
         stack.enter_context(ground.gates.of(gate, spec.labels))
 
 
-def _bounded(tasks: TaskGroup, process: ContainerProcess, wall_s: float) -> None:
+def bound(tasks: TaskGroup, process: Watched, wall_s: float | None) -> None:
+    """End it after this time, if there is a limit."""
+    if wall_s is None:
+        return
+
     async def end() -> None:
         await anyio.sleep(wall_s)
         await process.kill(Ending("time", f"it ran longer than its limit of {wall_s:g} s"))
@@ -308,7 +313,7 @@ def _allowed(ground: Ground, container: Container, facts: Facts) -> Allowed:
     )
 
 
-def _user(place: Place | None, facts: Facts) -> str:
+def user_of(place: Place | None, facts: Facts) -> str:
     """Whoever owns the place. The root of a rootless engine is the user that it runs as."""
     if facts.rootless:
         return "0:0"
@@ -316,6 +321,14 @@ def _user(place: Place | None, facts: Facts) -> str:
     if uid is not None:
         return f"{uid}:{uid}"
     return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else "65534:65534"
+
+
+def _keeper(settings: DockerSettings, place: Place | None, facts: Facts) -> str:
+    """Somebody that no command runs as: with root's places the uid behind the last of theirs."""
+    if facts.rootless or place is None or place.uid is None:
+        return "65534:65534"
+    uid = settings.uid_first + settings.uid_count
+    return f"{uid}:{uid}"
 
 
 def _within_machine(limits: Limits) -> Limits:

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from kandev_sandbox import Policy, SandboxError, pins
+from kandev_sandbox import Policy, SandboxError, hierarchies, pins
 from kandev_sandbox.namespaces import within
 from kandev_sandbox.processes import Identity, identify
 from kandev_sandbox.walking import OPEN, walk
@@ -28,6 +28,22 @@ def init_of(pid: int, container_id: str) -> Identity | None:
         return None
     # Of an engine elsewhere it is somebody else's pid, or nobody's.
     return who if who is not None and container_id in groups and who.alive() else None
+
+
+def tasks(pid: int) -> int | None:
+    """How many threads there are in the cgroup of a container's first process; None where that is not seen. Blocks."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for hierarchy in hierarchies.read():
+        for number, names, path in (line.split(":", 2) for line in lines):
+            if "pids" in names.split(",") if hierarchy.version == 1 else number == "0":
+                try:
+                    return int((hierarchy.mount / path.lstrip("/") / "pids.current").read_text())
+                except (OSError, ValueError):
+                    continue
+    return None
 
 
 def pin(pid: int, policy: Policy) -> None:

@@ -19,6 +19,7 @@ from kandev_docker.images import Images
 from kandev_docker.process import ContainerProcess
 from kandev_docker.request import command_inside
 from kandev_docker.shells import open_shell
+from kandev_docker.sidecars import Sidecars
 from kandev_docker.terminals import ContainerTerminal, check_size
 from kandev_host import (
     Availability,
@@ -30,7 +31,8 @@ from kandev_host import (
     errors,
 )
 from kandev_places.decisions import Unreached
-from kandev_places.runtimes import ConfinedRuntime
+from kandev_places.places import Place
+from kandev_places.runtimes import ConfinedRuntime, Short
 from kandev_sandbox import HOME, WORKSPACE, SandboxError
 from kandev_sandbox.short import run_to_end
 
@@ -69,6 +71,7 @@ class DockerRuntime(ConfinedRuntime):
             closed=(str(data_dir),),
             left=self._leave,
         )
+        self._sidecars = Sidecars(self._ground, self.held)
 
     async def __aenter__(self) -> DockerRuntime:
         self._tasks = anyio.create_task_group()
@@ -80,11 +83,13 @@ class DockerRuntime(ConfinedRuntime):
         except errors.Unavailable as error:
             log.warning("nothing starts in containers: %s (fix: %s)", error.message, error.details.get("fix", "none"))
         self._tasks.start_soon(self._sweeping)
+        self._sidecars.tasks = self._tasks
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._sidecars.tasks = None
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
@@ -193,22 +198,46 @@ class DockerRuntime(ConfinedRuntime):
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
         return self._spawn(spec, containers.Opening(adoptable=spec.adoptable and self._adopts))
 
-    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Process]:
-        return self._spawn(spec, containers.Opening(unreached=unreached))
-
     @asynccontextmanager
     async def _spawn(
         self, spec: ProcessSpec, how: containers.Opening = containers.PLAIN
     ) -> AsyncIterator[ContainerProcess]:
-        async with AsyncExitStack() as stack:
-            try:
-                place = await stack.enter_async_context(self.held(spec.workspace_id))
-                await self._check_command(spec)
-                process = await stack.enter_async_context(containers.opened(self._ground, spec, place, how))
-            except SandboxError as error:
-                raise errors.Unavailable(error.reason, fix=error.fix) from error
-            await stack.enter_async_context(self._watched(process, spec.workspace_id, spec.limits.disk_limit))
+        async with self._ready(spec) as place, self._opened(spec, place, how) as process:
             yield process
+
+    @asynccontextmanager
+    async def _ready(self, spec: ProcessSpec) -> AsyncIterator[Place]:
+        """Its place, with an image that has its command."""
+        try:
+            async with self.held(spec.workspace_id) as place:
+                await self._check_command(spec)
+                yield place
+        except SandboxError as error:
+            raise errors.Unavailable(error.reason, fix=error.fix) from error
+
+    @asynccontextmanager
+    async def _opened(
+        self, spec: ProcessSpec, place: Place, how: containers.Opening
+    ) -> AsyncIterator[ContainerProcess]:
+        async with (
+            containers.opened(self._ground, spec, place, how) as process,
+            self._watched(process, spec.workspace_id, spec.limits.disk_limit),
+        ):
+            yield process
+
+    @asynccontextmanager
+    async def _short(self, spec: ProcessSpec, unreached: Unreached) -> AsyncIterator[Short]:
+        async with self._ready(spec) as place, self._sidecars.command(spec) as command:
+            if command is None:
+                async with self._opened(spec, place, containers.Opening(unreached=unreached)) as process:
+                    yield process
+            else:
+                async with self._watched(command, spec.workspace_id, spec.limits.disk_limit):
+                    yield command
+
+    async def remove(self, workspace_id: str) -> None:
+        await self._sidecars.leave(workspace_id)
+        await super().remove(workspace_id)
 
     def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
         return open_shell(lambda change: self._spawn(spec, containers.Opening(shell=change)), spec)
@@ -223,7 +252,10 @@ class DockerRuntime(ConfinedRuntime):
             yield ContainerTerminal(process, self._engine)
 
     async def list_owned(self) -> list[Owned]:
-        return [Owned(found.ref, found.labels, True) for found in await self._found() if found.running]
+        """Without those beside workspaces, in which nothing runs by itself: they end with their host."""
+        return [
+            Owned(found.ref, found.labels, True) for found in await self._found() if found.running and not found.sidecar
+        ]
 
     async def adopt(self, ref: str, position: int) -> Process | None:
         """The host has it until it ends, as if it had been spawned; its stderr is not read. None by the settings."""

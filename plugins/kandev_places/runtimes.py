@@ -18,7 +18,7 @@ from kandev_places.limits import DiskBounds, quota_of
 from kandev_places.places import Disk, Places
 from kandev_places.watch import Watched
 from kandev_sandbox import Owner, PolicyError, Uids, expand_allow
-from kandev_sandbox.short import run_to_end
+from kandev_sandbox.short import Piped, run_to_end
 
 
 class PlaceSettings(DiskBounds, Protocol):
@@ -34,13 +34,20 @@ class PlaceSettings(DiskBounds, Protocol):
     def disk_watch_interval_s(self) -> float: ...
 
 
+class Short(Piped, Protocol):
+    """What `run` runs."""
+
+    @property
+    def ending(self) -> str | None: ...
+
+
 class PlacesRuntime(HeldPlaces, ABC):
     """A `Runtime` but for what differs: probing, starting, and the processes of dead hosts."""
 
     @abstractmethod
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]: ...
 
-    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Process]:
+    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Short]:
         """What `run` starts; a proxy of it tells `unreached`."""
         return self.spawn(spec)
 
