@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +14,14 @@ from anyio.abc import TaskGroup
 
 from kandev_docker import DockerSettings, inside, owned
 from kandev_docker.attach import attach, attach_again
-from kandev_docker.check import Allowed, check
+from kandev_docker.check import Allowed, Refused, check
 from kandev_docker.copies import Copies
 from kandev_docker.engine import Engine, EngineGone, Facts, unfit
 from kandev_docker.images import Images
 from kandev_docker.process import ContainerProcess
 from kandev_docker.request import Container, Folders, asked_mounts, create_request, own_mounts
 from kandev_docker.shells import laid_out
+from kandev_docker.sources import Sources
 from kandev_docker.terminals import resized
 from kandev_host import Mount, ProcessSpec, errors
 from kandev_places.decisions import Decisions, Gates, Unreached, hint
@@ -121,7 +122,9 @@ async def opened(
     allowed = _allowed(ground, container, facts)
     async with AsyncExitStack() as stack:
         stack.callback(ground.copies.remove, name)
-        body = await anyio.to_thread.run_sync(_requested, container, allowed, ground.copies, place)
+        sources = Sources()
+        stack.callback(sources.close)
+        body, asked = await anyio.to_thread.run_sync(_requested, container, allowed, ground.copies, place, sources)
         ground.running.add(name)
         stack.push_async_callback(_removed, ground, name)
         made = await ground.engine.call(
@@ -135,6 +138,7 @@ async def opened(
         tasks.start_soon(process.watch)
         stack.push_async_callback(process.kill)
         process.init = await _init(ground.engine, name, str(made["Id"]))
+        await anyio.to_thread.run_sync(sources.check, process.init, asked)
         if policy is not None:
             await _furnished(stack, process, policy, ground, spec)
         if how.size is not None:
@@ -176,21 +180,34 @@ async def adopted(ground: Ground, found: owned.Found, place: Place, position: in
         yield process
 
 
-def _requested(container: Container, allowed: Allowed, copies: Copies, place: Place | None) -> dict[str, Any]:
-    """What the engine is asked to make, looked at last of all. Blocks. Raises `Refused`, `Unavailable`."""
+def _requested(
+    container: Container, allowed: Allowed, copies: Copies, place: Place | None, sources: Sources
+) -> tuple[dict[str, Any], Sequence[Mount]]:
+    """What the engine is asked to make, looked at last of all, and the mounts that it must then show. Blocks.
+
+    Raises `Refused`, `Unavailable`.
+    """
     body = create_request(container)
-    check(body, allowed)  # before anything that is named in it is read
+    _check(body, allowed, sources)  # before anything that is named in it is read
     if place is None or place.uid is None:
-        return body
-    kept, copied = copies.made(container.name, allowed.asked, place.uid)
+        return body, allowed.asked
+    kept, copied = copies.made(container.name, allowed.asked, place.uid, sources)
     if copied:
         targets = {mount.target: mount.source for mount in copied}
         mounts = body["HostConfig"]["Mounts"]
         body["HostConfig"]["Mounts"] = [
             {**mount, "Source": targets.get(mount["Target"], mount["Source"])} for mount in mounts
         ]
-        check(body, replace(allowed, own=[*allowed.own, *copied], asked=kept))
-    return body
+        _check(body, replace(allowed, own=[*allowed.own, *copied], asked=kept), sources)
+    return body, [*kept, *copied]
+
+
+def _check(body: dict[str, Any], allowed: Allowed, sources: Sources) -> None:
+    try:
+        sources.hold([*allowed.own, *allowed.asked])
+    except OSError as error:
+        raise Refused("mounts", f"A mount cannot be looked at: {error}") from error
+    check(body, allowed, resolve=sources.real, identify=sources.identity)
 
 
 async def _released(process: ContainerProcess, started: Callable[[], Awaitable[object]]) -> None:

@@ -16,6 +16,7 @@ from kandev_sandbox.walking import OPEN, walk
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE, _CLOEXEC = 0x1000, 0x8000, 1, 0o2000000
 _FROM_EMPTY, _TO_EMPTY = 0x4, 0x40
+_OPENAT2, _IN_ROOT, _NO_MAGICLINKS = 437, 0x10, 0x02
 _READ_ONLY = 1  # MOUNT_ATTR_RDONLY
 
 
@@ -44,6 +45,21 @@ def tasks(pid: int) -> int | None:
                 except (OSError, ValueError):
                     continue
     return None
+
+
+def identity(pid: int, path: str) -> tuple[int, int]:
+    """Device and inode of what a container, whose first process this is, sees at a path. Blocks. Raises `OSError`."""
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _IN_ROOT | _NO_MAGICLINKS)  # struct open_how
+        seen = _call(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    finally:
+        os.close(root)
+    try:
+        found = os.fstat(seen)
+    finally:
+        os.close(seen)
+    return found.st_dev, found.st_ino
 
 
 def pin(pid: int, policy: Policy) -> None:
