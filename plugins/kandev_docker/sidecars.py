@@ -8,7 +8,8 @@ mounts of theirs, and with nothing that is pinned when the container is made. No
 - One command at a time; meanwhile another gets a container of its own.
 - After each the kernel counts the tasks of the container. It ends, with all in it, if there is one more than before
   the first of them, or if the command did not end by itself (a signal, its time, its caller's end).
-- Before each its tmpfs are looked at: where there is anything it ends, and the command has not begun.
+- Before each its tmpfs and its System V memory are looked at: where there is anything it ends, and the command has
+  not begun.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ _KEEP = ("cat",)
 _EVERYWHERE = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - of the container
 _GATE = """
 left=$(find {scratch} -xdev -mindepth 1 -print -quit) && [ -z "$left" ] || exit 125
+[ "$(cat /proc/sysvipc/* 2>/dev/null | grep -vc key)" = 0 ] || exit 125
 printf '%s\\n' "$0"
 exec "$@"
 """
 _BY_ITSELF = range(128)
+_UNFIT = {125, 126, 127}  # what is there from the start, or lacks there
 Held = Callable[[str], AbstractAsyncContextManager[Place]]
 
 
@@ -142,7 +145,9 @@ class Sidecar:
         tasks = await stack.enter_async_context(beside())
         tasks.start_soon(running.watch)
         if not await running.begun():
-            self.fit = self._used
+            with anyio.move_on_after(SETTLE_S):
+                await running.wait()
+            self.fit = self._used or running.exit_code not in _UNFIT
             return None
         self._used = True
         containers.bound(tasks, running, self._ground.settings.time_limit_s)
