@@ -24,8 +24,9 @@ _SCRIPT = """
 set -u
 base=$1
 place=$(mktemp -d /tmp/diff.XXXXXXXX) || exit 1
-# /run is this jail's alone, /tmp the agent's too: it could write a filter into our configuration while we run.
-own=$(mktemp -d /run/diff.XXXXXXXX 2>/dev/null) || own=$place
+# /run is this jail's alone, or in a container /var/tmp; /tmp is the agent's too: it could write a filter into our
+# configuration while we run.
+own=$(mktemp -d /run/diff.XXXXXXXX 2>/dev/null) || own=$(mktemp -d /var/tmp/diff.XXXXXXXX 2>/dev/null) || own=$place
 trap 'rm -rf "$place" "$own"' EXIT
 export GIT_DIR="$own/git" GIT_WORK_TREE="$PWD" GIT_INDEX_FILE="$place/index"
 export GIT_OBJECT_DIRECTORY="$place/objects" GIT_ALTERNATE_OBJECT_DIRECTORIES="$PWD/.git/objects"

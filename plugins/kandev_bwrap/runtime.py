@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -17,70 +16,54 @@ from kandev_bwrap.process import JailProcess
 from kandev_bwrap.shells import PLAIN, Opening, open_shell, open_terminal
 from kandev_host import (
     Availability,
-    FileContent,
-    FileEntry,
     Mount,
-    NetworkDecision,
     Owned,
-    PlaceUse,
     Process,
     ProcessSpec,
-    Result,
     Shell,
     Terminal,
     errors,
 )
-from kandev_places.decisions import Decisions, Gates, Unreached, hint
-from kandev_places.held import HeldPlaces
-from kandev_places.limits import limits_of, quota_of
-from kandev_places.places import Place, Places
+from kandev_places.decisions import Unreached, hint
+from kandev_places.limits import limits_of
+from kandev_places.places import Place
+from kandev_places.runtimes import ConfinedRuntime, Short
 from kandev_sandbox import (
     HOME,
     WORKSPACE,
     Bind,
     Jailed,
-    Owner,
     Policy,
-    PolicyError,
     Program,
     ProgramNotFound,
     Report,
     SandboxError,
-    Uids,
     end,
     examine,
-    expand_allow,
     jails,
     open_jail,
     resolve,
     sweep,
 )
 from kandev_sandbox.shell import sweep as sweep_shells
-from kandev_sandbox.short import run_to_end
 
 log = logging.getLogger(__name__)
 SNAPSHOTS = "/snapshots"
 _INSIDE = (WORKSPACE + "/", HOME + "/")
 
 
-class BwrapRuntime:
+class BwrapRuntime(ConfinedRuntime):
     """Each workspace is a place of its own; each process a jail of its own in it."""
 
     name = "bwrap"
-    confines = True
 
     def __init__(self, settings: BwrapSettings, data_dir: Path) -> None:
-        uids = Uids(data_dir / "uids", settings.uid_first, settings.uid_count) if os.geteuid() == 0 else None
+        super().__init__(settings, data_dir, "workspaces")
         self._settings = settings
-        places = Places(data_dir / "workspaces", uids, quota_of(settings, None), settings.disk)
-        self._places = HeldPlaces(places, settings.disk_watch_interval_s)
         self._records = data_dir / "jails"
         self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._owner = Owner.here(hashlib.sha256(str(data_dir).encode()).hexdigest()[:16])
         self._report: Report | None = None
         self._examining = anyio.Lock()
-        self._decisions = Decisions()
-        self._gates = Gates()
 
     async def sweep(self) -> None:
         """End the jails of dead hosts with this data folder, and remove the folders of dead shells."""
@@ -95,10 +78,6 @@ class BwrapRuntime:
             log.warning("no jail can be made, so nothing starts in it: %s (fix: %s)", error.reason, error.fix or "none")
         else:
             log.debug("jails are made with %s (bubblewrap %s)", bwrap.path, bwrap.version_text)
-
-    def close(self) -> None:
-        """Unmount the volumes; nothing runs in them any more. Blocks."""
-        self._places.close()
 
     async def probe(self) -> Availability:
         self._report = None
@@ -118,27 +97,21 @@ class BwrapRuntime:
             return Availability(False, error.reason, error.fix, {"found": not isinstance(error, ProgramNotFound)})
         return Availability(True, details={"path": program.argv[0], "trees": [str(tree) for tree in program.trees]})
 
-    async def prepare(self, workspace_id: str) -> None:
-        await self._places.prepare(workspace_id)
-
-    async def remove(self, workspace_id: str) -> None:
-        await self._places.remove(workspace_id)
-
-    async def write_home(self, workspace_id: str, path: str, content: bytes) -> None:
-        await self._places.write_home(workspace_id, path, content)
-
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
         return self._spawn(spec)
+
+    def _short(self, spec: ProcessSpec, unreached: Unreached) -> AbstractAsyncContextManager[Short]:
+        return self._spawn(spec, Opening(change=unreached.onto))
 
     @asynccontextmanager
     async def _spawn(self, spec: ProcessSpec, how: Opening = PLAIN) -> AsyncIterator[JailProcess]:
         async with AsyncExitStack() as stack:
             try:
                 bwrap = (await self._examined()).chosen()
-                place = await stack.enter_async_context(self._places.held(spec.workspace_id))
+                place = await stack.enter_async_context(self.held(spec.workspace_id))
                 program = await anyio.to_thread.run_sync(self._resolve_all, spec)
                 policy, argv = how.change(self._policy(spec, place, program), program.argv)
-                namespace = await stack.enter_async_context(self._places.entered(place))
+                namespace = await stack.enter_async_context(self.entered(place))
                 jail = await stack.enter_async_context(
                     open_jail(
                         policy,
@@ -155,24 +128,10 @@ class BwrapRuntime:
                 )
             except SandboxError as error:
                 raise errors.Unavailable(error.reason, fix=error.fix) from error
-            if self._settings.disk != "none":
-                quota = quota_of(self._settings, spec.limits.disk_limit)
-                await stack.enter_async_context(self._places.watching(spec.workspace_id, jail, quota))
+            await stack.enter_async_context(self._watched(jail, spec.workspace_id, spec.limits.disk_limit))
             if jail.gate is not None:
                 stack.enter_context(self._gates.of(jail.gate, spec.labels))
             yield JailProcess(jail)
-
-    async def run(
-        self, spec: ProcessSpec, *, stdin: bytes = b"", timeout_s: float = 60.0, max_output_bytes: int = 8 << 20
-    ) -> Result:
-        unreached = Unreached()
-        async with self._spawn(spec, Opening(change=unreached.onto)) as process:
-            try:
-                outcome = await run_to_end(process, stdin, timeout_s, max_output_bytes)
-            except TimeoutError as error:
-                raise errors.TimedOut(f"{spec.command[0]} took longer than {timeout_s:g} s") from error
-            ending = process.ending
-        return Result(**asdict(outcome), ending=ending, unreached=unreached.words)
 
     def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
         return open_shell(self._spawn, spec)
@@ -180,36 +139,9 @@ class BwrapRuntime:
     def open_terminal(self, spec: ProcessSpec, columns: int, rows: int) -> AbstractAsyncContextManager[Terminal]:
         return open_terminal(self._spawn, spec, columns, rows)
 
-    async def list_files(
-        self, workspace_id: str, path: str, depth: int, limit: int, after: str = ""
-    ) -> list[FileEntry]:
-        return await self._places.list_files(workspace_id, path, depth, limit, after)
-
-    async def read_file(self, workspace_id: str, path: str, offset: int, limit_bytes: int) -> FileContent:
-        return await self._places.read_file(workspace_id, path, offset, limit_bytes)
-
-    async def use(self, workspace_id: str) -> PlaceUse:
-        return await self._places.use(workspace_id)
-
-    def decisions(self) -> AsyncIterator[NetworkDecision]:
-        return self._decisions.read()
-
-    def check_allow(self, entries: Sequence[str]) -> None:
-        try:
-            expand_allow(entries)
-        except PolicyError as error:
-            raise errors.ValidationFailed("allow", str(error)) from error
-
-    def allow(self, labels: Mapping[str, str], entries: Sequence[str]) -> None:
-        self._gates.allow(labels, entries)
-
     async def list_owned(self) -> list[Owned]:
         found = await self._jails()
         return [Owned(jail.id, jail.labels, True) for jail in found]
-
-    async def adopt(self, ref: str, position: int) -> Process | None:
-        """Never: a jail dies with its host."""
-        return None
 
     async def reap(self, ref: str) -> bool:
         for jail in await self._jails():

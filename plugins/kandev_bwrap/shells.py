@@ -8,8 +8,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 from kandev_bwrap.process import JailProcess
-from kandev_host import ProcessSpec, Stats, errors
+from kandev_host import ProcessSpec, errors
 from kandev_places.shells import PlaceShell, shell_in
+from kandev_places.terminals import PlaceTerminal
 from kandev_sandbox import Jail, Policy, PolicyError, Streams
 from kandev_sandbox.shell import Change, Terminal
 from kandev_sandbox.shell import open_terminal as jailed_terminal
@@ -34,31 +35,15 @@ PLAIN = Opening()
 Spawn = Callable[[ProcessSpec, Opening], AbstractAsyncContextManager[JailProcess]]
 
 
-class JailTerminal:
-    """A process on its terminal. `terminate` hangs up (SIGHUP): interactive shells ignore SIGTERM."""
+class JailTerminal(PlaceTerminal[JailProcess]):
+    """One that the host itself made."""
 
     def __init__(self, process: JailProcess, terminal: Terminal) -> None:
-        self._process = process
+        super().__init__(process)
         self._terminal = terminal
-
-    @property
-    def ref(self) -> str:
-        return self._process.ref
-
-    @property
-    def adoptable(self) -> bool:
-        return False
-
-    @property
-    def ending(self) -> str | None:
-        return self._process.ending
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await self._terminal.receive(max_bytes)
-
-    async def receive_stderr(self, max_bytes: int = 65536) -> bytes:
-        """b"": what the process writes there is shown with the rest."""
-        return b""
 
     async def send(self, data: bytes) -> None:
         await self._terminal.send(data)
@@ -72,18 +57,9 @@ class JailTerminal:
         except PolicyError as error:
             raise errors.ValidationFailed("size", error.reason) from error
 
-    async def wait(self) -> int:
-        return await self._process.wait()
-
     async def terminate(self) -> None:
         jail = self._process.jail
         await hang_up(lambda: jail.signal(signal.SIGHUP), jail.wait)
-
-    async def kill(self) -> None:
-        await self._process.kill()
-
-    async def stats(self) -> Stats:
-        return await self._process.stats()
 
 
 def open_shell(spawn: Spawn, spec: ProcessSpec) -> AbstractAsyncContextManager[PlaceShell]:

@@ -105,6 +105,7 @@ class Attached:
         except (OSError, EOFError):
             pass  # the engine is gone: whoever asks for the exit code hears of it
         finally:
+            self.whole = self.whole and not self._marker
             self.started.set()
             self.ended.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from kandev_docker import DockerSettings, inside, owned
 from kandev_docker.attach import attach, attach_again
-from kandev_docker.check import Allowed, check
+from kandev_docker.check import Allowed, Refused, check
 from kandev_docker.copies import Copies
 from kandev_docker.engine import Engine, EngineGone, Facts, unfit
 from kandev_docker.images import Images
@@ -23,11 +23,13 @@ from kandev_docker.process import ContainerProcess
 from kandev_docker.request import Container, Folders, asked_mounts, create_request, own_mounts
 from kandev_docker.seccomp import profile, written
 from kandev_docker.shells import laid_out
+from kandev_docker.sources import Sources
 from kandev_docker.terminals import resized
 from kandev_host import Mount, ProcessSpec, errors
 from kandev_places.decisions import Decisions, Gates, Unreached, hint
 from kandev_places.limits import limits_of
 from kandev_places.places import Place
+from kandev_places.watch import Watched
 from kandev_sandbox import Bind, Ending, Limits, Owner, Policy, doors, mountpoints
 from kandev_sandbox.beside import beside
 from kandev_sandbox.egress import environment
@@ -51,16 +53,18 @@ class Opening:
     """How a container is opened. `size` are the columns and rows of one on a terminal.
 
     `unreached` hears of what its proxy decides. `shell` is what a shell makes of its environment and its command, which
-    then is the first process.
+    then is the first process. A `sidecar` keeps the container for commands of the place's uid, and has another one.
     """
 
     adoptable: bool = False
     size: tuple[int, int] | None = None
     unreached: Unreached | None = None
     shell: Change | None = None
+    sidecar: bool = False
 
 
 PLAIN = Opening()
+SIDECAR = Opening(sidecar=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ async def opened(
         name=name,
         spec=spec,
         image=image.id,
-        user=_user(place, facts),
+        user=_keeper(ground.settings, place, facts) if how.sidecar else user_of(place, facts),
         limits=limits,
         folders=None if place is None else Folders(place.workspace, place.home, place.tmp, place.snapshots),
         marker=owned.marker_of(name),
@@ -131,7 +135,9 @@ async def opened(
     allowed = _allowed(ground, container, facts)
     async with AsyncExitStack() as stack:
         stack.callback(ground.copies.remove, name)
-        body = await anyio.to_thread.run_sync(_requested, container, allowed, ground.copies, place)
+        sources = Sources()
+        stack.callback(sources.close)
+        body, asked = await anyio.to_thread.run_sync(_requested, container, allowed, ground.copies, place, sources)
         ground.running.add(name)
         stack.push_async_callback(_removed, ground, name)
         made = await ground.engine.call(
@@ -144,14 +150,15 @@ async def opened(
         tasks = await stack.enter_async_context(beside())
         tasks.start_soon(process.watch)
         stack.push_async_callback(process.kill)
-        tasks.start_soon(process.counting(await _init(ground.engine, name, str(made["Id"]))))
+        init = await _init(ground.engine, name, str(made["Id"]))
+        tasks.start_soon(process.counting(init))
+        await anyio.to_thread.run_sync(sources.check, init, asked)
         if policy is not None:
             await _furnished(stack, process, policy, ground, spec)
         if how.size is not None:
             await resized(ground.engine, name, *how.size)
         await _released(process, attached.started.wait)
-        if limits.wall_s is not None:
-            _bounded(tasks, process, limits.wall_s)
+        bound(tasks, process, None if how.sidecar else limits.wall_s)
         yield process
 
 
@@ -183,26 +190,38 @@ async def adopted(ground: Ground, found: owned.Found, place: Place, position: in
         stack.push_async_callback(_removed, ground, found.ref)
         stack.push_async_callback(process.kill)
         await _served(stack, process, _policy(ground, spec, place), ground, spec)
-        if limits.wall_s is not None:
-            _bounded(tasks, process, limits.wall_s)
+        bound(tasks, process, limits.wall_s)
         yield process
 
 
-def _requested(container: Container, allowed: Allowed, copies: Copies, place: Place | None) -> dict[str, Any]:
-    """What the engine is asked to make, looked at last of all. Blocks. Raises `Refused`, `Unavailable`."""
+def _requested(
+    container: Container, allowed: Allowed, copies: Copies, place: Place | None, sources: Sources
+) -> tuple[dict[str, Any], Sequence[Mount]]:
+    """What the engine is asked to make, looked at last of all, and the mounts that it must then show. Blocks.
+
+    Raises `Refused`, `Unavailable`.
+    """
     body = create_request(container)
-    check(body, allowed)  # before anything that is named in it is read
+    _check(body, allowed, sources)  # before anything that is named in it is read
     if place is None or place.uid is None:
-        return body
-    kept, copied = copies.made(container.name, allowed.asked, place.uid)
+        return body, allowed.asked
+    kept, copied = copies.made(container.name, allowed.asked, place.uid, sources)
     if copied:
         targets = {mount.target: mount.source for mount in copied}
         mounts = body["HostConfig"]["Mounts"]
         body["HostConfig"]["Mounts"] = [
             {**mount, "Source": targets.get(mount["Target"], mount["Source"])} for mount in mounts
         ]
-        check(body, replace(allowed, own=[*allowed.own, *copied], asked=kept))
-    return body
+        _check(body, replace(allowed, own=[*allowed.own, *copied], asked=kept), sources)
+    return body, [*kept, *copied]
+
+
+def _check(body: dict[str, Any], allowed: Allowed, sources: Sources) -> None:
+    try:
+        sources.hold([*allowed.own, *allowed.asked])
+    except OSError as error:
+        raise Refused("mounts", f"A mount cannot be looked at: {error}") from error
+    check(body, allowed, resolve=sources.real, identify=sources.identity)
 
 
 async def _released(process: ContainerProcess, started: Callable[[], Awaitable[object]]) -> None:
@@ -243,7 +262,11 @@ async def _served(
         stack.enter_context(ground.gates.of(gate, spec.labels))
 
 
-def _bounded(tasks: TaskGroup, process: ContainerProcess, wall_s: float) -> None:
+def bound(tasks: TaskGroup, process: Watched, wall_s: float | None) -> None:
+    """End it after this time, if there is a limit."""
+    if wall_s is None:
+        return
+
     async def end() -> None:
         await anyio.sleep(wall_s)
         await process.kill(Ending("time", f"it ran longer than its limit of {wall_s:g} s"))
@@ -322,7 +345,7 @@ def _allowed(ground: Ground, container: Container, facts: Facts) -> Allowed:
     )
 
 
-def _user(place: Place | None, facts: Facts) -> str:
+def user_of(place: Place | None, facts: Facts) -> str:
     """Whoever owns the place. The root of a rootless engine is the user that it runs as."""
     if facts.rootless:
         return "0:0"
@@ -337,6 +360,14 @@ def _user_processes() -> int:
     most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     all_pids = int(Path("/proc/sys/kernel/pid_max").read_text())
     return all_pids if most == resource.RLIM_INFINITY else min(most, all_pids)
+
+
+def _keeper(settings: DockerSettings, place: Place | None, facts: Facts) -> str:
+    """Somebody that no command runs as: with root's places the uid behind the last of theirs."""
+    if facts.rootless or place is None or place.uid is None:
+        return "65534:65534"
+    uid = settings.uid_first + settings.uid_count
+    return f"{uid}:{uid}"
 
 
 def _within_machine(limits: Limits) -> Limits:

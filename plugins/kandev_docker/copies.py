@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from kandev_docker.sources import Sources
 from kandev_host import Mount, errors
 
 MAX_BYTES = 1 << 20
@@ -23,12 +24,12 @@ class Copies:
         """Those of a host that died: a bound file stays where it is bound."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def made(self, name: str, mounts: Sequence[Mount], uid: int) -> tuple[list[Mount], list[Mount]]:
+    def made(self, name: str, mounts: Sequence[Mount], uid: int, sources: Sources) -> tuple[list[Mount], list[Mount]]:
         """The mounts that stay as they are, and those of copies in place of the others. Raises `Unavailable`."""
         kept: list[Mount] = []
         copied: list[Mount] = []
         for mount in mounts:
-            content = _unreadable(mount, uid) if mount.read_only else None
+            content = _unreadable(mount, uid, sources) if mount.read_only else None
             if content is None:
                 kept.append(mount)
             else:
@@ -50,15 +51,16 @@ class Copies:
         return path
 
 
-def _unreadable(mount: Mount, uid: int) -> bytes | None:
+def _unreadable(mount: Mount, uid: int, sources: Sources) -> bytes | None:
     """The content of a regular file that this uid cannot read; None for all else."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        descriptor = os.open(os.path.realpath(mount.source), flags)
+        descriptor = sources.open_file(mount.source)
     except OSError:
-        return None  # what is not there, the engine says
+        return None  # not this user's either: the container hears of it
+    if descriptor is None:
+        return None
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or _readable(found, uid):
+    if _readable(found, uid):
         os.close(descriptor)
         return None
     with os.fdopen(descriptor, "rb") as file:

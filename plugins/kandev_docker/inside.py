@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from kandev_sandbox import Policy, SandboxError, pins
+from kandev_sandbox import Policy, SandboxError, hierarchies, pins
 from kandev_sandbox.namespaces import within
 from kandev_sandbox.processes import Identity, identify
 from kandev_sandbox.walking import OPEN, walk
@@ -16,6 +16,7 @@ from kandev_sandbox.walking import OPEN, walk
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE, _CLOEXEC = 0x1000, 0x8000, 1, 0o2000000
 _FROM_EMPTY, _TO_EMPTY = 0x4, 0x40
+_OPENAT2, _IN_ROOT, _NO_MAGICLINKS = 437, 0x10, 0x02
 _READ_ONLY = 1  # MOUNT_ATTR_RDONLY
 
 
@@ -28,6 +29,37 @@ def init_of(pid: int, container_id: str) -> Identity | None:
         return None
     # Of an engine elsewhere it is somebody else's pid, or nobody's.
     return who if who is not None and container_id in groups and who.alive() else None
+
+
+def tasks(pid: int) -> int | None:
+    """How many threads there are in the cgroup of a container's first process; None where that is not seen. Blocks."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for hierarchy in hierarchies.read():
+        for number, names, path in (line.split(":", 2) for line in lines):
+            if "pids" in names.split(",") if hierarchy.version == 1 else number == "0":
+                try:
+                    return int((hierarchy.mount / path.lstrip("/") / "pids.current").read_text())
+                except (OSError, ValueError):
+                    continue
+    return None
+
+
+def identity(pid: int, path: str) -> tuple[int, int]:
+    """Device and inode of what a container, whose first process this is, sees at a path. Blocks. Raises `OSError`."""
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _IN_ROOT | _NO_MAGICLINKS)  # struct open_how
+        seen = _call(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    finally:
+        os.close(root)
+    try:
+        found = os.fstat(seen)
+    finally:
+        os.close(seen)
+    return found.st_dev, found.st_ino
 
 
 def pin(pid: int, policy: Policy) -> None:

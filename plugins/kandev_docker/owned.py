@@ -17,6 +17,8 @@ Network = Literal["none", "allowlist", "host"]
 OWNER, REF, HOST_PID, HOST_STARTED = "kandev.owner", "kandev.ref", "kandev.host_pid", "kandev.host_started"
 WORKSPACE, ADOPTABLE, LABEL = "kandev.workspace", "kandev.adoptable", "kandev.label."
 NETWORK, ALLOW = "kandev.network", "kandev.allow"
+# The purpose of those that stay beside a workspace, for one command after the other.
+SIDECAR = "sidecar"
 OURS = (OWNER, REF, HOST_PID, HOST_STARTED, WORKSPACE, ADOPTABLE, LABEL, NETWORK, ALLOW)
 
 
@@ -37,6 +39,10 @@ class Found:
     @property
     def of_this_process(self) -> bool:
         return self.host.pid == os.getpid() and self.host.alive()
+
+    @property
+    def sidecar(self) -> bool:
+        return self.labels.get("purpose") == SIDECAR
 
     @property
     def host_alive(self) -> bool:

@@ -45,6 +45,7 @@ class ContainerProcess:
         self._code = 0
         self._killed = False
         self._lost = False
+        self._watched = True
         self._ending: str | None = None
 
     @property
@@ -94,6 +95,8 @@ class ContainerProcess:
                     await self._signal("SIGKILL")
                 except errors.Unavailable:
                     await self._end_init()
+                if not self._watched:
+                    return  # whoever had it was cancelled: nobody would hear of its end
                 with anyio.move_on_after(1):
                     await self._over.wait()
 
@@ -132,13 +135,16 @@ class ContainerProcess:
 
     async def watch(self) -> None:
         """Pump its output and wait for its end; then `wait` answers."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._pump)
-            self._code = await self._exit_code()
-            self._attached.break_stdin()
-            with anyio.move_on_after(_FLUSH_S):  # a reader that is slow is not waited for
-                await self._attached.ended.wait()
-            self._over.set()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._pump)
+                self._code = await self._exit_code()
+                self._attached.break_stdin()
+                with anyio.move_on_after(_FLUSH_S):  # a reader that is slow is not waited for
+                    await self._attached.ended.wait()
+                self._over.set()
+        finally:
+            self._watched = False
 
     async def _pump(self) -> None:
         """Whoever reads to the end finds the exit code and the cause known, unless it only closed its outputs."""
@@ -181,8 +187,7 @@ class ContainerProcess:
             raise self._engine.gone(error) from error
         finally:
             answer.stream.close()
-        if code != 0 and not self._killed:
-            await self._look(code)
+        await self.look(code)
         return code
 
     async def _kill_lost(self) -> int:
@@ -196,7 +201,10 @@ class ContainerProcess:
         self._name("the Docker engine was restarted")
         return KILLED
 
-    async def _look(self, code: int) -> None:
+    async def look(self, code: int) -> None:
+        """What a command of it met that ended with this code: `ending` then says it. Raises as `Engine.call`."""
+        if code == 0 or self._killed:
+            return
         state = (await self._engine.call(lambda client: client.inspect_container(self.ref)))["State"]
         with anyio.move_on_after(_CLOSED_S):
             await self._kills.over.wait()

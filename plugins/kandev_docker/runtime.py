@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -22,27 +20,22 @@ from kandev_docker.process import ContainerProcess
 from kandev_docker.pulls import Pulls
 from kandev_docker.request import command_inside
 from kandev_docker.shells import open_shell
+from kandev_docker.sidecars import Sidecars
 from kandev_docker.terminals import ContainerTerminal, check_size
 from kandev_host import (
     Availability,
-    FileContent,
-    FileEntry,
-    NetworkDecision,
     Owned,
-    PlaceUse,
     Process,
     ProcessSpec,
     Pull,
-    Result,
     Shell,
     Terminal,
     errors,
 )
-from kandev_places.decisions import Decisions, Gates, Unreached
-from kandev_places.held import HeldPlaces
-from kandev_places.limits import quota_of
-from kandev_places.places import Places
-from kandev_sandbox import HOME, WORKSPACE, Owner, PolicyError, SandboxError, Uids, expand_allow
+from kandev_places.decisions import Unreached
+from kandev_places.places import Place
+from kandev_places.runtimes import ConfinedRuntime, Short
+from kandev_sandbox import HOME, WORKSPACE, SandboxError
 from kandev_sandbox.short import run_to_end
 
 log = logging.getLogger(__name__)
@@ -52,24 +45,18 @@ LOCATE_TIMEOUT_S = 30.0
 _INSIDE = (WORKSPACE + "/", HOME + "/", "./", "../")
 
 
-class DockerRuntime:
+class DockerRuntime(ConfinedRuntime):
     """Use as an async context manager: leaving it removes what is left of its containers."""
 
     name = "docker"
-    confines = True
 
     def __init__(self, settings: DockerSettings, data_dir: Path) -> None:
-        uids = Uids(data_dir / "uids", settings.uid_first, settings.uid_count) if os.geteuid() == 0 else None
+        super().__init__(settings, data_dir, "containers")
         self._settings = settings
         self._adopts = settings.after_host_death == "adopt"
-        places = Places(data_dir / "containers", uids, quota_of(settings, None), settings.disk)
-        self._places = HeldPlaces(places, settings.disk_watch_interval_s)
-        self._owner = Owner.here(hashlib.sha256(str(data_dir).encode()).hexdigest()[:16])
         self._engine = Engine(socket_path(settings.socket), settings.engine_timeout_s)
         self._pulls = Pulls(self._engine, settings.pull_timeout_s, settings.pull_stall_s)
         self._images = Images(self._engine, settings.pull, self._pulls)
-        self._decisions = Decisions()
-        self._gates = Gates()
         self._running: set[str] = set()
         self._located: dict[tuple[str, str], Availability] = {}
         self._left: set[str] = set()
@@ -88,6 +75,7 @@ class DockerRuntime:
             profile=data_dir / "seccomp.json",
             left=self._leave,
         )
+        self._sidecars = Sidecars(self._ground, self.held)
 
     async def __aenter__(self) -> DockerRuntime:
         self._tasks = anyio.create_task_group()
@@ -100,11 +88,13 @@ class DockerRuntime:
         except errors.Unavailable as error:
             log.warning("nothing starts in containers: %s (fix: %s)", error.message, error.details.get("fix", "none"))
         self._tasks.start_soon(self._sweeping)
+        self._sidecars.tasks = self._tasks
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._sidecars.tasks = None
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
@@ -114,7 +104,7 @@ class DockerRuntime:
                     await self._sweep()
                 except errors.Unavailable as gone:
                     log.warning("containers are left for the next start: %s", gone.message)
-            await anyio.to_thread.run_sync(self._places.close)
+            await anyio.to_thread.run_sync(self.close)
             await anyio.to_thread.run_sync(self._engine.close)
 
     def _leave(self, name: str) -> None:
@@ -216,15 +206,6 @@ class DockerRuntime:
         if not found.ok:
             raise errors.Unavailable(str(found.reason), fix=found.fix)
 
-    async def prepare(self, workspace_id: str) -> None:
-        await self._places.prepare(workspace_id)
-
-    async def remove(self, workspace_id: str) -> None:
-        await self._places.remove(workspace_id)
-
-    async def write_home(self, workspace_id: str, path: str, content: bytes) -> None:
-        await self._places.write_home(workspace_id, path, content)
-
     def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
         return self._spawn(spec, containers.Opening(adoptable=spec.adoptable and self._adopts))
 
@@ -232,34 +213,42 @@ class DockerRuntime:
     async def _spawn(
         self, spec: ProcessSpec, how: containers.Opening = containers.PLAIN
     ) -> AsyncIterator[ContainerProcess]:
-        async with AsyncExitStack() as stack:
-            try:
-                place = await stack.enter_async_context(self._places.held(spec.workspace_id))
-                await self._check_command(spec)
-                process = await stack.enter_async_context(containers.opened(self._ground, spec, place, how))
-            except SandboxError as error:
-                raise errors.Unavailable(error.reason, fix=error.fix) from error
-            await stack.enter_async_context(self._watched(process, spec.workspace_id, spec.limits.disk_limit))
+        async with self._ready(spec) as place, self._opened(spec, place, how) as process:
             yield process
 
-    def _watched(
-        self, process: ContainerProcess, workspace_id: str, disk_limit: str | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        if self._settings.disk == "none":
-            return nullcontext()
-        return self._places.watching(workspace_id, process, quota_of(self._settings, disk_limit))
+    @asynccontextmanager
+    async def _ready(self, spec: ProcessSpec) -> AsyncIterator[Place]:
+        """Its place, with an image that has its command."""
+        try:
+            async with self.held(spec.workspace_id) as place:
+                await self._check_command(spec)
+                yield place
+        except SandboxError as error:
+            raise errors.Unavailable(error.reason, fix=error.fix) from error
 
-    async def run(
-        self, spec: ProcessSpec, *, stdin: bytes = b"", timeout_s: float = 60.0, max_output_bytes: int = 8 << 20
-    ) -> Result:
-        unreached = Unreached()
-        async with self._spawn(spec, containers.Opening(unreached=unreached)) as process:
-            try:
-                outcome = await run_to_end(process, stdin, timeout_s, max_output_bytes)
-            except TimeoutError as error:
-                raise errors.TimedOut(f"{spec.command[0]} took longer than {timeout_s:g} s") from error
-            ending = process.ending
-        return Result(**asdict(outcome), ending=ending, unreached=unreached.words)
+    @asynccontextmanager
+    async def _opened(
+        self, spec: ProcessSpec, place: Place, how: containers.Opening
+    ) -> AsyncIterator[ContainerProcess]:
+        async with (
+            containers.opened(self._ground, spec, place, how) as process,
+            self._watched(process, spec.workspace_id, spec.limits.disk_limit),
+        ):
+            yield process
+
+    @asynccontextmanager
+    async def _short(self, spec: ProcessSpec, unreached: Unreached) -> AsyncIterator[Short]:
+        async with self._ready(spec) as place, self._sidecars.command(spec) as command:
+            if command is None:
+                async with self._opened(spec, place, containers.Opening(unreached=unreached)) as process:
+                    yield process
+            else:
+                async with self._watched(command, spec.workspace_id, spec.limits.disk_limit):
+                    yield command
+
+    async def remove(self, workspace_id: str) -> None:
+        await self._sidecars.leave(workspace_id)
+        await super().remove(workspace_id)
 
     def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
         return open_shell(lambda change: self._spawn(spec, containers.Opening(shell=change)), spec)
@@ -273,31 +262,11 @@ class DockerRuntime:
         async with self._spawn(spec, containers.Opening(size=(columns, rows))) as process:
             yield ContainerTerminal(process, self._engine)
 
-    async def list_files(
-        self, workspace_id: str, path: str, depth: int, limit: int, after: str = ""
-    ) -> list[FileEntry]:
-        return await self._places.list_files(workspace_id, path, depth, limit, after)
-
-    async def read_file(self, workspace_id: str, path: str, offset: int, limit_bytes: int) -> FileContent:
-        return await self._places.read_file(workspace_id, path, offset, limit_bytes)
-
-    async def use(self, workspace_id: str) -> PlaceUse:
-        return await self._places.use(workspace_id)
-
-    def decisions(self) -> AsyncIterator[NetworkDecision]:
-        return self._decisions.read()
-
-    def check_allow(self, entries: Sequence[str]) -> None:
-        try:
-            expand_allow(entries)
-        except PolicyError as error:
-            raise errors.ValidationFailed("allow", str(error)) from error
-
-    def allow(self, labels: Mapping[str, str], entries: Sequence[str]) -> None:
-        self._gates.allow(labels, entries)
-
     async def list_owned(self) -> list[Owned]:
-        return [Owned(found.ref, found.labels, True) for found in await self._found() if found.running]
+        """Without those beside workspaces, in which nothing runs by itself: they end with their host."""
+        return [
+            Owned(found.ref, found.labels, True) for found in await self._found() if found.running and not found.sidecar
+        ]
 
     async def adopt(self, ref: str, position: int) -> Process | None:
         """The host has it until it ends, as if it had been spawned; its stderr is not read. None by the settings."""
@@ -316,7 +285,7 @@ class DockerRuntime:
         taken = False
         try:
             async with AsyncExitStack() as stack:
-                place = await stack.enter_async_context(self._places.held(found.workspace_id))
+                place = await stack.enter_async_context(self.held(found.workspace_id))
                 process = await stack.enter_async_context(containers.adopted(self._ground, found, place, position))
                 await stack.enter_async_context(self._watched(process, found.workspace_id))
                 taken = True

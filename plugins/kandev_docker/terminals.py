@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kandev_docker.engine import Engaged, Engine, Missing
 from kandev_docker.process import ContainerProcess
-from kandev_host import Stats, errors
+from kandev_host import errors
+from kandev_places.terminals import PlaceTerminal
 from kandev_sandbox.shell.terminal import hang_up
 
 TERM = "xterm-256color"
@@ -12,34 +13,12 @@ _MAX_SIZE = 10_000
 _END_OF_INPUT = b"\x04"
 
 
-class ContainerTerminal:
-    """A process on its terminal. `terminate` hangs up (SIGHUP): interactive shells ignore SIGTERM."""
+class ContainerTerminal(PlaceTerminal[ContainerProcess]):
+    """The engine's."""
 
     def __init__(self, process: ContainerProcess, engine: Engine) -> None:
-        self._process = process
+        super().__init__(process)
         self._engine = engine
-
-    @property
-    def ref(self) -> str:
-        return self._process.ref
-
-    @property
-    def adoptable(self) -> bool:
-        return False
-
-    @property
-    def ending(self) -> str | None:
-        return self._process.ending
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        return await self._process.receive(max_bytes)
-
-    async def receive_stderr(self, max_bytes: int = 65536) -> bytes:
-        """b"": what the process writes there is shown with the rest."""
-        return b""
-
-    async def send(self, data: bytes) -> None:
-        await self._process.send(data)
 
     async def close_stdin(self) -> None:
         """Type the end-of-file character; a program that reads keys gets it as one."""
@@ -49,17 +28,8 @@ class ContainerTerminal:
         check_size(columns, rows)
         await resized(self._engine, self.ref, columns, rows)
 
-    async def wait(self) -> int:
-        return await self._process.wait()
-
     async def terminate(self) -> None:
         await hang_up(lambda: self._process.signal("SIGHUP"), self._process.wait)
-
-    async def kill(self) -> None:
-        await self._process.kill()
-
-    async def stats(self) -> Stats:
-        return await self._process.stats()
 
 
 def check_size(columns: int, rows: int) -> None:

@@ -62,24 +62,26 @@ async def ask(
     *,
     upgrade: bool = False,
     headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
     version: str = "1.1",
     timeout_s: float | None,
 ) -> Answer:
-    """Send a request without a body and read the head of the answer, within `timeout_s` (None: whenever it comes).
+    """Send a request, its body in JSON, and read the head of the answer, within `timeout_s` (None: whenever it comes).
 
     As of HTTP `version` 1.0, a body of unknown length comes as it is, without chunks.
 
     Raises `EngineGone`, and `Unavailable` with the engine's words for an answer of 400 and more.
     """
     words = {name: str(value) for name, value in query.items()}
-    lines = [f"{method} {target}?{urlencode(words)} HTTP/{version}", "Host: docker", "Content-Length: 0"]
+    lines = [f"{method} {target}?{urlencode(words)} HTTP/{version}", "Host: docker", f"Content-Length: {len(body)}"]
+    lines += ["Content-Type: application/json"] if body else []
     lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     try:
         with anyio.fail_after(timeout_s):
             stream = Stream(await _connected(path))
             try:
-                await stream.send("\r\n".join((*lines, "", "")).encode())
+                await stream.send("\r\n".join((*lines, "", "")).encode() + body)
                 answer = _head(await stream.receive_until(b"\r\n\r\n", HEAD_BYTES), stream)
                 if answer.status >= 400:
                     raise errors.Unavailable(f"The Docker engine refuses: {_said(await answer.body())}")

@@ -8,29 +8,22 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import anyio
 
 from kandev_host import (
     Availability,
-    FileContent,
-    FileEntry,
     NetworkDecision,
     Owned,
-    PlaceUse,
-    Process,
     ProcessSpec,
-    Result,
     Shell,
     Terminal,
     errors,
 )
-from kandev_places.held import HeldPlaces
 from kandev_places.places import Place, Places
+from kandev_places.runtimes import PlacesRuntime
 from kandev_sandbox import HOME, WORKSPACE, guardian, records
-from kandev_sandbox.short import run_to_end
 from kandev_unjailed import HostSettings
 from kandev_unjailed.process import PlainProcess, start
 
@@ -40,7 +33,7 @@ _REFUSED = "The runtime host has no jail: agents would have all of this user's f
 _FIX = "use the runtime bwrap, or set [runtime.host] i_understand_there_is_no_jail = true"
 
 
-class HostRuntime:
+class HostRuntime(PlacesRuntime):
     """Plain processes of this user. `network`, `allow`, `mounts` and `limits` of a spec have no effect here."""
 
     name = "host"
@@ -48,7 +41,7 @@ class HostRuntime:
 
     def __init__(self, settings: HostSettings, data_dir: Path) -> None:
         self._allowed = settings.i_understand_there_is_no_jail
-        self._places = HeldPlaces(Places(data_dir / "unjailed", None, disk="none"))
+        super().__init__(Places(data_dir / "unjailed", None, disk="none"))
         self._owner = records.Owner.here(hashlib.sha256(f"host:{data_dir}".encode()).hexdigest()[:16])
         self._labels: dict[str, dict[str, str]] = {}
 
@@ -67,27 +60,15 @@ class HostRuntime:
             return Availability(False, f"{command} is not on the PATH.", f"install {command}, or name its path")
         return Availability(True, details={"path": found})
 
-    async def prepare(self, workspace_id: str) -> None:
-        await self._places.prepare(workspace_id)
-
-    async def remove(self, workspace_id: str) -> None:
-        await self._places.remove(workspace_id)
-
-    async def write_home(self, workspace_id: str, path: str, content: bytes) -> None:
-        await self._places.write_home(workspace_id, path, content)
-
-    def spawn(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Process]:
-        return self._spawn(spec)
-
     @asynccontextmanager
-    async def _spawn(self, spec: ProcessSpec) -> AsyncIterator[PlainProcess]:
+    async def spawn(self, spec: ProcessSpec) -> AsyncIterator[PlainProcess]:
         if not self._allowed:
             raise errors.Unavailable(_REFUSED, fix=_FIX)
         if spec.snapshots:
             raise errors.Unavailable("Without a jail there are no snapshots.", fix="use the runtime bwrap")
         if spec.read_only:
             raise errors.Unavailable("Without a jail the workspace cannot be read-only.", fix="use the runtime bwrap")
-        async with self._places.held(spec.workspace_id) as place:
+        async with self.held(spec.workspace_id) as place:
             process = self._start(spec, place)
             self._labels[process.ref] = dict(spec.labels)
             try:
@@ -107,33 +88,11 @@ class HostRuntime:
             reason = f"{spec.command[0]} cannot be started: {error.strerror}"
             raise errors.Unavailable(reason, fix=f"install {spec.command[0]}, or name its path") from error
 
-    async def run(
-        self, spec: ProcessSpec, *, stdin: bytes = b"", timeout_s: float = 60.0, max_output_bytes: int = 8 << 20
-    ) -> Result:
-        async with self._spawn(spec) as process:
-            try:
-                outcome = await run_to_end(process, stdin, timeout_s, max_output_bytes)
-            except TimeoutError as error:
-                raise errors.TimedOut(f"{spec.command[0]} took longer than {timeout_s:g} s") from error
-            ending = process.ending
-        return Result(**asdict(outcome), ending=ending)
-
     def open_shell(self, spec: ProcessSpec) -> AbstractAsyncContextManager[Shell]:
         raise errors.Unavailable("Without a jail there are no shells.", fix="use the runtime bwrap")
 
     def open_terminal(self, spec: ProcessSpec, columns: int, rows: int) -> AbstractAsyncContextManager[Terminal]:
         raise errors.Unavailable("Without a jail there are no terminals.", fix="use the runtime bwrap")
-
-    async def list_files(
-        self, workspace_id: str, path: str, depth: int, limit: int, after: str = ""
-    ) -> list[FileEntry]:
-        return await self._places.list_files(workspace_id, path, depth, limit, after)
-
-    async def read_file(self, workspace_id: str, path: str, offset: int, limit_bytes: int) -> FileContent:
-        return await self._places.read_file(workspace_id, path, offset, limit_bytes)
-
-    async def use(self, workspace_id: str) -> PlaceUse:
-        return await self._places.use(workspace_id)
 
     async def decisions(self) -> AsyncIterator[NetworkDecision]:
         """None: nothing is held back here."""
@@ -151,10 +110,6 @@ class HostRuntime:
         """Those of a dead host have no labels: a plain process has no record but its mark."""
         found = await anyio.to_thread.run_sync(records.jails, self._owner.name)
         return [Owned(process.id, self._labels.get(process.id, {}), True) for process in found]
-
-    async def adopt(self, ref: str, position: int) -> Process | None:
-        """Never: its pipes died with the host."""
-        return None
 
     async def reap(self, ref: str) -> bool:
         for process in await anyio.to_thread.run_sync(records.leftovers, self._owner.name):

@@ -20,6 +20,8 @@ from .dockerd import Dockerd
 IMAGE = "kandev-base"
 LEAN = Path(__file__).resolve().parents[2] / "config/images/lean"
 LEAN_S = 300
+# Beside those there may be one beside a workspace, as long as its host lives.
+OF_AGENTS = {"label": "kandev.label.agent_id"}
 
 
 # Of the contract, what podman does in its own way; it takes a second or two for each container.

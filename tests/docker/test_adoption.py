@@ -14,6 +14,7 @@ import pytest
 from kandev_host.client import Client
 
 from ..e2e.conftest import HostProcess
+from .conftest import OF_AGENTS
 from .dockerd import Dockerd
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,7 @@ class World:
         return await self.until(client, lambda agent: (agent["status"], agent["activity"]) == ("RUNNING", activity))
 
     def container(self) -> str:
-        (container,) = self.sdk.containers()
+        (container,) = self.sdk.containers(filters=OF_AGENTS)
         return str(container["Id"])
 
     async def restart(self) -> None:
@@ -80,7 +81,7 @@ class World:
     async def gone(self) -> None:
         """No container is left: one that was adopted is removed behind the end of its run."""
         with anyio.fail_after(DEADLINE_S):
-            while await anyio.to_thread.run_sync(lambda: self.sdk.containers(all=True)):
+            while await anyio.to_thread.run_sync(lambda: self.sdk.containers(all=True, filters=OF_AGENTS)):
                 await anyio.sleep(0.05)
 
     async def told(self, client: Client) -> list[Any]:
@@ -285,7 +286,7 @@ async def test_p4_p9_what_is_not_gone_on_with_has_a_named_end_and_leaves_nothing
     if how == "changed":
         world.host.env["KANDEV_RUNTIME__DOCKER__AFTER_HOST_DEATH"] = "stop"
     await anyio.to_thread.run_sync(world.host.start)
-    assert world.sdk.containers(all=True) == []
+    assert world.sdk.containers(all=True, filters=OF_AGENTS) == []
     assert world.host.recovered["agents_adopted"] == []
     async with world.client() as client:
         agent = await world.agent(client)
@@ -314,7 +315,7 @@ async def test_p8_p9_a_prompt_of_which_nobody_knows_whether_it_was_sent_is_not_s
         else:
             assert "nobody knows whether the agent has it" in agent["error_message"]
             assert words(told) in ("", "once")
-            assert world.sdk.containers(all=True) == []
+            assert world.sdk.containers(all=True, filters=OF_AGENTS) == []
 
 
 async def test_p10_a_host_that_is_stopped_takes_its_containers_with_it(make_world: Any) -> None:
@@ -323,4 +324,4 @@ async def test_p10_a_host_that_is_stopped_takes_its_containers_with_it(make_worl
         await world.launch(client, None)
         await world.running(client)
     await anyio.to_thread.run_sync(world.host.stop)
-    assert world.sdk.containers(all=True) == []
+    assert world.sdk.containers(all=True, filters=OF_AGENTS) == []

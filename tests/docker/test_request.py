@@ -60,6 +60,9 @@ def judged(request: Any, may: Allowed, links: dict[str, str] | None = None, same
 CASES = {
     "agent": container(adoptable=True, log_bytes=64 << 20),
     "git": container(spec={"command": ("git", "status"), "read_only": True, "env": {"A": "b"}}),
+    "beside a workspace": container(
+        spec={"command": ("cat",), "cwd": "/", "read_only": True}, user="1879113728:1879113728"
+    ),
     "snapshot": container(spec={"snapshots": True, "cwd": "/"}),
     "host network, a mount and a volume": container(
         spec={"network": "host", "mounts": (Mount("/home/ada/.login", "~/.login"),)}, volumes=("/var/lib/it",)

@@ -15,7 +15,7 @@ import pytest
 from kandev_host.client import Client, ClientError
 
 from ..e2e.conftest import HostProcess, repository  # noqa: F401
-from .conftest import IMAGE
+from .conftest import IMAGE, OF_AGENTS
 from .dockerd import Dockerd
 
 pytestmark = pytest.mark.anyio
@@ -90,7 +90,7 @@ async def test_a_whole_turn_in_a_container_ends_in_a_completed_task_with_a_diff(
     async with Client.connect(host.url, host.token) as client:
         task_id, agent_id = await start(client, repository_url=str(repository))
         permission = (await until(client, "permission.requested"))["permission"]
-        [container] = sdk.containers()
+        [container] = sdk.containers(filters=OF_AGENTS)
         option = next(item["optionId"] for item in permission["options"] if item["kind"] == "allow_once")
         await client.call("permission.respond", {"permission_id": permission["id"], "option_id": option})
         result = await until(client, "acp.result")
@@ -111,13 +111,13 @@ async def test_p9_a_killed_host_leaves_no_container_and_its_run_a_named_end(
     async with Client.connect(host.url, host.token) as client:
         _, agent_id = await start(client)
         await until(client, "permission.requested")
-    assert len(sdk.containers()) == 1
+    assert len(sdk.containers(filters=OF_AGENTS)) == 1
     await anyio.to_thread.run_sync(host.kill)
     await anyio.to_thread.run_sync(host.start)
     async with Client.connect(host.url, host.token) as client:
         status = (await client.call("agent.status", {"agent_id": agent_id}))["agent"]
         assert (status["status"], status["failure"]) == ("FAILED", "host_died")
-    assert sdk.containers(all=True) == []
+    assert sdk.containers(all=True, filters=OF_AGENTS) == []
 
 
 async def test_p13_an_engine_that_ends_under_an_agent_leaves_the_host_unharmed(
