@@ -317,20 +317,10 @@ _SCOPES: Mapping[str, str] = {
     **dict.fromkeys(("board", "column"), "boards:read"),
     "task": "tasks:read",
     **dict.fromkeys(
-        (
-            "acp",
-            "agent",
-            "credential",
-            "elicitation",
-            "image",
-            "network",
-            "orchestrator",
-            "permission",
-            "queue",
-            "snapshot",
-        ),
+        ("acp", "agent", "credential", "elicitation", "image", "network", "orchestrator", "permission", "queue"),
         "agents:read",
     ),
+    "snapshot": "agents:read",
     "workspace": "workspaces:read",
     "shell": "shell:read",
 }
