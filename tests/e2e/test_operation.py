@@ -22,7 +22,7 @@ import pytest
 from kandev_host.client import Client
 
 DEADLINE_S = 60
-STOPPED_S = 15  # P10: 10 s; the rest is for a machine that is busy with others
+STOPPED_S = 20  # P10: 10 s; the rest is for a machine that is busy with others
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def test_a_service_manager_is_told_of_start_life_reload_and_stop(make_host: Any,
     host = make_host("", NOTIFY_SOCKET=address, WATCHDOG_USEC="2000000")
     ready = told.until("READY")
     assert host.url in ready["STATUS"]
+    assert int(told.seen[0]["EXTEND_TIMEOUT_USEC"]) >= 10_000_000, "a start takes as long as there is to recover"
     assert not any("WATCHDOG" in word for word in told.seen[:-1]), "it is not alive before it serves"
     told.until("WATCHDOG", "1")
     told.until("WATCHDOG", "1")
@@ -91,13 +92,6 @@ def test_a_service_manager_is_told_of_start_life_reload_and_stop(make_host: Any,
     told.until("READY", "1")
     assert host.stop() == 0
     told.until("STOPPING", "1")
-
-
-def test_the_time_of_a_start_is_extended_before_it_is_ready(make_host: Any, manager: tuple[str, Told]) -> None:
-    address, told = manager
-    make_host("", NOTIFY_SOCKET=address)
-    told.until("READY")
-    assert int(told.seen[0]["EXTEND_TIMEOUT_USEC"]) >= 10_000_000
 
 
 def origin_allowed(host: Any, origin: str) -> bool:
