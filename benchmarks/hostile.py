@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import cycle
+from pathlib import Path
 
 from benchmarks.measure import Measure, Row
-from benchmarks.servers import Server, host
+from benchmarks.servers import Server, environment, host
 from benchmarks.sockets import round_trips_us
 
 ATTACKERS = 4
@@ -63,20 +67,34 @@ async def attack(server: Server) -> None:
                     writer.transport.abort()
 
 
-async def p99_us(server: Server, attackers: int) -> float:
-    others = [asyncio.create_task(attack(server)) for _ in range(attackers)]
-    try:
-        return statistics.quantiles(await round_trips_us(server), n=100)[-1]
-    finally:
-        for each in others:
-            each.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+async def besiege(server: Server) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(ATTACKERS):
+            tasks.create_task(attack(server))
+
+
+@contextmanager
+def besieged() -> Iterator[Server]:
+    """A host, and a process of its own for those that attack it, so that they do not slow down whoever measures."""
+    with host() as server:
+        env = environment(SIEGE_URL=server.url, SIEGE_TOKEN=server.token)
+        siege = subprocess.Popen([sys.executable, "-m", "benchmarks.hostile"], env=env, cwd=Path(__file__).parents[1])
+        try:
+            yield server
+            assert siege.poll() is None, "the attackers have given up"
+        finally:
+            siege.kill()
+            siege.wait()
+
+
+def p99_us(server: Server) -> float:
+    return statistics.quantiles(asyncio.run(round_trips_us(server)), n=100)[-1]
 
 
 @contextmanager
 def both_sides() -> Iterator[tuple[Measure, Measure]]:
-    with host() as besieged, host() as quiet:
-        yield (lambda: asyncio.run(p99_us(besieged, ATTACKERS)), lambda: asyncio.run(p99_us(quiet, 0)))
+    with besieged() as attacked, host() as quiet:
+        yield (lambda: p99_us(attacked), lambda: p99_us(quiet))
 
 
 ROWS = (
@@ -88,3 +106,6 @@ ROWS = (
         both_sides,
     ),
 )
+
+if __name__ == "__main__":
+    asyncio.run(besiege(Server(os.environ["SIEGE_URL"], os.environ["SIEGE_TOKEN"], 0)))

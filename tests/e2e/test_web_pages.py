@@ -6,6 +6,7 @@ What a page is told is what its script finds; what the host answered is what the
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,6 +89,8 @@ def rebound(one_host: Any) -> Iterator[Rebound]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory, rebound: Rebound) -> Iterator[Chromium]:
+    if shutil.which("chromium") is None:
+        pytest.skip("chromium is missing: apt-get install chromium")
     browser = Chromium(tmp_path_factory.mktemp("chromium"), {ELSEWHERE: "127.0.0.1", REBOUND: rebound.address})
     yield browser
     browser.close()
