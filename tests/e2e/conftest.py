@@ -48,7 +48,7 @@ class HostProcess:
     def start(self) -> None:
         command = [sys.executable, "-m", "kandev_host", "up", "--port", "0", "--json"]
         # Most tests start agents by hand; those of the queue say so.
-        by_hand = {"KANDEV_ORCHESTRATOR__AUTO_START": "false"}
+        by_hand = {"KANDEV_ORCHESTRATOR__AUTO_START": "false", "KANDEV_SERVER__STOP_TIMEOUT_S": str(STOP_S)}
         around = {name: value for name, value in os.environ.items() if not name.startswith("KANDEV_TEST_")}
         # An installed host has its bytecode; one of a checkout may have none, and would be compiled at each start.
         around.pop("PYTHONDONTWRITEBYTECODE", None)

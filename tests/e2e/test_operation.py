@@ -192,10 +192,10 @@ def test_status_tells_each_part_and_down_stops_the_host(make_host: Any) -> None:
     assert plain.status == 0
     for part in ("store", "bus", "disk", "queue", "backup", "plugins", "runtime bwrap (default)"):
         assert f"\n{part}:" in plain.out
-    down = kandev(host, "down")
+    down = kandev(host, "down", "--timeout", "90")
     assert (down.status, host.ended(DEADLINE_S)) == (0, 0)
     assert f"pid {host.process.pid}" in down.out
-    assert kandev(host, "down").status == 0, "none runs, which is no error"
+    assert kandev(host, "down", "--timeout", "90").status == 0, "none runs, which is no error"
     gone = kandev(host, "status")
     assert gone.status == 3
     assert "kandev-host up" in gone.out
@@ -205,7 +205,7 @@ def test_down_and_status_work_with_settings_that_are_wrong(make_host: Any) -> No
     host = make_host()
     settings_of(host).write_text("x = ")
     assert kandev(host, "status").status == 0
-    assert kandev(host, "down").status == 0
+    assert kandev(host, "down", "--timeout", "90").status == 0
     assert host.ended(DEADLINE_S) == 0
 
 
@@ -216,13 +216,16 @@ def test_down_ends_no_stranger(tmp_path: Path, make_host: Any) -> None:
     with subprocess.Popen(["sleep", "100"]) as stranger:
         # A number that is left in the file, and has become somebody else's.
         lock.write_text(f"{stranger.pid}\n")
-        done = kandev(host, "down")
+        done = kandev(host, "down", "--timeout", "90")
         assert done.status == 0
         assert "No host runs" in done.out
         # Held by one process, and naming another.
         with subprocess.Popen(["flock", str(lock), "cat"], stdin=subprocess.PIPE) as holder:
             ends = time.monotonic() + DEADLINE_S
-            while "is not the host" not in (done := kandev(host, "down")).err and time.monotonic() < ends:
+            while (
+                "is not the host" not in (done := kandev(host, "down", "--timeout", "90")).err
+                and time.monotonic() < ends
+            ):
                 pass
             assert done.status == 1
             assert "fuser" in done.err
@@ -245,7 +248,7 @@ async def test_p10_a_stop_comes_in_time_with_a_stalled_client_a_database_that_is
         "prompt": [{"text": "no"}, {"hang": True}],
     }
     source = Path(kandev_host.testing.__file__).with_name("scripted_agent.py").read_text()
-    host = make_host()
+    host = make_host(KANDEV_SERVER__STOP_TIMEOUT_S="10")
     agent = host.home.parent / "agent"
     agent.write_text(f"#!{sys.executable}\n{source}")
     agent.chmod(0o755)
