@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import docker
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from kandev_docker import sidecars
 from kandev_host import Mount, ProcessSpec, errors
@@ -189,7 +190,7 @@ async def test_p4_a_killed_host_leaves_no_container_beside_a_workspace(
     try:
         assert host.stdout is not None
         with anyio.fail_after(DEADLINE_S):
-            assert await host.stdout.receive() == b"up\n"
+            assert await BufferedByteReceiveStream(host.stdout).receive_until(b"\n", 100) == b"up"
         assert len(beside(sdk)) == 1
     finally:
         host.kill()
