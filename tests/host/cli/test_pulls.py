@@ -1,0 +1,63 @@
+"""How far the pull of an image has come, on a terminal and off it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kandev_host.cli import pulls
+from kandev_host.cli.running.view import TerminalView
+from kandev_host.interfaces import Pull
+
+IMAGE = "ghcr.io/team/agent:2"
+
+
+def pull(megabytes: int, state: Any = "pulling", done: int = 0) -> Pull:
+    sizes = {"bytes_done": megabytes * 1_000_000, "bytes_total": 80_000_000}
+    return Pull(image=IMAGE, state=state, layers_done=done, layers_total=3, **sizes)
+
+
+def test_a_run_shows_the_beginning_each_quarter_and_the_end_once() -> None:
+    out = io.StringIO()
+    view = TerminalView(Console(file=out, markup=False, highlight=False, width=200))
+    steps = [Pull(image=IMAGE, state="pulling"), *map(pull, (1, 5, 19, 21, 30, 45, 70)), pull(80, "pulled", 3)]
+    for step in (*steps, pull(80, "failed")):
+        payload = {name: getattr(step, name) for name in ("image", "state", "layers_done", "layers_total")}
+        payload |= {"bytes_done": step.bytes_done, "bytes_total": step.bytes_total, "task_id": "t"}
+        view.notification({"action": "image.pulling", "payload": payload})
+    assert out.getvalue().splitlines() == [
+        f"  image {IMAGE} pulling: asking its registry",
+        f"  image {IMAGE} pulling: 0 of 3 layers, 21 of 80 MB",
+        f"  image {IMAGE} pulling: 0 of 3 layers, 45 of 80 MB",
+        f"  image {IMAGE} pulling: 0 of 3 layers, 70 of 80 MB",
+        f"  image {IMAGE} pulled: 3 of 3 layers, 80 of 80 MB",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_drawn_over_on_a_terminal_alone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    bar = pulls.Bar(as_json=False)
+    for step in (pull(1), pull(2), pull(80, "pulled", 3)):
+        bar.tell(step)
+    bar.end()
+    told = capsys.readouterr().err
+    if terminal:
+        assert told.count("\r") == 3
+        assert told.endswith("80 of 80 MB\033[K\n")
+    else:
+        first, last = f"{IMAGE}: 0 of 3 layers, 1 of 80 MB", f"{IMAGE}: 3 of 3 layers, 80 of 80 MB"
+        assert told.splitlines() == [first, last]  # the one between them came too soon
+
+
+def test_with_json_each_step_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = pulls.Bar(as_json=True)
+    bar.tell(pull(1))
+    bar.end()
+    assert json.loads(capsys.readouterr().err)["bytes_done"] == 1_000_000
