@@ -12,7 +12,7 @@ import json
 import platform
 import sys
 
-from benchmarks import acp, durable, fan_out, growth, jail, looks, memory, process, search, shell, sockets
+from benchmarks import acp, beside, durable, fan_out, growth, jail, looks, memory, process, search, shell, sockets
 from benchmarks.measure import Outcome, Row
 
 ROWS: tuple[Row, ...] = (
@@ -24,10 +24,14 @@ ROWS: tuple[Row, ...] = (
     *growth.ROWS,
     *jail.ROWS,
     *shell.ROWS,
+    *beside.ROWS,
     *looks.ROWS,
     *process.ROWS,
     *memory.ROWS,
 )
+
+# Rows that are measured together under one name.
+GROUPS: dict[str, tuple[Row, ...]] = {beside.GROUP: beside.ROWS}
 
 
 def table(outcomes: list[Outcome], missing: list[tuple[Row, str]]) -> str:
@@ -43,11 +47,13 @@ def table(outcomes: list[Outcome], missing: list[tuple[Row, str]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="ROW", choices=[row.name for row in ROWS])
+    names = [*GROUPS, *(row.name for row in ROWS)]
+    parser.add_argument("--only", action="append", metavar="ROW", choices=names)
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="pairs of measurements (default 5)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    chosen = [row for row in ROWS if not options.only or row.name in options.only]
+    only = {row.name for name in options.only or () for row in GROUPS.get(name, ())} | set(options.only or ())
+    chosen = [row for row in ROWS if not only or row.name in only]
     outcomes = []
     missing = []
     for row in chosen:
