@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 HOST_ENV = {"KANDEV_GATEWAY__REQUESTS_PER_S": "100000", "KANDEV_GATEWAY__REQUEST_BURST": "100000"}
 KINDS = {"board_id": "board", "column_id": "column", "task_id": "task", "agent_id": "agent"}
 # Lists filter by ids, and to stop following what is not there is no mistake.
-ANY_ID = {"task.list", "agent.list", "task.unsubscribe", "permission.list", "orchestrator.queue"}
+ANY_ID = {"audit.list", "task.list", "agent.list", "task.unsubscribe", "permission.list", "orchestrator.queue"}
 TOO_LARGE = {"VALIDATION_ERROR", "PAYLOAD_TOO_LARGE"}
 
 

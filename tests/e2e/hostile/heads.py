@@ -68,7 +68,8 @@ ORIGINS: Requests = {
         {403},
     ),
     "post-elsewhere": (post("{}", "Origin: http://e", "Content-Length: 2"), {403}),
-    "post-no-origin": (post("{}", "Content-Length: 2"), {403}),
+    "post-no-origin": (post('{"ticket":"x"}', "Content-Type: application/json", "Content-Length: 14"), {403}),
+    "post-no-type": (post("{}", "Content-Length: 2"), {415}),
     "post-as-text": (post("{}", "Origin: http://{own}", "Content-Type: text/plain", "Content-Length: 2"), {415}),
     "post-too-long": (
         post("{", "Origin: http://{own}", "Content-Type: application/json", "Content-Length: 5000"), {413},
