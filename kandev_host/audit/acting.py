@@ -41,7 +41,8 @@ _DELETES = ("delete", "remove", "revoke")
 # Fields of requests whose values are shown; of every other one only numbers, yes and no, and ids are.
 _SHOWN = frozenset({
     "agent_type", "allow", "branch", "credentials", "directories", "enabled", "mcp_servers", "name", "option",
-    "option_id", "outcome", "owner", "preset", "push_to", "remember", "role", "runtime", "scopes", "state", "user", "username",
+    "option_id", "outcome", "owner", "preset", "push_to", "remember", "role", "runtime", "scopes", "state", "user",
+    "username",
 })  # fmt: skip
 _PLACES = frozenset({"board_id", "task_id", "agent_id"})
 
