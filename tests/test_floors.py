@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "metrics", "printable", "secrets", "tracing", "log_ids"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
-    ("audit", "backups", "bus", "journal", "journal_entries", "redaction", "retention", "settings"),
+    ("audit", "backups", "bus", "journal", "journal_entries", "private_files", "redaction", "retention", "settings"),
     ("sessions",),
     ("services",),
     ("gateway",),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import stat
 from datetime import datetime
 from pathlib import Path
 
@@ -15,12 +13,12 @@ import msgspec
 
 from kandev_host.errors import StartupError
 from kandev_host.models import key_id_of, now
+from kandev_host.private_files import LIMIT_BYTES, read_private, write_private
 from kandev_host.secrets import register
 
 KEY_FILE = "audit-key"
 HEAD_FILE = "audit-head"
 KEY_BYTES = 32
-READ_LIMIT_BYTES = 4096
 _FORM = re.compile(r"[0-9a-f]{64}")
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
@@ -53,7 +51,7 @@ def load_key(folder: Path) -> bytes:
     path = folder / KEY_FILE
     found = read_key(path)
     if found is None:
-        _write(path, secrets.token_hex(KEY_BYTES).encode() + b"\n", exclusive=True)
+        write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n", replace=False)
         found = read_key(path)
     if found is None:
         raise StartupError(f"The key {path} was taken away while it was read: start again")
@@ -62,21 +60,14 @@ def load_key(folder: Path) -> bytes:
 
 def read_key(path: Path) -> bytes | None:
     """The key in this file, None if there is no file. Raises `StartupError` for one that is no key, or not private."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    found = read_private(
+        path,
+        fix="put the key there again, from a copy",
+        fix_wider=f"whoever has this key can write any history: chmod 600 {path}",
+    )
+    if found is None:
         return None
-    except OSError as error:
-        raise StartupError(f"{path} cannot be read ({error.strerror}): put the key there again, from a copy") from error
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise StartupError(f"{path} is not a regular file: put the key there again, from a copy")
-        if found.st_uid != os.geteuid():
-            raise StartupError(f"{path} belongs to user {found.st_uid}, not to you: chown it")
-        if found.st_mode & 0o077:
-            raise StartupError(f"Others may read {path}, and whoever has it can write any history: chmod 600 {path}")
-        said = file.read(READ_LIMIT_BYTES).decode("ascii", "replace").strip()
+    said = found.decode("ascii", "replace").strip()
     if not _FORM.fullmatch(said):
         raise StartupError(
             f"{path} holds no key: put it there again, from a copy; or delete it, and the next start begins a new chain"
@@ -89,7 +80,7 @@ def read_head(folder: Path) -> Head | None:
     """Where the chain stood; None if that was not written down, or cannot be read."""
     try:
         with open(folder / HEAD_FILE, "rb") as file:
-            return msgspec.json.decode(file.read(READ_LIMIT_BYTES), type=Head)
+            return msgspec.json.decode(file.read(LIMIT_BYTES), type=Head)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -97,37 +88,13 @@ def read_head(folder: Path) -> Head | None:
 def write_head(folder: Path, head: Head, key: bytes) -> None:
     """On the disk when it returns. Raises `OSError`."""
     signed = msgspec.structs.replace(head, key_id=key_id_of(key)).signed(key)
-    _write(folder / HEAD_FILE, msgspec.json.encode(signed) + b"\n", exclusive=False)
+    write_private(folder / HEAD_FILE, msgspec.json.encode(signed) + b"\n", replace=True)
 
 
 def fingerprint(path: Path) -> str | None:
     """Of a random secret in a file, to tell it from another one; None if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return hashlib.sha256(file.read(READ_LIMIT_BYTES)).hexdigest()[:16]
+            return hashlib.sha256(file.read(LIMIT_BYTES)).hexdigest()[:16]
     except OSError:
         return None
-
-
-def _write(path: Path, content: bytes, *, exclusive: bool) -> None:
-    # Written aside first: whoever reads it reads all of it; and of two that make a key one wins.
-    aside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        if exclusive:
-            os.link(aside, path, follow_symlinks=False)
-        else:
-            aside.replace(path)
-    except FileExistsError:
-        return
-    finally:
-        aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

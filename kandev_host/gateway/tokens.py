@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import secrets
-import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from kandev_host.errors import StartupError
 from kandev_host.interfaces import Authenticator, Credentials, Environment, Principal
 from kandev_host.models import LOCAL_USER_ID
+from kandev_host.private_files import read_private, write_private
 from kandev_host.secrets import register
 
 logger = logging.getLogger(__name__)
@@ -148,40 +148,16 @@ def _check_folder(data_dir: Path) -> None:
 
 
 def _read(path: Path) -> str | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        why = "is a symbolic link" if path.is_symlink() else f"cannot be read ({error.strerror})"
-        raise StartupError(f"{path} {why}: delete it, and the next start makes a new one") from error
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise StartupError(f"{path} is not a regular file: delete it, and the next start makes a new one")
-        if found.st_uid != os.geteuid():
-            raise StartupError(f"{path} belongs to user {found.st_uid}, not to you: delete it")
-        if found.st_mode & 0o077:
-            raise StartupError(f"Others may read {path}: delete it, and the next start makes a new token")
-        return file.read(1024).decode("ascii", "replace").strip()
+    fix = "delete it, and the next start makes a new one"
+    found = read_private(path, fix=fix, fix_wider=fix)
+    return None if found is None else found.decode("ascii", "replace").strip()
 
 
 def _create(path: Path) -> None:
-    # Written aside and then linked: whoever reads the token reads all of it, and of two hosts that start one wins.
-    aside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
-            file.flush()
-            os.fsync(descriptor)
-        os.link(aside, path, follow_symlinks=False)
-    except FileExistsError:
-        return
+        write_private(path, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n".encode(), replace=False)
     except OSError as error:
         raise StartupError(f"The token {path} cannot be written: {error.strerror}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _digest(token: str) -> bytes:
