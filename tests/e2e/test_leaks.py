@@ -42,27 +42,27 @@ class Traces:
 
 
 class Machine:
-    """Looks for the traces of one data folder. What a host has started, and the loop devices it used, are kept."""
+    """Looks for the traces of one data folder. What a host has started is kept."""
 
     def __init__(self, home: Path, temporary: Path) -> None:
         self.home = home
         self.temporary = temporary
         self.owner = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
         self.known: set[Identity] = set()
-        self.devices: set[str] = set()
         self.hosts: set[int] = set()
 
     def remember(self, host: int) -> None:
         self.hosts.add(host)
         self.known |= {who for who in map(identify, tree(host)) if who is not None}
-        self.devices |= {f"/dev/{name}" for name in self.loops()}
 
     def now(self) -> Traces:
         loops = self.loops()
-        words = (str(self.home), *self.devices, *(f"/dev/{name}" for name in loops))
+        mounts = set(self.mounts((str(self.home), *(f" /dev/{name} " for name in loops))))
+        loops &= self.loops()  # one that was let go may be another host's by now
+        words = (str(self.home), *(f" /dev/{name} " for name in loops))
         return Traces(
             frozenset(self.processes()),
-            frozenset(self.mounts(words)),
+            frozenset(line for line in mounts if any(word in line for word in words)),
             frozenset(loops),
             frozenset(self.groups()),
             frozenset(self.folders()),
