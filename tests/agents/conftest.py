@@ -82,7 +82,7 @@ class Host:
         assert line, log.read_text()
         self.url = json.loads(line)["url"]
 
-    def end(self, how: signal.Signals) -> None:
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
         self.process.send_signal(how)
         self.process.wait(CLOSE_TIMEOUT_S)

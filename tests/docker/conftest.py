@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .dockerd import Dockerd
 IMAGE = "kandev-base"
 LEAN = Path(__file__).resolve().parents[2] / "config/images/lean"
 LEAN_S = 300
+AGENT = {Path(scripted_agent.__file__): "/opt/scripted_agent.py"}
 # Beside those there may be one beside a workspace, as long as its host lives.
 OF_AGENTS = {"label": "kandev.label.agent_id"}
 
@@ -56,11 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(LEAN_S + 60))  # the first of them makes the image
 
 
-def give_image(socket: str) -> None:
-    """The lean image, with the scripted agent in it, as IMAGE."""
+def give_image(socket: str, tag: str = IMAGE, files: Mapping[Path, str] = AGENT) -> None:
+    """The lean image with these files in it, as `tag`."""
     cache = Path(os.environ.get("KANDEV_TEST_AGENTS") or Path.home() / ".cache/kandev-host-tests") / "lean"
-    command = [sys.executable, LEAN, "--cache", cache, "--engine", f"unix://{socket}", "--tag", IMAGE]
-    command += ["--add", f"{scripted_agent.__file__}:/opt/scripted_agent.py"]
+    command = [sys.executable, LEAN, "--cache", cache, "--engine", f"unix://{socket}", "--tag", tag]
+    command += [word for path, inside in files.items() for word in ("--add", f"{path}:{inside}")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=LEAN_S)
 
 
