@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kandev_host.secrets import MARK, Redactor
@@ -55,7 +55,7 @@ def date(folder: Path, agent_id: str, at_s: int) -> None:
 def framed(*pieces: bytes, direction: Any = "out") -> list[dict[str, Any]]:
     framer = Framer(direction, Redactor())
     written = b"".join(framer.feed(piece, AT) for piece in pieces) + framer.finish(AT)
-    return [json.loads(line) for line in written.splitlines()]
+    return [json.loads(line) for line in written.split(b"\n")[:-1]]
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -83,6 +83,7 @@ def test_no_line_of_an_agent_passes_for_one_of_ours(line: bytes) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example([b"0\r"], "in")
 @given(st.lists(st.binary(max_size=30), max_size=12), st.sampled_from(["in", "out", "err"]))
 def test_there_is_a_record_for_each_line_however_the_bytes_are_split(pieces: list[bytes], direction: Any) -> None:
     whole = b"".join(pieces)
