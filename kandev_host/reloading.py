@@ -45,9 +45,11 @@ class Reloads:
         try:
             loaded = await anyio.to_thread.run_sync(load)
             self._check(loaded.settings)
-        except SettingsError as error:
-            running.problem, running.changed = str(error), []
-            log.error("The settings were not reloaded, the old ones hold: %s", error)
+        except Exception as error:  # whatever is wrong with them, the host that runs goes on
+            foreseen = isinstance(error, SettingsError)
+            problem = str(error) if foreseen else f"they cannot be read ({type(error).__name__}); the host's log has it"
+            running.problem, running.changed = problem, []
+            log.error("The settings were not reloaded, the old ones hold: %s", problem, exc_info=not foreseen)
             return False
         else:
             running.problem = None

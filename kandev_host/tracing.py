@@ -31,7 +31,12 @@ STATE_CHARS = 512
 ORIGINS = 1024
 _NONE: Attributes = MappingProxyType({})
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_STATE = re.compile(r"[\x20-\x7e]*")
+STATE_MEMBERS = 32
+# One member of it, as W3C has it: a library that finds another one says so in the log, in the words of whoever sent it.
+_MEMBER = re.compile(
+    r"([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,17 @@ def read_context(traceparent: str, tracestate: str = "") -> SpanContext | None:
     found = _TRACEPARENT.fullmatch(traceparent)
     if found is None or (found[1] == "00" and found[5] is not None):
         return None
-    state = tracestate if len(tracestate) <= STATE_CHARS and _STATE.fullmatch(tracestate) else ""
-    return SpanContext(found[2], found[3], bool(int(found[4], 16) & 1), state, remote=True)
+    return SpanContext(found[2], found[3], bool(int(found[4], 16) & 1), _read_state(tracestate), remote=True)
+
+
+def _read_state(tracestate: str) -> str:
+    """As it is to be handed on; nothing for what is no tracestate, or is longer than anybody needs."""
+    members = [member.strip(" \t") for member in tracestate.split(",")] if len(tracestate) <= STATE_CHARS else []
+    members = [member for member in members if member]
+    names = {member.partition("=")[0] for member in members}
+    if len(names) < len(members) or len(members) > STATE_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return ""
+    return ",".join(members)
 
 
 class Recording(Protocol):

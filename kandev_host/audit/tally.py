@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from kandev_host.models import AuditRow, now
 
-SORTS = 32  # of each action and outcome at a time; all further ones are one sort together
-MANY = "many"
+# Of each action, outcome and actor at a time; all further ones are one sort together, of that actor: whoever asks for
+# a lot must not hide what others do.
+SORTS = 32
 # How long a sort is counted: log-ins that went well are many for whoever uses the command line.
 WINDOW_S = 60.0
 OK_WINDOW_S = 600.0
@@ -44,7 +45,7 @@ class Tally:
         at = self._clock()
         sort = _sort(row)
         if sort not in self._sorts and self._full(row):
-            row = replace(row, actor=MANY, actor_kind=None, actor_name=None, address=None, details={})
+            row = replace(row, address=None, details={})
             sort = _sort(row)
         counted = self._sorts.get(sort)
         if counted is None:
@@ -64,8 +65,8 @@ class Tally:
         return [_summed(counted) for _, counted in over if counted.count]
 
     def _full(self, row: AuditRow) -> bool:
-        alike = sum(1 for action, outcome, *_ in self._sorts if (action, outcome) == (row.action, row.outcome))
-        return alike >= SORTS
+        wanted = row.action, row.outcome, row.actor
+        return sum(1 for sort in self._sorts if sort[:3] == wanted) >= SORTS
 
 
 def _sort(row: AuditRow) -> Sort:

@@ -107,14 +107,14 @@ class Auth:
         """On a socket that is logged in already: it stays whose it is. Passwords are for those that are not."""
         if isinstance(request.password, str):
             raise Conflict("This socket is logged in already; log in by name on another one, or by POST /login")
-        principal, reply = await enter(self._guard, request, "")
+        principal, reply = await enter(self._guard, request, _address(call))
         if principal.id != call.principal.id:
             raise Conflict(_ELSEWHERE)
         return reply
 
     async def _refresh(self, call: Call, request: Refresh) -> LoginReply:
         """The socket goes on by the new token."""
-        principal, reply = await enter(self._guard, request, "")
+        principal, reply = await enter(self._guard, request, _address(call))
         if principal.id != call.principal.id:
             await self._logins.revoke(principal)
             raise Conflict(_ELSEWHERE)
@@ -177,6 +177,11 @@ class Auth:
         token, principal = made
         await self._audit.write(named(AuditRow(kind="auth", action="auth.exchange"), principal, address))
         return _told(msgspec.structs.replace(logged_in(principal), token=token))
+
+
+def _address(call: Call) -> str:
+    """Where it comes from: what is shown on an open socket counts there as well."""
+    return call.address if isinstance(call, SocketCall) else ""
 
 
 def _shown(body: bytes) -> _Ticket | Login | Refresh | None:

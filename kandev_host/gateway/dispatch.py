@@ -59,10 +59,11 @@ _codes = msgspec.json.Decoder(_Code)
 
 @dataclass(frozen=True, slots=True)
 class SocketCall(Call):
-    """A call that came over a socket, with the subscriptions of that socket."""
+    """A call that came over a socket, with the subscriptions of that socket and the address at its other end."""
 
     subscriptions: Subscriptions
     renew: Callable[[Principal], None]
+    address: str
 
 
 class Caller(Protocol):
@@ -203,7 +204,7 @@ class Dispatcher:
         if entry.recorded:
             return self._change(request, entry, value, caller, check)
         subscriptions = caller.subscriptions
-        call = SocketCall(principal, request.id, subscriptions.follow, subscriptions, caller.renew)
+        call = SocketCall(principal, request.id, subscriptions.follow, subscriptions, caller.renew, caller.address)
         # Taken before the handler looks: what is read is at least as new as this.
         seq = self._read_seq() if entry.reads else UNSET
         if entry.audited:
@@ -274,7 +275,7 @@ class Dispatcher:
         async def work() -> Answer:
             nonlocal then
             try:
-                call = SocketCall(caller.principal, request.id, subscribe, subscriptions, caller.renew)
+                call = SocketCall(caller.principal, request.id, subscribe, subscriptions, caller.renew, caller.address)
                 with self._auditing.watched(request.action, caller.principal, caller.address):
                     payload = await self._audited(request, entry, value, call, caller.address, check)
                 if isinstance(payload, Followed):

@@ -190,7 +190,7 @@ def _from_file(path: Path) -> Iterator[Entry]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nesting that the parser gives up on
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     yield from _flat(table, children(Settings), (), str(path))
 

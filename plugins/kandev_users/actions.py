@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 from msgspec import UNSET, UnsetType
 
-from kandev_host import Action, Call, Principal
+from kandev_host import Action, Call, Principal, Role, scopes_of
 from kandev_host.errors import Conflict, Forbidden, NotFound, Unauthorized, ValidationFailed
 from kandev_host.models import LOCAL_USER_ID, now
 from kandev_users.authenticator import KEY, Users
@@ -72,7 +72,8 @@ class _Serving:
         found, cursor = _page(self._directory.users, lambda user: user.id, request.limit, request.cursor)
         return {"users": [told_user(user) for user in found], "next_cursor": cursor}
 
-    async def create(self, _call: Call, request: UserCreate) -> dict[str, UserInfo]:
+    async def create(self, call: Call, request: UserCreate) -> dict[str, UserInfo]:
+        _check_reach(call.principal, request.role)
         if request.name.lower() == "local":
             raise Conflict("The user local is the one of the local token", state="name in use")
         hash = None if request.password is None else await self._passwords.hashed(request.password, request.name)
@@ -80,8 +81,9 @@ class _Serving:
         await self._owners.add(user)
         return {"user": told_user(user)}
 
-    async def update(self, _call: Call, request: UserUpdate) -> dict[str, UserInfo]:
+    async def update(self, call: Call, request: UserUpdate) -> dict[str, UserInfo]:
         user = self._directory.find(request.user)
+        _check_reach(call.principal, user.role, _given(request.role))
         if request.role is UNSET and request.disabled is UNSET and request.password is UNSET:
             raise ValidationFailed("payload", "There is nothing to change: give a role, disabled or a password")
         hash = None
@@ -103,8 +105,9 @@ class _Serving:
         changed = await self._directory.change(user.id, password_hash=hash, hash_was=user.password_hash)
         return {"user": told_user(changed)}
 
-    async def delete(self, _call: Call, request: UserDelete) -> dict[str, Any]:
+    async def delete(self, call: Call, request: UserDelete) -> dict[str, Any]:
         user = self._directory.find(request.user)
+        _check_reach(call.principal, user.role)
         keys = len(self._directory.keys_of(user.id))
         return {"user": told_user(await self._directory.remove(user.id)), "removed": {"keys": keys}}
 
@@ -161,6 +164,14 @@ def _check_maker(caller: Principal) -> None:
         raise Forbidden(WRITE)
     if caller.credential.startswith((KEY, SESSION)) and not caller.may(WRITE):
         raise Conflict("A key makes no keys: log in with your password", state="logged in by a key")
+
+
+def _check_reach(caller: Principal, *roles: Role | None) -> None:
+    """Users with these roles are only for those who may as much: a narrow key makes no administrator, nor becomes one
+    by a password that it sets."""
+    for scope in sorted({scope for role in roles if role is not None for scope in scopes_of(role)}):
+        if not caller.may(scope):
+            raise Forbidden(scope)
 
 
 def _page(

@@ -11,8 +11,8 @@ from msgspec import UNSET, Meta, UnsetType
 from kandev_host import Role
 from kandev_users.rows import Key, User
 
-# A name is no id: what both are looked up by must be one of them.
-Name = Annotated[str, Meta(pattern=r"^(?![0-9a-fA-F]{8}-)[A-Za-z0-9][A-Za-z0-9._@-]*$", max_length=64)]
+# A name is no id: what both are looked up by must be one of them. Alone, $ would let a newline through.
+Name = Annotated[str, Meta(pattern=r"^(?![0-9a-fA-F]{8}-)[A-Za-z0-9][A-Za-z0-9._@-]*(?!\n)$", max_length=64)]
 Who = Annotated[str, Meta(min_length=1, max_length=64)]
 Password = Annotated[str, Meta(max_length=1024)]
 KeyName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\S")]

@@ -147,6 +147,10 @@ async def test_what_can_be_reloaded_is_and_the_rest_is_named(make_host: Any) -> 
         status = await anyio.to_thread.run_sync(kandev, host, "status")
         assert status.status == 1
         assert "line 5" in status.out
+        # What no parser can take ends nothing, either.
+        path.write_text(f"x = {'[' * 3000}")
+        done = await anyio.to_thread.run_sync(kandev, host, "reload")
+        assert (done.status, health(host)) == (1, "degraded")
         # Right: each part goes by it at once.
         path.write_text(RELOADED.replace("journal_typo = 1\n", ""))
         done = await anyio.to_thread.run_sync(kandev, host, "reload", "--json")

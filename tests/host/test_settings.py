@@ -132,6 +132,8 @@ def test_a_name_of_the_plan_without_a_meaning_is_noted(load_with: Load) -> None:
         ("[rules.x]\neffect = 'no'", "rules.x.effect: expected one of allow, ask, deny"),
         ("[runtime]\nbwrap = 1", "runtime.bwrap: expected a table, [runtime.bwrap]"),
         ("x = ", "not valid TOML: "),
+        (f"x = {'9' * 5000}", "not valid TOML: "),
+        (f"x = {'[' * 3000}", "not valid TOML: "),
         ("a = '\0'", "not valid TOML: "),
     ],
 )

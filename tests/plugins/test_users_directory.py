@@ -287,6 +287,26 @@ async def test_a_key_may_no_more_than_its_owner_may_now(place: Place) -> None:
     assert await place.who(narrow) is None
 
 
+async def test_a_narrow_key_gives_nobody_more_than_it_may_itself(place: Place) -> None:
+    await place.logged_in("ada", "admin")
+    await place.logged_in("bob")
+    scopes = scopes_of("member") | {"users:write"}
+    narrow = replace(ADMIN, scopes=scopes, credential="key:x")
+    for asked, fields in (
+        ("user.create", {"name": "eve", "role": "admin", "password": PASSWORD}),
+        ("user.update", {"user": "ada", "password": "another staple entirely"}),
+        ("user.update", {"user": "bob", "role": "admin"}), ("user.update", {"user": "ada", "role": "viewer"}),
+        ("user.update", {"user": "ada", "disabled": True}), ("user.delete", {"user": "ada"}),
+    ):  # fmt: skip
+        with pytest.raises(Forbidden):
+            await place.ask(asked, narrow, **fields)
+    await place.ask("user.create", narrow, name="eve", role="viewer")
+    await place.ask("user.update", narrow, user="bob", password="another staple entirely", role="viewer")
+    assert [(user.name, user.role) for user in place.users.directory.users] == [
+        ("ada", "admin"), ("bob", "viewer"), ("eve", "viewer")
+    ]  # fmt: skip
+
+
 async def test_keys_expire_are_revoked_and_go_with_their_owner(place: Place) -> None:
     ada = (await place.logged_in("ada")).principal
     brief = await place.ask("key.create", ada, name="brief", expires_in_s=1e-6)

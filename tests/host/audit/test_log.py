@@ -24,6 +24,8 @@ from kandev_sqlite import SqliteSettings, open_store
 
 pytestmark = pytest.mark.anyio
 
+HERE = "127.0.0.1"
+
 
 def failed(address: str) -> AuditRow:
     return AuditRow(kind="auth", action="auth.login", outcome="failed", actor="unknown", address=address)
@@ -76,6 +78,22 @@ def test_a_flood_of_failed_log_ins_is_a_few_rows_that_count_them_all() -> None:
     assert len(rows) <= 2 * (SORTS + 1)
     assert sum(row.details.get("count", 1) for row in rows) == 20_000
     assert tally.due(everything=True) == []
+
+
+def test_who_makes_many_sorts_of_rows_hides_nobody_elses() -> None:
+    def entered(who: str, by: int) -> AuditRow:
+        return AuditRow(
+            kind="auth", action="auth.login", actor=who, address=HERE, details={"credential": f"login:{by}"}
+        )
+
+    tally = Tally(Clock())
+    told = [tally.add(entered("eve", by)) for by in range(10 * SORTS)]
+    assert sum(row is not None for row in told) == SORTS + 1
+    first = tally.add(entered("ada", 0))
+    assert first is not None
+    assert (first.actor, first.address, first.details) == ("ada", HERE, {"credential": "login:0"})
+    (others,) = tally.due(everything=True)
+    assert (others.actor, others.address, others.details["count"]) == ("eve", None, 9 * SORTS - 1)
 
 
 def test_log_ins_of_one_address_are_told_with_the_first_and_the_last() -> None:

@@ -153,6 +153,14 @@ async def test_log_ins_and_a_flood_of_wrong_ones_are_a_few_rows(house: Any, kept
     assert SORTS < 100
 
 
+async def test_what_is_shown_on_an_open_socket_counts_where_the_socket_comes_from(
+    house: Any, kept: Kept, open_wire: Any
+) -> None:
+    async with open_wire(house, "ada") as wire:
+        assert (await wire.ask("auth.login", {"token": "wrong"}))["payload"]["code"] == "UNAUTHORIZED"
+    assert [row.address for row in kept.of("auth.login") if row.outcome == "failed"] == ["127.0.0.1"]
+
+
 def test_what_is_done_all_day_is_an_action_and_every_deletion_is_of_that_kind() -> None:
     known = ACTIONS.keys() | {"auth.login", "auth.refresh"}
     assert known >= EVERYDAY
