@@ -96,6 +96,8 @@ def row_of(action: str, request: Any, outcome: str = "ok") -> AuditRow:
         value = getattr(request, name)
         if value is not None and value is not msgspec.UNSET and name not in _PLACES and _is_shown(name, value):
             fields[name] = plain(value)
+    if isinstance(getattr(request, "password", None), str):
+        fields["password"] = True  # that there was one
     places = {name: text(getattr(request, name, None)) for name in _PLACES}
     return AuditRow(kind=kind_of(action), action=action, outcome=outcome, details=fields, **places)
 

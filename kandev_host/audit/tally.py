@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from kandev_host.models import AuditRow, now
@@ -76,6 +77,6 @@ def _sort(row: AuditRow) -> Sort:
 def _summed(counted: _Counted) -> AuditRow:
     """`count` more after the first one, which has a row of its own."""
     told = {"count": counted.count, "first": counted.first, "last": counted.last}
-    shown = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in told.items()}
+    shown = {name: to_builtins(value) for name, value in told.items()}
     fresh = AuditRow(kind=counted.row.kind, action=counted.row.action, created_at=now())
     return replace(counted.row, id=fresh.id, created_at=fresh.created_at, details={**counted.row.details, **shown})

@@ -13,6 +13,7 @@ import click
 
 from kandev_host.cli.asking import given, paged
 from kandev_host.cli.ids import short
+from kandev_host.cli.inputs import MOMENT
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import counted, emit, table
 from kandev_host.printable import printable
@@ -33,7 +34,6 @@ KINDS = (
     "action",
 )  # fmt: skip
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_MOMENTS = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 
 
 @click.group(
@@ -48,15 +48,15 @@ def command() -> None:
 @command.command(
     "list",
     epilog=example(
-        "kandev-host audit list --limit 20\nkandev-host audit list --kind auth --since 2026-01-31 --all\n"
+        "kandev-host audit list --actor ada --limit 20\nkandev-host audit list --kind auth --since 2026-01-31 --all\n"
         "kandev-host audit list --task 0c9e6a41-7f5b-7000-8000-3a6c2b1d4e5f --json | jq .rows"
     ),
 )
 @click.option("--kind", type=click.Choice(KINDS), help="Only of this kind.")
-@click.option("--actor", metavar="ID", help="Only what this user did; also host and policy.")
+@click.option("--actor", metavar="USER", help="Only what this user did, by id or name; also host, policy, unknown.")
 @click.option("--task", metavar="ID", help="Only of this task, which may be deleted.")
-@click.option("--since", type=_MOMENTS, metavar="TIME", help="Only then or later, in UTC.")
-@click.option("--until", type=_MOMENTS, metavar="TIME", help="Only before, in UTC.")
+@click.option("--since", type=MOMENT, metavar="TIME", help="Only then or later, in UTC.")
+@click.option("--until", type=MOMENT, metavar="TIME", help="Only before, in UTC.")
 @click.option("--oldest-first", is_flag=True, help="From the first row on; else from the last one back.")
 @paged
 @settings_options

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from kandev_host.cli.asking import Remote, asking, confirm, given, paged, version_option, yes_option
-from kandev_host.cli.ids import find, short
+from kandev_host.cli.ids import find, find_given, short
 from kandev_host.cli.options import example
 from kandev_host.cli.output import counted, done, fields, removed, table
 from kandev_host.cli.shown import column_table
+from kandev_host.cli.user import needing_users
 
 COUNT_PAGE = 500
 
@@ -36,11 +37,13 @@ async def list_boards(remote: Remote, **paging: Any) -> None:
 @command.command(epilog=example("kandev-host board create Work --description 'What is to be done'"))
 @click.argument("name")
 @click.option("--description")
-@click.option("--owner", metavar="ID", help="Whose it is [default: yours].")
+@click.option("--owner", metavar="USER", help="Whose it is, by name or id; for admins [default: yours].")
 @asking
 async def create(remote: Remote, name: str, description: str | None, owner: str | None) -> None:
     """A new board, with its columns."""
-    reply = await remote.call("board.create", {"name": name}, description=description, owner_id=owner)
+    with needing_users():
+        owner_id = await find_given(remote, "user", owner)
+    reply = await remote.call("board.create", {"name": name}, description=description, owner_id=owner_id)
     remote.show(reply, lambda: done("Created board", reply["board"]["id"], reply["board"]["name"]))
 
 
@@ -61,13 +64,14 @@ async def show(remote: Remote, board: str) -> None:
 
 @command.command(
     epilog=example(
-        "kandev-host board update Work --name 'This week'\nkandev-host board update Work --clear description"
+        "kandev-host board update Work --name 'This week'\nkandev-host board update Work --clear description\n"
+        "kandev-host board update Work --owner ada"
     )
 )
 @click.argument("board")
 @click.option("--name")
 @click.option("--description")
-@click.option("--owner", metavar="ID", help="Hand it over to this user; for admins.")
+@click.option("--owner", metavar="USER", help="Hand it over to this user, by name or id; for admins.")
 @click.option("--clear", type=click.Choice(["description"]), multiple=True, help="Empty this field.")
 @version_option
 @asking
@@ -81,7 +85,9 @@ async def update(
     expected_version: int | None,
 ) -> None:
     """Change a board's name, description or owner."""
-    changes = {**given(name=name, description=description, owner_id=owner), **dict.fromkeys(clear)}
+    with needing_users():
+        owner_id = await find_given(remote, "user", owner)
+    changes = {**given(name=name, description=description, owner_id=owner_id), **dict.fromkeys(clear)}
     board_id = await find(remote, "board", board)
     reply = await remote.call("board.update", {"board_id": board_id, **changes}, expected_version=expected_version)
     remote.show(reply, lambda: done("Changed board", reply["board"]["id"], reply["board"]["name"]))

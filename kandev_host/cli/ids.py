@@ -1,4 +1,4 @@
-"""Which row is meant: by its whole id, by the ending that tables show, or, of boards and columns, by its name."""
+"""Which row is meant: by its whole id, by the ending that tables show, or, of what is in `_NAMED`, by its name."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ _LISTS = {
         for kind in ("task", "board", "column", "agent", "permission", "elicitation", "shell")
     },
     "rule": ("permission.rules", "rules"),
+    "user": ("user.list", "users"),
+    "key": ("key.list", "keys"),
 }
-_NAMED = {"board", "column"}
+_NAMED = {"board", "column", "user"}
 
 
 def short(id: str | None) -> str:

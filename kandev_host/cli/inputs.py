@@ -20,6 +20,17 @@ FILE_BYTES = 8 << 20
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|[^/\s@]+@[^/\s:]+:", re.IGNORECASE)
 
 
+class _Moment(click.DateTime):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a time such as 2026-01-31 or 2026-01-31T09:30:00Z", param, ctx)
+
+
+MOMENT = _Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
+
+
 def text_of(argument: str, what: str = "prompt", *, may_be_empty: bool = False) -> str:
     """The argument; of `-`, standard input. Raises `UsageError` when it is empty or not UTF-8."""
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kandev_host.cli.asking import Remote, asking, given, paged
+from kandev_host.cli.ids import find
 from kandev_host.cli.options import example
 from kandev_host.cli.output import done, table
 from kandev_host.cli.shown import moment
@@ -90,9 +91,14 @@ async def list_keys(remote: Remote, user: str | None, everybody: bool, **paging:
 
 
 @command.command(epilog=example("kandev-host key revoke 01a20250-59b5-745b-af2e-50239672a997"))
-@click.argument("key_id", metavar="ID")
+@click.argument("key", metavar="ID")
 @asking
-async def revoke(remote: Remote, key_id: str) -> None:
-    """End a key, and all that is open by it, at once."""
+async def revoke(remote: Remote, key: str) -> None:
+    """End a key, and all that is open by it, at once.
+
+    ID is all of its id; of a key of yours the last 6 characters or more will do.
+    """
+    with needing_users():
+        key_id = await find(remote, "key", key)
     reply = await ask(remote, "key.revoke", {"key_id": key_id})
     remote.show(reply, lambda: done("Revoked key", reply["key"]["id"], reply["key"]["name"]))

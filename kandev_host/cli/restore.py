@@ -21,7 +21,7 @@ from kandev_host.printable import printable
 )
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Check it as for a restore, and change nothing.")
-@click.option("--with-secrets", is_flag=True, help="Also the log-in token and the audit's key, if they are in it.")
+@click.option("--with-secrets", is_flag=True, help="Also users, log-in token and the audit's key, if they are in it.")
 @settings_options
 @as_json
 def command(
@@ -59,5 +59,8 @@ def command(
         click.echo(printable(f"{source} can be restored: {holds}. Nothing was changed."))
         return
     click.echo(printable(f"Restored {source}: {holds}"))
+    if done.manifest is not None and done.manifest.secrets:
+        names = ", ".join(done.manifest.secrets)
+        click.echo(printable(f"{'With' if with_secrets else 'Left in it, without --with-secrets'}: {names}"))
     if done.kept:
         click.echo(printable(f"To undo it: kandev-host restore {shlex.quote(str(done.kept))}"))

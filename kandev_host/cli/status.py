@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kandev_host.cli.options import as_json, example, place, settings_options
-from kandev_host.cli.output import emit, fields, hints
+from kandev_host.cli.output import counted, emit, fields, hints
 from kandev_host.errors import StartupError
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
         emit(info)
     else:
         fields(_lines(info))
-        hints((f"Problem: {each['message']}", f"fix: {each['fix'] or '-'}") for each in info["problems"])
+        for each in info["problems"]:
+            hints((name, text) for name, text in (("Problem", each["message"]), ("Fix", each["fix"])) if text)
     return 0 if info["status"] == "ok" else 1
 
 
@@ -81,14 +82,15 @@ def _lines(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "status", info["status"]
     yield "host", f"{info['version']}, pid {process['pid']}, up for {_time(process['uptime_s'])}"
     yield "address", ", ".join(process["addresses"])
-    yield "memory", f"{_size(process['memory_bytes'])}, {process['sockets']} sockets"
-    journal = f"events {store['oldest']} to {store['head']}, {store['waiting_commits']} commits wait"
+    yield "memory", f"{_size(process['memory_bytes'])}, {counted(process['sockets'], 'socket')}"
+    events = f"events {store['oldest']} to {store['head']}" if store["head"] else "no events yet"
+    journal = f"{events}, {store['waiting_commits']} commits wait"
     answers = "" if store["answers"] is not False else "; DOES NOT ANSWER"
     yield "store", f"{store['name']}, {_size(store['size_bytes'])} (log {_size(store['log_bytes'])}){answers}"
     yield "journal", f"{journal}, last at {store['committed_at'] or '-'}"
     yield "checked", f"sound at {store['checked_at']}" if store["checked_at"] else "not since the start"
     bus = info["bus"]
-    lag = "-" if bus["lag_s"] is None else f"{1000 * bus['lag_s']:.0f} ms"
+    lag = "unknown" if bus["lag_s"] is None else f"{1000 * bus['lag_s']:.0f} ms"
     yield "bus", f"{bus['name']}, {_number(bus['subscriptions'])} subscriptions, lag {lag}"
     disk = info["disk"]
     if disk is not None:

@@ -11,13 +11,13 @@ import click
 
 from kandev_host.cli.asking import Remote, asking
 from kandev_host.cli.ids import find_given, short
+from kandev_host.cli.inputs import MOMENT
 from kandev_host.cli.options import example
 from kandev_host.cli.output import counted, table
 
 Sums = Mapping[str, Any]
 
 GROUPS = {"day": "day", "agent": "agent_type", "model": "model", "task": "task"}
-_MOMENTS = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 BAR_CELLS = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -33,8 +33,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 @click.option("--task", help="Only of this task.")
 @click.option("--agent", help="Only of this agent.")
 @click.option("--board", help="Only of this board.")
-@click.option("--since", type=_MOMENTS, metavar="TIME", help="Only turns that ended then or later, in UTC.")
-@click.option("--until", type=_MOMENTS, metavar="TIME", help="Only turns that ended before, in UTC.")
+@click.option("--since", type=MOMENT, metavar="TIME", help="Only turns that ended then or later, in UTC.")
+@click.option("--until", type=MOMENT, metavar="TIME", help="Only turns that ended before, in UTC.")
 @click.option("--limit", type=click.IntRange(1, 500), metavar="N", help="At most so many lines [default: 100].")
 @asking
 async def command(

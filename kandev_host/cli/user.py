@@ -71,7 +71,7 @@ def password_of(prompt: str, *, stdin: bool, again: bool = False) -> str:
     )
 )
 @click.argument("name")
-@click.option("--role", type=roles, default="member", show_default=True)
+@click.option("--role", type=roles, default="member", show_default=True, help="What they may.")
 @click.option("--no-password", is_flag=True, help="Only a token of the other issuer lets them in.")
 @stdin_option
 @asking
@@ -110,7 +110,7 @@ async def list_users(remote: Remote, **paging: Any) -> None:
 
 @command.command("set", epilog=example("kandev-host user set ada --role viewer\nkandev-host user set ada --disable"))
 @click.argument("user")
-@click.option("--role", type=roles)
+@click.option("--role", type=roles, help="What they may from now on.")
 @click.option("--disable/--enable", "disabled", default=None, help="May they log in no more, or again?")
 @asking
 async def change(remote: Remote, user: str, role: str | None, disabled: bool | None) -> None:

@@ -55,6 +55,7 @@ NOTSENT_LIMIT_BYTES = 512 << 10
 REASON_LIMIT_BYTES = 123
 # Whoever lost the right to a socket loses it, also when it does not answer.
 REVOKED_GOODBYE_S = 0.5
+REVOKED_ANSWERS_S = 0.2
 
 
 class Frames:
@@ -207,6 +208,7 @@ class Connection:
                 self.subscriptions.close()
                 for task in tuple(self._abandonable):
                     task.cancel()
+                await self._answered()
                 await self._end()
                 leave = seat.closed()
                 unstalling.cancel()
@@ -359,6 +361,14 @@ class Connection:
             self._cut()
         else:
             self.abort()
+
+    async def _answered(self) -> None:
+        """Whose own request ended the credentials, as a new password does, hears that it was done."""
+        if self._ending == (UNAUTHENTICATED, REVOKED):
+            with anyio.move_on_after(REVOKED_ANSWERS_S):
+                while self._working:
+                    self._slot.clear()
+                    await self._slot.wait()
 
     async def _end(self) -> None:
         """Say goodbye, within the time a slow client has."""

@@ -28,10 +28,10 @@ class Quiet(logging.Handler):
             return
         untold, self._untold, self._told_at = self._untold, 0, at
         log.warning(
-            "%s does not take what it is sent, which is dropped: %s (and %s times more before); see telemetry.otel",
+            "%s does not take what it is sent, which is dropped: %s%s; see telemetry.otel",
             self._receiver,
             record.getMessage(),
-            untold,
+            f" (and {untold} times more before)" if untold else "",
         )
 
 

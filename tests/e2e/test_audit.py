@@ -19,7 +19,7 @@ from kandev_host.audit.key import load_key, read_head
 from kandev_host.audit.verify import Verdict, Verifier
 from kandev_host.client import Client, ClientError, connect
 from kandev_host.interfaces import Environment
-from kandev_host.models import AUDIT_KINDS, AuditRow, key_id_of
+from kandev_host.models import AUDIT_KINDS, LOCAL_USER_ID, AuditRow, key_id_of
 from kandev_sqlite import SqliteSettings, open_store
 
 pytestmark = pytest.mark.anyio
@@ -254,6 +254,10 @@ async def test_filters_and_pages_of_the_audit(told: Any) -> None:
         assert found == launches[::-1]
         by_policy = (await client.call("audit.list", {"actor": "policy"}))["rows"]
         assert {row["kind"] for row in by_policy} == {"approval"}
+        by_name, by_id = [
+            (await client.call("audit.list", {"actor": actor}))["rows"] for actor in ("local", LOCAL_USER_ID)
+        ]
+        assert [row["seq"] for row in by_name] == [row["seq"] for row in by_id] != []
         with pytest.raises(ClientError, match="until"):
             await client.call("audit.list", {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"})
 

@@ -190,6 +190,12 @@ def test_users_and_keys_on_the_command_line(one_host: Any, kandev: Any) -> None:
     assert anyio.run(partial(post, one_host, name="ada", password=OTHER))[0] == 200
     assert kandev("user", "set", "ada", "--disable")[0] == 0
     assert kandev("key", "list", **by_key)[0] == 1
+    assert kandev("user", "set", "ada", "--enable")[0] == 0
+    assert kandev("board", "create", "Handed", "--owner", "ada")[0] == 0
+    assert kandev("board", "update", "Handed", "--owner", "nobody")[0] == 2
+    assert f"owner_id:    {made['key']['owner_id']}" in kandev("board", "show", "Handed")[1]
+    own = json.loads(kandev("key", "create", "own", "--json")[1])["key"]["id"]
+    assert kandev("key", "revoke", own[-8:])[0] == 0
     assert kandev("key", "revoke", made["key"]["id"])[0] == 0
     assert kandev("user", "remove", "ada", "--yes")[0] == 0
 
@@ -222,8 +228,10 @@ def test_a_backup_with_secrets_has_the_users(one_host: Any, make_host: Any, kand
     assert kandev("backup", str(plain))[0] == 0
     assert kandev("backup", str(whole), "--with-secrets")[0] == 0
     assert [name for name in ZipFile(plain).namelist() if name.startswith("secrets/")] == []
+    status, said = kandev("restore", str(whole), KANDEV_HOME=str(home))
+    assert (status, "Left in it, without --with-secrets" in said) == (0, True)
     status, said = kandev("restore", str(whole), "--with-secrets", KANDEV_HOME=str(home))
-    assert status == 0, said
+    assert (status, "users.db" in said) == (0, True)
     other = type(one_host)(home, dict(HOST_ENV))
     other.start()
     try:

@@ -14,7 +14,10 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class AuditList(PageRequest, frozen=True, kw_only=True):
-    """The rows that meet every filter, from `since` on and before `until`."""
+    """The rows that meet every filter, from `since` on and before `until`.
+
+    `actor` is the id or the name of a principal, "host", "policy" or "unknown" (failed log-ins).
+    """
 
     kind: AuditKind | None = None
     actor: Id | None = None

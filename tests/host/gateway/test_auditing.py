@@ -93,7 +93,7 @@ async def test_every_action_that_changes_something_leaves_a_row(house: Any, kept
     assert answer == {"actor": "u1"}
     (row,) = kept.of(action)
     assert (row.actor, row.actor_kind, row.actor_name, row.address) == ("u1", "user", "Ada", "127.0.0.1")
-    assert (row.outcome, row.task_id, row.details) == ("ok", "t1", {"name": "x"})
+    assert (row.outcome, row.task_id, row.details) == ("ok", "t1", {"name": "x", "password": True})
 
 
 @pytest.mark.parametrize("action", ["gadget.list", "shell.run"])

@@ -61,6 +61,34 @@ async def test_the_next_request_of_a_revoked_credential_is_not_served(
         assert house.waiting == 0
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["that ends", "that hangs"])
+async def test_a_request_that_was_begun_is_answered_before_its_socket_is_closed(
+    open_house: Any, open_wire: Any, people: Any, monkeypatch: Any, ends: bool
+) -> None:
+    monkeypatch.setattr("kandev_host.gateway.connection.REVOKED_ANSWERS_S", 60.0 if ends else 0.2)
+    known, noticed = people(someone), anyio.Event()
+
+    def holds(principal: Principal) -> bool:
+        if principal.credential in known.gone:
+            noticed.set()
+        return principal.credential not in known.gone
+
+    known.holds = holds
+    async with open_house(authenticator=known) as house, open_wire(house, token="ada") as wire:
+        await wire.request("echo.write", {"text": "a new password"})
+        with anyio.fail_after(10):
+            while not house.waiting:
+                await anyio.sleep(0.01)
+        known.gone.add("ada")
+        with anyio.fail_after(10):
+            await noticed.wait()
+        if ends:
+            house.gate.set()
+            assert (await wire.message())["type"] == "response"
+        assert (await wire.closed())[0] == 4401
+        assert house.finished == (["a new password"] if ends else [])
+
+
 async def test_an_expired_credential_loses_its_socket(open_house: Any, open_wire: Any, people: Any) -> None:
     ends = []
 
