@@ -44,6 +44,9 @@ class Reloads:
         running = self.services.running
         try:
             loaded = await anyio.to_thread.run_sync(load)
+            if running.settings_path is not None and loaded.config_path is None:
+                # What it forbade would be allowed, and nobody would hear of it.
+                raise SettingsError(f"{running.settings_path} is gone: put it back, or an empty one for the defaults")
             self._check(loaded.settings)
         except Exception as error:  # whatever is wrong with them, the host that runs goes on
             foreseen = isinstance(error, SettingsError)

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from kandev_host.audit.acting import ACTING, DETAILS_LIMIT_BYTES, Acting, named
 from kandev_host.audit.audited import audited
-from kandev_host.audit.key import Head, fingerprint, load_key, read_head, write_head
+from kandev_host.audit.key import KEY_FILE, Head, fingerprint, load_key, read_head, write_head
 from kandev_host.audit.tally import Tally
 from kandev_host.interfaces import Append, Change
 from kandev_host.models import AuditRow, key_id_of
@@ -74,8 +74,10 @@ class NoAudit:
 class AuditLog:
     """One for each host. Until `standing` it audits commits, and keeps all else until it can be written."""
 
-    def __init__(self, key: bytes, folder: Path, tally: Tally | None = None) -> None:
+    def __init__(self, key: bytes, folder: Path, tally: Tally | None = None, *, new: bool = False) -> None:
+        """`new` is a key that was made just now: there are no rows of it."""
         self._key = key
+        self._new = new
         self._folder = folder
         self._tally = tally or Tally()
         self._waiting: deque[AuditRow] = deque()
@@ -91,7 +93,8 @@ class AuditLog:
     @classmethod
     def of_folder(cls, folder: Path) -> AuditLog:
         """Raises `StartupError` when the key cannot be used."""
-        return cls(load_key(folder), folder)
+        new = not (folder / KEY_FILE).exists()
+        return cls(load_key(folder), folder, new=new)
 
     # --- for the journal ---------------------------------------------------------------------------------------------
 
@@ -146,12 +149,14 @@ class AuditLog:
         rows = (await store.find(AuditRow, order=("-seq",), limit=1)).rows
         last = rows[0] if rows else None
         head = self._head
-        journal_id = (await store.journal_state()).journal_id
-        known = None
+        state = await store.journal_state()
+        journal_id, known = state.journal_id, None
         if head is not None and last is not None and 0 < head.seq <= last.seq:
             found = (await store.find(AuditRow, [("seq", "=", head.seq)], limit=1)).rows
             known = found[0].mac if found else None
-        why = _doubt(head, last, known, journal_id, self._key)
+        # A key that was there before, where hosts have lived: they have left rows.
+        first = head is None and last is None and (self._new or not state.head)
+        why = FIRST if first else _doubt(head, last, known, journal_id, self._key)
         if why is not None:
             self._marks = [_mark(why, head, last, journal_id)]
             if why != FIRST:
@@ -274,7 +279,7 @@ def _bounded(row: AuditRow) -> AuditRow:
 def _doubt(head: Head | None, last: AuditRow | None, known: str | None, journal_id: str, key: bytes) -> str | None:
     """Why what comes next is not simply the next row; None if it is."""
     if head is None:
-        return FIRST if last is None else OTHER_KEY if last.key_id != key_id_of(key) else NO_HEAD
+        return MISSING if last is None else OTHER_KEY if last.key_id != key_id_of(key) else NO_HEAD
     if head.journal_id != journal_id:
         return OTHER_HISTORY
     if last is None or last.seq < head.seq:

@@ -37,7 +37,7 @@ class Verifier:
     """`add` every row, in the order in which they are kept; then ask for the `verdict`."""
 
     def __init__(self, keys: Mapping[str, bytes], head: Head | None = None, *, needs_head: bool = False) -> None:
-        """With `needs_head`, rows without one are not whole: who takes rows away may take that away as well."""
+        """With `needs_head`, nothing without one is whole: who takes rows away, or all, may take that away as well."""
         self._keys = keys
         self._head = head
         self._needs_head = needs_head
@@ -65,7 +65,7 @@ class Verifier:
         if problem is None and self._open is not None:
             first, key_id = self._open
             problem = Problem(seq=first, why=f"made with another key ({key_id}), and no row with a known key follows")
-        if head is None and self._needs_head and self._rows:
+        if head is None and self._needs_head:
             problem, said = problem or Problem(seq=self._seq + 1, why=f"{_HEAD} is missing"), "missing"
         elif head is not None:
             key = self._keys.get(head.key_id)

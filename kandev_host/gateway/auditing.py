@@ -9,13 +9,13 @@ from typing import Any
 
 from kandev_host.audit.acting import ACTING, Acting, is_audited, row_of
 from kandev_host.audit.log import Audit, NoAudit
-from kandev_host.errors import Forbidden
+from kandev_host.errors import Forbidden, KandevError, Unauthorized
 from kandev_host.interfaces import Principal
 
-Refused = Callable[[Principal, str, str, Forbidden], None]
+Refused = Callable[[Principal, str, str, KandevError], None]
 
 
-def _nothing(_principal: Principal, _address: str, _action: str, _error: Forbidden) -> None:
+def _nothing(_principal: Principal, _address: str, _action: str, _error: KandevError) -> None:
     """For whoever keeps no audit."""
 
 
@@ -50,9 +50,9 @@ class Auditing:
 
     @contextmanager
     def watched(self, action: str, principal: Principal, address: str) -> Iterator[None]:
-        """Within this, being refused something is noted."""
+        """Within this, being refused something is noted, as is a wrong password that somebody who is in gives."""
         try:
             yield
-        except Forbidden as error:
+        except (Forbidden, Unauthorized) as error:
             self._refused(principal, address, action, error)
             raise

@@ -172,7 +172,7 @@ class Guard:
         """Note that a socket is closed because its credentials hold no longer."""
         self._audit.count(named(AuditRow(kind="auth", action="auth.revoked"), principal, address))
 
-    def forbidden(self, principal: Principal, address: str, what: str, error: Forbidden) -> None:
+    def forbidden(self, principal: Principal, address: str, what: str, error: KandevError) -> None:
         """Note that somebody asked for what is not theirs."""
         details = {"action": what, **{name: value for name, value in error.details.items() if name == "scope"}}
         row = AuditRow(kind="access", action="access.refused", outcome=error.code, details=details)

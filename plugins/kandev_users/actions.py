@@ -95,6 +95,8 @@ class _Serving:
         return {"user": told_user(changed)}
 
     async def password(self, call: Call, request: UserPassword) -> dict[str, UserInfo]:
+        if self._directory.scopes(call.principal.id) != call.principal.scopes:
+            raise Conflict("A narrow key changes no password: log in with it", state="logged in by a key")
         user = self._directory.user(call.principal.id)
         if user is None or user.password_hash is None:
             raise Conflict("You have no password here", state="no password")

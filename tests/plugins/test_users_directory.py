@@ -357,6 +357,13 @@ async def test_people_see_and_make_keys_of_their_own_alone(place: Place) -> None
             await place.ask("key.create", narrow, name="x", scopes=scopes)
 
 
+async def test_a_narrow_key_changes_no_password_and_guesses_none(place: Place) -> None:
+    ada = replace((await place.logged_in("ada")).principal, scopes=frozenset({"tasks:read"}), credential="key:x")
+    for guess in (PASSWORD, "another staple entirely"):
+        with pytest.raises(Conflict, match="changes no password"):
+            await place.ask("user.password", ada, current_password=guess, password="yet another long one")
+
+
 @pytest.mark.parametrize("credential", ["key:x", "session:x"])
 async def test_a_key_makes_no_keys(place: Place, credential: str) -> None:
     ada = replace((await place.logged_in("ada")).principal, credential=credential)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 from msgspec.structs import replace
 
 from kandev_host.audit.key import HEAD_FILE, KEY_FILE, load_key, read_head, read_key, write_head
-from kandev_host.audit.log import BEGAN, WAITING, AuditLog
+from kandev_host.audit.log import BEGAN, MISSING, WAITING, AuditLog
 from kandev_host.audit.tally import SORTS, WINDOW_S, Tally
 from kandev_host.audit.verify import Verifier
 from kandev_host.bus import MemoryBus
 from kandev_host.errors import StartupError, StorageFull
+from kandev_host.events import event
 from kandev_host.interfaces import Change, Environment, Store
 from kandev_host.journal import Journal
 from kandev_host.models import AuditRow, key_id_of
@@ -178,6 +180,24 @@ async def test_what_became_of_the_chain_is_said_in_its_next_row(tmp_path: Path, 
     (mark,) = (row for row in rows[1:] if row.action == BEGAN)
     assert (mark.seq, mark.outcome, mark.details["why"]) == (head.seq + 1, "doubtful", why[lost])
     assert mark.details["after_mac"] == head.mac
+
+
+async def test_a_chain_that_was_taken_away_whole_is_no_first_start(tmp_path: Path) -> None:
+    environment = Environment(str(tmp_path), "0")
+    async with open_store(SqliteSettings(), environment) as store:
+        await lived(tmp_path, store, failed("a"))
+        async with Journal(store, MemoryBus()) as journal:
+            await journal.record(event("task.created", {}))
+    (tmp_path / HEAD_FILE).unlink()
+    with sqlite3.connect(tmp_path / "kandev.db") as database:
+        for statement in ("DROP TRIGGER audit_delete", "DELETE FROM audit"):
+            database.execute(statement)
+    database.close()
+    async with open_store(SqliteSettings(), environment) as store:
+        audit = AuditLog.of_folder(tmp_path)
+        await audit.look(store)
+    (mark,) = audit.sealed(())
+    assert (mark.row.outcome, mark.row.details["why"]) == ("doubtful", MISSING)  # type: ignore[attr-defined]
 
 
 async def test_another_token_and_other_settings_are_noted_without_their_values(tmp_path: Path, store: Store) -> None:

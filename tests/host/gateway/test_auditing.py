@@ -10,7 +10,7 @@ import pytest
 from kandev_host.audit.acting import ACTING, EVERYDAY, kind_of
 from kandev_host.audit.tally import SORTS, Tally
 from kandev_host.client import ClientError
-from kandev_host.errors import Conflict, Forbidden, StorageFull
+from kandev_host.errors import Conflict, Forbidden, StorageFull, Unauthorized
 from kandev_host.interfaces import Action, Principal
 from kandev_host.interfaces.roles import SCOPES, scopes_of
 from kandev_host.models import AuditRow
@@ -56,6 +56,8 @@ async def work(_call: Any, request: Ask) -> dict[str, Any]:
     acting = ACTING.get()
     if request.how == "forbidden":
         raise Forbidden("what is yours")
+    if request.how == "wrong":
+        raise Unauthorized("The current password is wrong")
     if request.how == "conflict":
         raise Conflict("no")
     return {"actor": None if acting is None else acting.principal.id}
@@ -121,6 +123,15 @@ async def test_whoever_asks_for_what_is_not_theirs_is_noted(house: Any, kept: Ke
     (more,) = (row for row in kept.tally.due(everything=True) if row.action == "access.refused")
     assert (row.kind, row.outcome, row.actor_name) == ("access", "FORBIDDEN", "Bob" if token == "bob" else "Ada")
     assert (row.details["action"], more.details["count"]) == (action, 2)
+
+
+@pytest.mark.parametrize("action", ["gadget.make", "gadget.secret"])
+async def test_a_wrong_password_that_somebody_gives_who_is_in_is_noted(house: Any, kept: Kept, action: str) -> None:
+    for _ in range(3):
+        with pytest.raises(ClientError):
+            await asked(house, action, how="wrong")
+    (row,) = kept.of("access.refused")
+    assert (row.outcome, row.actor_name, row.details) == ("UNAUTHORIZED", "Ada", {"action": action})
 
 
 @pytest.mark.parametrize("action", ["gadget.make", "gadget.secret"])
