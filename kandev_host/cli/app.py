@@ -80,6 +80,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+UNAUTHORIZED = 401
+ASK_OTHERWISE = "name one that holds in KANDEV_TOKEN: it expired or was revoked, or the host takes no local token"
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -134,6 +138,8 @@ def _is_an_answer(error: BaseException) -> TypeGuard[ClientError]:
 def _with_the_way_out(message: str, details: Mapping[str, Any]) -> str:
     """The message, with the known names or paths, the fix and what force does, as the error brings them."""
     known, fix, force = details.get("known"), details.get("fix"), details.get("force")
+    if details.get("http_status") == UNAUTHORIZED:
+        fix = ASK_OTHERWISE
     more = f" (known: {', '.join(map(str, known))})" if isinstance(known, (list, tuple)) and known else ""
     paths = details.get("paths")
     if isinstance(paths, (list, tuple)) and paths:
