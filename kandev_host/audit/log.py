@@ -229,19 +229,21 @@ class AuditLog:
     async def _flush(self) -> None:
         if self._record is None or not self._waiting:
             return
-        rows = list(self._waiting)
-        if self._lost:
-            rows.append(AuditRow(kind="audit", action="audit.lost", outcome="failed", details={"rows": self._lost}))
+        rows, lost = list(self._waiting), self._lost
+        told = [AuditRow(kind="audit", action="audit.lost", outcome="failed", details={"rows": lost})] if lost else []
+        self._waiting.clear()
         marks = self._marks
         try:
-            await self._record(*self.sealed(rows))
-        except Exception as error:  # of the store, of any kind: the rows wait, and the host goes on
+            await self._record(*self.sealed([*rows, *told]))
+        except BaseException as error:  # of the store, of any kind: the rows wait, and the host goes on
             self._marks = marks
-            logger.warning("%s rows of the audit wait: %s", len(rows), error)
+            self._waiting.extendleft(reversed(rows))  # others came meanwhile
+            self._bound()
+            if not isinstance(error, Exception):
+                raise
+            logger.warning("%s rows of the audit wait: %s", len(self._waiting), error)
             return
-        self._lost = 0
-        for _ in range(min(len(rows), len(self._waiting))):
-            self._waiting.popleft()
+        self._lost -= lost
 
     async def _follow_token(self) -> None:
         """The local token is a file that is replaced: by whom is not known, but that it was is written down."""
@@ -257,10 +259,13 @@ class AuditLog:
 
     def _later(self, row: AuditRow) -> None:
         self._waiting.append(row)
+        self._bound()
+        self._wake.set()
+
+    def _bound(self) -> None:
         while len(self._waiting) > WAITING:
             self._waiting.popleft()
             self._lost += 1
-        self._wake.set()
 
 
 def _named(row: AuditRow) -> AuditRow:

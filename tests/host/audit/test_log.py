@@ -137,6 +137,41 @@ async def test_while_the_store_is_full_a_bounded_number_waits_and_the_rest_is_co
     assert await holds(tmp_path, store)
 
 
+async def test_what_comes_while_rows_are_written_is_written_too_or_counted(tmp_path: Path, store: Store) -> None:
+    """A store that is slow, and more rows meanwhile than may wait."""
+
+    class Slow:
+        def __init__(self, journal: Journal) -> None:
+            self._journal = journal
+            self.asked = anyio.Event()
+            self.go_on = anyio.Event()
+
+        async def record(self, *changes: Change) -> tuple[int, ...]:
+            self.asked.set()
+            await self.go_on.wait()
+            return await self._journal.record(*changes)
+
+    audit = AuditLog.of_folder(tmp_path)
+    await audit.look(store)
+    async with Journal(store, MemoryBus(), audit=audit) as journal:
+        slow = Slow(journal)
+        slow.go_on.set()
+        async with audit.standing(slow, store):
+            slow.asked, slow.go_on = anyio.Event(), anyio.Event()
+            audit.count(replace(failed("a"), action="test.first"))
+            with anyio.fail_after(10):
+                await slow.asked.wait()
+            for n in range(WAITING + 50):
+                audit.count(replace(failed("a"), action=f"test.{n}"))
+            slow.go_on.set()
+    rows = await rows_of(store)
+    actions = [row.action for row in rows]
+    assert "test.first" in actions
+    assert [f"test.{n}" for n in range(50, WAITING + 50)] == [each for each in actions if each[5:].isdigit()]
+    assert [row.details for row in rows if row.action == "audit.lost"] == [{"rows": 50}]
+    assert await holds(tmp_path, store)
+
+
 # --- where the chain stands -------------------------------------------------------------------------------------------
 
 
