@@ -82,6 +82,8 @@ class AuditLog:
         self._tally = tally or Tally()
         self._waiting: deque[AuditRow] = deque()
         self._lost = 0
+        self._ending = False
+        self._kept = anyio.Event()
         self._marks: list[AuditRow] = []
         self._head = read_head(folder)
         self._grown = False
@@ -178,6 +180,11 @@ class AuditLog:
         try:
             yield
         finally:
+            # What it writes at this moment is to be known as written.
+            self._ending = True
+            self._wake.set()
+            with anyio.move_on_after(END_S, shield=True):
+                await self._kept.wait()
             group.cancel_scope.cancel()
             # The body's own error goes on as it is, not inside an exception group.
             await group.__aexit__(None, None, None)
@@ -214,7 +221,7 @@ class AuditLog:
     async def _keep(self, store: Store) -> None:
         """Write what waits, and every few seconds where the chain stands."""
         kept_at = 0.0
-        while True:
+        while not self._ending:
             with anyio.move_on_after(TICK_S):
                 await self._wake.wait()
             self._wake = anyio.Event()
@@ -225,6 +232,7 @@ class AuditLog:
                 self._grown, kept_at = False, anyio.current_time()
                 await self.keep_head(store)
             await anyio.lowlevel.checkpoint()
+        self._kept.set()
 
     async def _flush(self) -> None:
         if self._record is None or not self._waiting:
