@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kandev_host.cli.options import as_json as json_option
-from kandev_host.cli.options import load_settings, settings_options
+from kandev_host.cli.options import place, settings_options
 from kandev_host.cli.output import emit
 from kandev_host.printable import printable
 
@@ -80,7 +80,7 @@ def asking(function: Callable[..., Awaitable[int | None]]) -> Callable[..., int 
     @json_option
     @functools.wraps(function)
     def run(config: Path | None, data_dir: Path | None, as_json: bool, **arguments: Any) -> int | None:
-        loaded = load_settings(config, data_dir)
+        loaded = place(config, data_dir)
         import anyio
 
         return anyio.run(_ask, loaded, as_json, function, arguments)

@@ -11,7 +11,7 @@ import click
 from kandev_host.cli.asking import Remote
 from kandev_host.cli.ids import find, short
 from kandev_host.cli.options import as_json as json_option
-from kandev_host.cli.options import example, load_settings, settings_options
+from kandev_host.cli.options import example, place, settings_options
 from kandev_host.cli.output import emit
 from kandev_host.cli.running.outage import Outage
 from kandev_host.cli.shown import moment
@@ -51,7 +51,7 @@ def command(
     --follow without --after begins now. A host that goes away is waited for, and nothing is missed or shown twice.
     With --json, one notification a line.
     """
-    loaded = load_settings(config, data_dir)
+    loaded = place(config, data_dir)
     import anyio
 
     show = _emit if as_json else _line

@@ -44,7 +44,7 @@ def load_settings(config: Path | None, data_dir: Path | None, **flags: Any) -> L
 def place(config: Path | None, data_dir: Path | None) -> Loaded:
     """As `load_settings`, for what must work with settings that are wrong: then with the defaults."""
     try:
-        return load(config=config, data_dir=data_dir)
+        return load_settings(config, data_dir)
     except SettingsError as error:
         click.echo(f"Note: the settings are wrong ({printable(str(error))})", err=True)
         return Loaded(Settings(), data_home(data_dir))

@@ -205,10 +205,13 @@ def test_status_tells_each_part_and_down_stops_the_host(make_host: Any) -> None:
     assert "kandev-host up" in gone.out
 
 
-def test_down_and_status_work_with_settings_that_are_wrong(make_host: Any) -> None:
+def test_what_asks_the_running_host_works_with_settings_that_are_wrong(make_host: Any) -> None:
     host = make_host()
     settings_of(host).write_text("x = ")
     assert kandev(host, "status").status == 0
+    asked = kandev(host, "board", "list")
+    assert asked.status == 0
+    assert "the settings are wrong" in asked.err
     assert kandev(host, "down", "--timeout", "90").status == 0
     assert host.ended(DEADLINE_S) == 0
 
