@@ -250,7 +250,7 @@ async def test_an_image_that_is_missing_and_not_pulled_is_said_with_the_fix(open
 async def test_an_image_that_could_not_be_pulled_is_not_asked_for_again_at_once(
     opener: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "kandev_docker.images")
+    caplog.set_level(logging.INFO, "kandev_docker")
     async with opener(pull="missing") as made:
         await made.prepare("w1")
         for _ in range(3):
