@@ -194,6 +194,7 @@ class Host:
         await self._gateway.start()
         services.running.addresses = [self.url]
         services.running.sockets = lambda: self._gateway.sockets
+        services.running.scopes = self._gateway.scopes
         self.reloads = Reloads(
             settings=settings,
             services=services,

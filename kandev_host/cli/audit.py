@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import click
 
@@ -81,9 +81,9 @@ def list_rows(
 
 async def _list(loaded: Loaded, fields: dict[str, Any], every: bool, as_json: bool) -> None:
     found: list[AuditRow] = []
-    async with _reading(loaded) as ask:
+    async with _reading(loaded) as audit:
         while True:
-            reply = await ask(**fields)
+            reply = await audit.ask(**fields)
             if as_json:
                 emit(reply)
             else:
@@ -139,8 +139,8 @@ def verify(
     import anyio
 
     loaded = load_settings(config, data_dir)
-    known = _keys(loaded, keys)
-    verdict = _of_file(source, known) if source is not None else anyio.run(_of_host, loaded, known)
+    known = keys_of(loaded, keys)
+    verdict = _of_file(source, known) if source is not None else anyio.run(of_host, loaded, known)
     if as_json:
         emit(verdict)
     else:
@@ -182,24 +182,25 @@ async def _export(loaded: Loaded, file: BinaryIO) -> int:
     encode = msgspec.json.encode
     file.write(encode({"kandev_audit": 1, "version": __version__, "exported_at": now(), "head": head}) + b"\n")
     number = 0
-    async with _reading(loaded) as ask:
-        async for row in _rows(ask):
+    async with _reading(loaded) as audit:
+        async for row in _rows(audit.ask):
             file.write(encode(row) + b"\n")
             number += 1
     file.write(encode({"end": number}) + b"\n")
     return number
 
 
-async def _of_host(loaded: Loaded, keys: Mapping[str, bytes]) -> Verdict:
+async def of_host(loaded: Loaded, keys: Mapping[str, bytes]) -> Verdict:
+    """Of the host that runs, else of its store. Raises `ClientError`, `StartupError`."""
     from kandev_host.audit.key import read_head
     from kandev_host.audit.verify import Verifier
 
     # First: a host that runs goes on meanwhile, and what it wrote down before must still be there.
     here = "KANDEV_URL" not in os.environ
     head: Head | None = read_head(loaded.data_dir) if here else None
-    verifier = Verifier(keys, head, needs_head=here)
-    async with _reading(loaded) as ask:
-        async for row in _rows(ask):
+    async with _reading(loaded) as audit:
+        verifier = Verifier(keys, head, needs_head=here and audit.begun)
+        async for row in _rows(audit.ask):
             verifier.add(row)
     return verifier.verdict()
 
@@ -237,7 +238,8 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _keys(loaded: Loaded, named: tuple[Path, ...]) -> dict[str, bytes]:
+def keys_of(loaded: Loaded, named: tuple[Path, ...] = ()) -> dict[str, bytes]:
+    """By their ids. Raises `StartupError` when there is none."""
     from kandev_host.audit.key import KEY_FILE, read_key
     from kandev_host.errors import StartupError
     from kandev_host.models import key_id_of
@@ -249,21 +251,29 @@ def _keys(loaded: Loaded, named: tuple[Path, ...]) -> dict[str, bytes]:
     return keys
 
 
+class _Audit(NamedTuple):
+    """`begun` is whether a host has lived here: it wrote rows, and how far they go."""
+
+    ask: Ask
+    begun: bool = True
+
+
 @asynccontextmanager
-async def _reading(loaded: Loaded) -> AsyncIterator[Ask]:
+async def _reading(loaded: Loaded) -> AsyncIterator[_Audit]:
     """Asks the host that runs; else the store itself, which nobody else has open then."""
     from kandev_host.cli.access import remote
 
     url, token = remote(loaded)
     if url is not None and token is not None:
         async with _client(url, token) as ask:
-            yield ask
+            yield _Audit(ask)
         return
     from kandev_host.audit.key import KEY_FILE
     from kandev_host.cli.keeping import alone
     from kandev_host.errors import StartupError
     from kandev_host.gateway.tokens import LOCAL_USER
     from kandev_host.interfaces import Environment
+    from kandev_host.models import AuditRow
     from kandev_host.plugins import load_plugins
     from kandev_host.protocol.actions.audit import AuditList
     from kandev_host.selection import opening
@@ -278,7 +288,10 @@ async def _reading(loaded: Loaded) -> AsyncIterator[Ask]:
         open_it = opening(plugins, loaded.settings, "store", loaded.settings.use.store, environment)
         async with open_it() as store:
             service = AuditService(store)
-            yield lambda **fields: service.list(LOCAL_USER, AuditList(**fields))
+            # As the next start sees it (AuditLog.look): a command that only looked made the key, and no row.
+            rows = (await store.find(AuditRow, limit=1)).rows
+            begun = bool(rows) or (await store.journal_state()).head > 0
+            yield _Audit(lambda **fields: service.list(LOCAL_USER, AuditList(**fields)), begun)
 
 
 @asynccontextmanager
@@ -318,7 +331,7 @@ def _tell(verdict: Verdict) -> None:
         click.echo(printable(f"Row {verdict.problem.seq} is bad: {verdict.problem.why}"))
         return
     click.echo(f"{counted(verdict.rows, 'row')}, all in order up to row {verdict.last_seq}")
-    if verdict.head != "holds":
+    if verdict.rows and verdict.head != "holds":
         click.echo(f"Whether rows are missing after that is not known: audit-head is {verdict.head}", err=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from kandev_host.cli.checks import Check, folder, looked, machine, network, service
+from kandev_host.cli.checks import Check, audit, folder, looked, machine, network, service
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit, hints, table
 from kandev_host.cli.shown import credential
@@ -33,8 +33,8 @@ FOLDERS = 200  # each is asked for
 def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
     """Look at everything that the host needs, and say what is wrong, why it matters, and what to do about it.
 
-    The machine, the data folder, the database, backups, the address, the certificate, the unit of systemd; then
-    plugins, runtimes and agents, of the host that runs or as one that starts finds them. A probe jail is really run.
+    The machine, the data folder, the database, backups, the address, the certificate, the unit of systemd, the audit;
+    then plugins, runtimes and agents, of the host that runs or as one that starts finds them. A probe jail is run.
     Exit status 1 if the default runtime, or the host itself, cannot be used, or is not safe.
     """
     import anyio
@@ -54,6 +54,7 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
         )
         # With wrong settings none can be started; one that runs has those that it began with.
         if wrong is None or running(loaded.data_dir) is not None:
+            checks += audit.looked_at(loaded)
             checks += anyio.run(_host, loaded)
     ok = all(check.state != "failed" for check in checks)
     if as_json:
@@ -67,7 +68,7 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
 
 def _settings(loaded: Loaded, wrong: str | None) -> Check:
     if wrong is None:
-        return Check("settings", "ok", str(loaded.config_path or "defaults, no file"))
+        return folder.settings_file(loaded.config_path)
     fix = "mend it, then kandev-host config check: it tells the next one, if there is one"
     return Check("settings", "failed", wrong, fix, "the host does not start with settings that it does not understand")
 

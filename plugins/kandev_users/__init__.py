@@ -91,7 +91,7 @@ def kandev_actions(services: Any) -> list[Action[Any]]:
     from kandev_users.actions import users_actions
     from kandev_users.owners import Owners
 
-    return users_actions(users, Owners(services))
+    return users_actions(users, Owners(services), lambda: services.running.scopes)
 
 
 @hookimpl

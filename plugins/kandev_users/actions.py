@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import anyio
@@ -37,9 +38,12 @@ WRONG_S = 0.2
 T = TypeVar("T")
 
 
-def users_actions(users: Users, owners: Owners) -> list[Action[Any]]:
-    """Those of this authenticator. Requests with passwords, and answers with keys, are kept nowhere."""
-    serve = _Serving(users, owners)
+def users_actions(users: Users, owners: Owners, scopes: Callable[[], frozenset[str]]) -> list[Action[Any]]:
+    """Those of this authenticator. Requests with passwords, and answers with keys, are kept nowhere.
+
+    `scopes` are all that something here asks for, once the host has begun.
+    """
+    serve = _Serving(users, owners, scopes)
     return [
         Action("user.list", UserList, serve.users, READ, "Who may log in"),
         Action("user.create", UserCreate, serve.create, WRITE, "A new user", owned=False, keeps="nothing"),
@@ -61,8 +65,9 @@ def users_actions(users: Users, owners: Owners) -> list[Action[Any]]:
 
 
 class _Serving:
-    def __init__(self, users: Users, owners: Owners) -> None:
+    def __init__(self, users: Users, owners: Owners, scopes: Callable[[], frozenset[str]]) -> None:
         self._owners = owners
+        self._scopes = scopes
         self._directory = users.directory
         self._passwords = users.passwords
 
@@ -95,7 +100,7 @@ class _Serving:
         return {"user": told_user(changed)}
 
     async def password(self, call: Call, request: UserPassword) -> dict[str, UserInfo]:
-        if self._directory.scopes(call.principal.id) != call.principal.scopes:
+        if self._is_narrow(call.principal):
             raise Conflict("A narrow key changes no password: log in with it", state="logged in by a key")
         user = self._directory.user(call.principal.id)
         if user is None or user.password_hash is None:
@@ -134,6 +139,7 @@ class _Serving:
             for holder in (owners, caller.scopes):
                 if "*" not in holder and scope not in holder:
                     raise Forbidden(scope)
+        _check_known(request.scopes, self._scopes())
         ends = None if request.expires_in_s is None else now() + timedelta(seconds=request.expires_in_s)
         key, token = await self._directory.add_key(owner_id, request.name, request.scopes, ends)
         return {"key": self._told(key), "token": token}
@@ -142,9 +148,16 @@ class _Serving:
         key = next((each for each in self._directory.keys_of(None) if each.id == request.key_id), None)
         if key is None or (key.owner_id != call.principal.id and not call.principal.may(WRITE)):
             raise NotFound("key", request.key_id)
+        itself = call.principal.credential == KEY + key.id
+        if not itself and self._is_narrow(call.principal) and not call.principal.may(WRITE):
+            raise Conflict("A narrow key revokes itself alone: log in with your password", state="logged in by a key")
         told = self._told(key)
         await self._directory.remove_key(key.id)
         return {"key": told}
+
+    def _is_narrow(self, caller: Principal) -> bool:
+        """May it less than its owner?"""
+        return self._directory.scopes(caller.id) != caller.scopes
 
     def _id_of(self, caller: Principal, user: str | UnsetType, scope: str) -> str:
         """Of whom they speak. Raises `Forbidden` where it is not for them to."""
@@ -166,6 +179,15 @@ def _check_maker(caller: Principal) -> None:
         raise Forbidden(WRITE)
     if caller.credential.startswith((KEY, SESSION)) and not caller.may(WRITE):
         raise Conflict("A key makes no keys: log in with your password", state="logged in by a key")
+
+
+def _check_known(scopes: Sequence[str], known: frozenset[str]) -> None:
+    """Raises `ValidationFailed` for a scope that nothing asks for: its key would open nothing, and not say why."""
+    for scope in scopes:
+        if scope != "*" and scope not in known:
+            near = get_close_matches(scope, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
+            raise ValidationFailed("scopes", f"Nothing here asks for {scope}; {hint}")
 
 
 def _check_reach(caller: Principal, *roles: Role | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,8 @@ import msgspec
 from kandev_host import Put, models
 from kandev_host.errors import Conflict
 from kandev_users.rows import User
+
+logger = logging.getLogger(__name__)
 
 
 class Owners:
@@ -34,6 +37,10 @@ class Owners:
 @asynccontextmanager
 async def owners_of(services: Any, users: list[User]) -> AsyncIterator[None]:
     """At the start: what is missing, as after a restore of the store alone."""
+    if not users:
+        logger.warning(
+            "Nobody can log in by name yet: kandev-host user add NAME --role admin, which needs the local token"
+        )
     owners = Owners(services)
     for user in users:
         await owners.add(user)

@@ -82,6 +82,12 @@ def kandev(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def doctor(home: Path) -> Any:
+    """What the doctor says of the audit."""
+    checks = json.loads(kandev(home, "doctor", "--json").stdout)["checks"]
+    return next(check for check in checks if check["name"] == "audit")
+
+
 def verdict(home: Path, *arguments: str) -> dict[str, Any]:
     ran = kandev(home, "audit", "verify", "--json", *arguments)
     assert ran.stdout, ran.stderr
@@ -299,3 +305,21 @@ async def test_kill_9_leaves_a_whole_chain_with_all_that_was_acknowledged(make_h
     db.execute("DROP TRIGGER audit_update; UPDATE audit SET actor = 'mallory' WHERE seq = 5").fetchall()
     db.close()
     assert verdict(host.home)["problem"]["seq"] == 5
+    told = doctor(host.home)
+    assert (told["state"], "row 5 is bad" in told["found"]) == ("failed", True), told
+
+
+def test_the_doctor_looks_at_the_audit(make_host: Any, tmp_path: Path) -> None:
+    for _ in range(2):  # a look makes the key, and no row
+        assert doctor(tmp_path / "new")["state"] == "ok"
+    assert verdict(tmp_path / "new")["problem"] is None
+    host = make_host()
+    lived = doctor(host.home)
+    assert (lived["state"], "all in order" in lived["found"]) == ("ok", True), lived
+    host.stop()
+    assert doctor(host.home)["state"] == "ok"
+    (host.home / "audit-head").unlink()
+    assert "audit-head" in doctor(host.home)["found"]
+    (host.home / "audit-key").unlink()
+    without = doctor(host.home)
+    assert (without["state"], "there is no key" in without["found"]) == ("warning", True), without

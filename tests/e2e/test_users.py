@@ -210,6 +210,20 @@ def test_a_host_without_users_says_how_to_have_some(make_host: Any, kandev: Any)
     assert (status, said["code"]) == (503, "UNAVAILABLE")
 
 
+def test_a_host_in_which_nobody_has_a_name_says_so_at_its_start(make_host: Any, kandev: Any) -> None:
+    host = make_host(**HOST_ENV)
+    hint = "kandev-host user add NAME --role admin"
+    assert hint in host.log()
+    added = kandev(
+        "user", "add", "ada", "--role", "admin", "--password-stdin", KANDEV_HOME=str(host.home), stdin=PASSWORD
+    )
+    assert added[0] == 0, added
+    host.stop()
+    said = len(host.log())
+    host.start()
+    assert hint not in host.log()[said:]
+
+
 async def test_nothing_that_lets_in_is_on_the_disk_or_in_the_log(
     one_host: Any, holding: Callable[[Path, bytes], list[Path]]
 ) -> None:

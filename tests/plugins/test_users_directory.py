@@ -41,6 +41,7 @@ OTHER = "another staple entirely"
 CHEAP = Passwords(memory_kib=64, rounds=1)
 ADMIN = Principal("root", "user", "root", frozenset({"*"}), credential="login:x")
 HERE = "127.0.0.1"
+ASKED_FOR = scopes_of("member") | {"users:read", "users:write"}
 
 
 class Nobody:
@@ -72,7 +73,7 @@ class Place:
             login_lifetime_s=login_lifetime_s,
             local=TokenFile(self.folder) if local else None,
         )
-        self._actions = {action.name: action for action in users_actions(self.users, self.owners)}
+        self._actions = {action.name: action for action in users_actions(self.users, self.owners, lambda: ASKED_FOR)}
         return self.users
 
     def close(self) -> None:
@@ -355,6 +356,32 @@ async def test_people_see_and_make_keys_of_their_own_alone(place: Place) -> None
     for scopes in (["tasks:write"], ["*"]):
         with pytest.raises(Forbidden):
             await place.ask("key.create", narrow, name="x", scopes=scopes)
+
+
+@pytest.mark.parametrize(
+    ("scope", "told"),
+    [("tasks:raed", "did you mean tasks:read"), ("xyz:xyz", "there are: agents:read, agents:run")],
+)
+async def test_a_key_for_what_nothing_asks_for_is_not_made(place: Place, scope: str, told: str) -> None:
+    root = (await place.logged_in("root", "admin")).principal
+    with pytest.raises(ValidationFailed, match=f"Nothing here asks for {scope}; {told}"):
+        await place.ask("key.create", root, name="ci", scopes=["tasks:write", scope])
+    assert (await place.ask("key.list", everybody=True))["keys"] == []
+
+
+async def test_a_narrow_key_ends_itself_and_no_other(place: Place) -> None:
+    ada = (await place.logged_in("ada")).principal
+    other = (await place.ask("key.create", ada, name="laptop"))["key"]
+    made = await place.ask("key.create", ada, name="ci", scopes=["tasks:read"])
+    narrow = await place.who(made["token"])
+    assert narrow is not None
+    with pytest.raises(Conflict, match="revokes itself alone"):
+        await place.ask("key.revoke", narrow, key_id=other.id)
+    await place.ask("key.revoke", narrow, key_id=made["key"].id)
+    assert [each.id for each in (await place.ask("key.list", ada))["keys"]] == [other.id]
+    wide = await place.who((await place.ask("key.create", ada, name="wide"))["token"])
+    assert wide is not None
+    await place.ask("key.revoke", wide, key_id=other.id)
 
 
 async def test_a_narrow_key_changes_no_password_and_guesses_none(place: Place) -> None:

@@ -13,6 +13,8 @@ from kandev_host.cli.checks import LOOK_TIMEOUT_S, Check, Look
 from kandev_host.errors import KandevError, Unavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kandev_host.settings.load import Loaded
 
 TOKENS = ("token", "metrics-token")
@@ -49,6 +51,21 @@ def data_folder(loaded: Loaded) -> Iterator[Check]:
         yield Check("data folder", "failed", f"{folder} is open to others ({mode:04o})", f"chmod 700 {folder}", why)
     else:
         yield Check("data folder", "ok", f"{folder}, yours alone")
+
+
+def settings_file(path: Path | None) -> Check:
+    """One that anybody may write has been refused before."""
+    if path is None:
+        return Check("settings", "ok", "defaults, no file")
+    found = path.stat()
+    why = "whoever may write it chooses the programs that the host starts"
+    if found.st_uid not in (0, os.geteuid()):
+        fix = f"chown {os.geteuid()} {path}, unless you trust that user as yourself"
+        return Check("settings", "warning", f"{path} belongs to uid {found.st_uid}, not to you", fix, why)
+    if found.st_mode & 0o020:
+        told = f"{path} may be written by the group {found.st_gid}"
+        return Check("settings", "warning", told, f"chmod g-w {path}, unless you are alone in the group", why)
+    return Check("settings", "ok", str(path))
 
 
 def tokens(loaded: Loaded) -> Iterator[Check]:

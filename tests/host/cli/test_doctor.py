@@ -95,6 +95,22 @@ def test_few_watchers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong(machine.inotify(), "warning", "max_user_watches is 8192", "sysctl -w fs.inotify.max_user_watches=65536")
 
 
+def test_a_settings_file_that_the_group_may_write(data: Path) -> None:
+    file = data / "config.toml"
+    file.touch()
+    assert folder.settings_file(file).state == "ok"
+    file.chmod(0o620)
+    wrong([folder.settings_file(file)], "warning", "written by the group", f"chmod g-w {file}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of others need root")
+def test_a_settings_file_of_somebody_else(data: Path) -> None:
+    file = data / "config.toml"
+    file.touch()
+    os.chown(file, 12_345, -1)
+    wrong([folder.settings_file(file)], "warning", "belongs to uid 12345", f"chown 0 {file}")
+
+
 def test_a_data_folder_that_others_may_enter(data: Path) -> None:
     data.chmod(0o750)
     wrong(folder.data_folder(loaded(data)), "failed", "0750", f"chmod 700 {data}")

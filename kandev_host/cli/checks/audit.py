@@ -1,0 +1,49 @@
+"""The audit: does its chain hold, as far as there is time to read it?"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kandev_host.cli.checks import LOOK_TIMEOUT_S, Check
+from kandev_host.errors import KandevError, StartupError
+
+if TYPE_CHECKING:
+    from kandev_host.settings.load import Loaded
+
+READ_S = LOOK_TIMEOUT_S - 2
+
+
+async def audit(loaded: Loaded) -> Check:
+    """Of the host that runs, else of the data folder, which nobody else may have open then."""
+    import anyio
+
+    from kandev_host.cli.audit import keys_of, of_host
+    from kandev_host.cli.keeping import origin_of
+    from kandev_host.client import ClientError
+
+    why = "who did what can be shown only as long as nobody could change it"
+    try:
+        if origin_of(loaded).upkeep.size_bytes() is None:
+            return Check("audit", "ok", "none yet: the first start begins it")
+        with anyio.fail_after(READ_S):
+            verdict = await of_host(loaded, keys_of(loaded))
+    except TimeoutError:
+        return Check("audit", "ok", f"not read whole within {READ_S:g} s; kandev-host audit verify reads all of it")
+    except ClientError as error:
+        if error.code in ("FORBIDDEN", "UNAUTHORIZED"):
+            return Check("audit", "ok", "not looked at: it is for administrators")
+        return Check("audit", "warning", str(error), "kandev-host audit verify", why)
+    except (KandevError, StartupError, OSError) as error:
+        return Check("audit", "warning", str(error), "kandev-host audit verify", why)
+    if verdict.problem is not None:
+        fix = "kandev-host audit verify; docs/audit.md says what each finding means, and what to do"
+        return Check("audit", "failed", f"row {verdict.problem.seq} is bad: {verdict.problem.why}", fix, why)
+    return Check("audit", "ok", f"{verdict.rows} rows, all in order")
+
+
+def looked_at(loaded: Loaded) -> list[Check]:
+    """The check, if the audit is one of this machine."""
+    import anyio
+
+    return [] if "KANDEV_URL" in os.environ else [anyio.run(audit, loaded)]
