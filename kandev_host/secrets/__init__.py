@@ -189,7 +189,8 @@ class KnownOf(_Redacting):
 
     @property
     def now(self) -> Redactor:
-        return known.of(*self._owners)
+        # Asked for each piece that an agent says; mostly nothing has been typed for anybody.
+        return known.of(*self._owners) if known.any_own else known.now
 
 
 def _is_short(value: str) -> bool:
