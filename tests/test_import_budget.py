@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import kandev_host
+
 # Each costs tens of milliseconds, and some MiB, of every start that does not need it.
 HEAVY = {"aiohttp", "anyio", "apsw", "asyncio", "click", "docker", "msgspec", "pluggy", "rich", "structlog"}
 OF_PLUGINS = {
@@ -52,6 +54,11 @@ def test_neither_version_nor_the_package_imports_a_library(code: str) -> None:
 def test_the_package_alone_loads_none_of_its_plugin_api() -> None:
     ours = {module for module in imported("import kandev_host") if module.startswith("kandev_")}
     assert ours == {"kandev_host", "kandev_host.version"}
+
+
+def test_what_is_loaded_at_first_use_is_listed_before() -> None:
+    unlisted = set(kandev_host.__all__) - set(dir(kandev_host))
+    assert (unlisted, [name for name in kandev_host.__all__ if not hasattr(kandev_host, name)]) == (set(), [])
 
 
 def test_help_imports_no_subcommand_and_no_server() -> None:

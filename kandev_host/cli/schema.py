@@ -23,7 +23,8 @@ from kandev_host.cli.options import example, load_settings, settings_options
 def command(config: Path | None, data_dir: Path | None, output: Path | None) -> None:
     """Print the protocol as an AsyncAPI 3 document.
 
-    For generators of clients, documentation and tests. Address and limits are those of the settings.
+    For generators of clients, documentation and tests. Address and limits are those of the settings. Actions of plugins
+    are not in it: the host that runs has them.
     """
     from kandev_host.errors import StartupError
     from kandev_host.protocol.reference import LIMITS

@@ -91,7 +91,7 @@ class Access:
             if kind not in ("task", "agent"):
                 raise Forbidden("tasks:read", f"An agent follows its own task: task:{principal.task_id}")
             await self._check_mine(principal, _TOPICS[kind], id)
-        elif kind == "shell":
+        elif kind == "shell" and not principal.may(ALL_BOARDS):
             await self._ownership.check(principal, shell_id=id)
 
     async def may_follow(self, principal: Principal, topic: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -57,7 +58,7 @@ class HostRuntime(PlacesRuntime):
     async def locate(self, command: str, image: str | None = None) -> Availability:
         found = shutil.which(command)
         if found is None:
-            return Availability(False, f"{command} is not on the PATH.", f"install {command}, or name its path")
+            return _missing(command)
         return Availability(True, details={"path": found})
 
     @asynccontextmanager
@@ -116,6 +117,13 @@ class HostRuntime(PlacesRuntime):
             if process.id == ref:
                 return await anyio.to_thread.run_sync(records.end, process)
         return False
+
+
+def _missing(command: str) -> Availability:
+    if os.sep in command and os.path.isfile(command):
+        fix = f"chmod +x {shlex.quote(os.path.abspath(command))}"
+        return Availability(False, f"{command} is no executable file.", fix, {"found": True})
+    return Availability(False, f"{command} is not on the PATH.", f"install {command}, or name its path")
 
 
 def _outside(path: str, place: Place) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,10 @@ def _holds(outer: Path, inner: Path) -> bool:
 def _find(command: str, search: str) -> Path:
     if os.sep in command:
         path = Path(os.path.abspath(os.path.expanduser(command)))
-        if not path.is_file() or not os.access(path, os.X_OK):
-            raise ProgramNotFound(f"{command} is no executable file.", "install it, or name its path")
+        if not path.is_file():
+            raise ProgramNotFound(f"There is no file {command}.", "install it, or name its path")
+        if not os.access(path, os.X_OK):
+            raise ProgramMissing(f"{command} is no executable file.", f"chmod +x {shlex.quote(str(path))}")
     else:
         found = shutil.which(command, path=search)
         if found is None:

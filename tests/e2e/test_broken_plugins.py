@@ -130,6 +130,10 @@ async def test_p23_plugins_that_raise_or_hang_are_named_and_host_and_others_go_o
         await refused(client, "stuck.wait", "UNAVAILABLE")
         assert (await plugins_of(client))["hang_handler"]["reason"] == "stuck.wait: Overdue: not done after 2 s"
         assert plugins["good"] == {**plugins["good"], "state": "active", "reason": None}
+    listed = json.loads(ran({**env, "KANDEV_HOME": str(host.home)}, "plugins", "--json").stdout)["plugins"]
+    named = {plugin["name"]: plugin for plugin in listed}
+    assert named["hang_handler"]["reason"] == "stuck.wait: Overdue: not done after 2 s"
+    assert {name for name in BROKEN if named[name]["state"] != "broken"} == set()
     checks = json.loads(ran({**env, "KANDEV_HOME": str(host.home)}, "doctor", "--json").stdout)["checks"]
     told = {check["name"]: check["found"] for check in checks}
     assert {name for name in BROKEN if not told[f"plugin {name}"].startswith("broken: ")} == set()

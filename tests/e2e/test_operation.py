@@ -212,6 +212,7 @@ def test_what_asks_the_running_host_works_with_settings_that_are_wrong(make_host
     asked = kandev(host, "board", "list")
     assert asked.status == 0
     assert "the settings are wrong" in asked.err
+    assert kandev(host, "plugins").status == 0
     assert kandev(host, "down", "--timeout", "90").status == 0
     assert host.ended(DEADLINE_S) == 0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kandev_sandbox import ProgramMissing, ProgramRefused, resolve
+from kandev_sandbox import ProgramMissing, ProgramNotFound, ProgramRefused, resolve
 from kandev_sandbox.programs import Program
 
 NODE = shutil.which("node", path="/usr/bin")
@@ -48,6 +48,18 @@ def test_a_missing_program_is_named_with_the_fix() -> None:
     with pytest.raises(ProgramMissing, match="no-such-agent is not on the PATH") as caught:
         resolve("no-such-agent")
     assert caught.value.fix == "install no-such-agent, or name its path"
+
+
+def test_a_script_that_nobody_may_run_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "my agent.sh"
+    with pytest.raises(ProgramNotFound, match="There is no file"):
+        resolve(str(path))
+    path.write_text("#!/bin/sh\n")
+    with pytest.raises(ProgramMissing, match="is no executable file") as caught:
+        resolve(str(path))
+    assert not isinstance(caught.value, ProgramNotFound)  # its installation would help nobody
+    subprocess.run(["sh", "-c", caught.value.fix], check=True)
+    assert resolve(str(path)).argv == (str(path),)
 
 
 @pytest.mark.anyio

@@ -17,6 +17,7 @@ from kandev_host.protocol.actions.boards import BoardCreate, BoardUpdate
 from kandev_host.protocol.actions.search import SearchQuery
 from kandev_host.protocol.actions.tasks import TaskCreate
 from kandev_host.secrets import known
+from kandev_host.services.ownership import FIELDS
 from kandev_host.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +49,16 @@ async def test_a_board_is_its_makers_and_only_an_admin_gives_it_away(house: Any)
     await house.ownership.check(BOB, board_id=board.id)
     with pytest.raises(TypeError, match="note_id names nothing"):
         await house.ownership.check(BOB, note_id="x")
+
+
+async def test_what_is_not_there_is_found_by_nobody_whatever_they_hold(house: Any) -> None:
+    for who in (house.me, ADA):
+        for field in FIELDS:
+            with pytest.raises(NotFound):
+                await house.ownership.check(who, **{field: "nope"})
+        with pytest.raises(TypeError, match="note_id names nothing"):
+            await house.ownership.check(who, note_id="x")
+    await house.ownership.check(house.me, rule_id="settings:x")
 
 
 async def test_whoever_the_host_does_not_know_owns_nothing(house: Any) -> None:
