@@ -135,6 +135,8 @@ def test_of_an_agent_that_was_resumed_the_one_that_goes_on_is_named(
     assert f"kandev-host agent attach {resumed[-8:]}" in done.out
     again = kandev("agent", "resume", agent, KANDEV_HOME=str(home))
     assert (again.status, resumed in again.err) == (1, True)
+    late = kandev("agent", "prompt", agent, "too late", KANDEV_HOME=str(home))
+    assert (late.status, f"kandev-host agent resume {agent}" in late.err) == (1, True)
     ask("agent", "stop", resumed, "--force")
 
 
