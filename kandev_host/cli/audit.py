@@ -249,8 +249,8 @@ def keys_of(loaded: Loaded, named: tuple[Path, ...] = ()) -> dict[str, bytes]:
     if not keys:
         if not named and read_head(loaded.data_dir) is None:
             raise StartupError(
-                f"there is nothing to check: {loaded.data_dir} has no audit yet; the first kandev-host up begins it."
-                f" If it had one, its {KEY_FILE} is gone: name a copy with --key"
+                f"there is no key {loaded.data_dir / KEY_FILE}. If no host was up here, there is no audit yet either:"
+                " the first kandev-host up begins it. Else name a copy of the key with --key"
             )
         raise StartupError(f"there is no key {loaded.data_dir / KEY_FILE}: name another one with --key")
     return keys

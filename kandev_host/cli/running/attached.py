@@ -42,6 +42,7 @@ class Attached:
         self._interrupts = 0
         self._unanswered: str | None = None
         self._unsent = False
+        self._left = False
 
     async def run(self) -> bool:
         """Show what was, then what is. False if a piped prompt did not reach the agent.
@@ -53,6 +54,7 @@ class Attached:
         await self._show_history(head)
         if agent["status"] not in LIVE:
             await self._tell_end(agent)
+            await self._refuse_what_is_piped()
             return not self._unsent
         self._view.note(f"Attached to agent {short(self._agent_id)} ({agent['agent_type']}). {HELP}")
         async with anyio.create_task_group() as tasks:
@@ -61,6 +63,8 @@ class Attached:
             await self._ask_what_waits(tasks)
             await self._follow(tasks)
             tasks.cancel_scope.cancel()
+        if not self._left:  # and nobody reads any more
+            await self._refuse_what_is_piped()
         return not self._unsent
 
     @property
@@ -117,8 +121,6 @@ class Attached:
     async def _tell_end(self, agent: Mapping[str, Any]) -> None:
         why = f": {agent['error_message']}" if agent.get("error_message") else ""
         self._view.note(f"The agent has ended ({agent['status']}{why}). {await self._how_to_go_on(agent)}")
-        if not self._asker.interactive:
-            await self._refuse_what_is_piped()
 
     async def _how_to_go_on(self, agent: Mapping[str, Any]) -> str:
         """With this agent, or with that which went on with it."""
@@ -137,6 +139,8 @@ class Attached:
 
     async def _refuse_what_is_piped(self) -> None:
         """Say which prompts nobody got: the one that was on its way, and those that were not read yet."""
+        if self._asker.interactive:
+            return
         if self._unanswered is not None:
             self._not_sent(self._unanswered)
         with anyio.move_on_after(PIPED_S) as patience:
@@ -205,6 +209,7 @@ class Attached:
         self._leave(tasks)
 
     def _leave(self, tasks: TaskGroup) -> None:
+        self._left = True
         self._view.note(f"Detached. To come back: kandev-host agent attach {short(self._agent_id)}")
         tasks.cancel_scope.cancel()
 

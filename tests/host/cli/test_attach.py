@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,9 @@ def test_a_prompt_that_an_ended_agent_does_not_get_is_no_success(kandev: Any, ho
 def test_of_an_agent_that_was_resumed_the_one_that_goes_on_is_named(
     kandev: Any, home: Path, agent: str, ask: Ask
 ) -> None:
+    deadline = time.monotonic() + 60
+    while ask("agent", "status", agent)["agent"]["session_id"] is None:  # else there is nothing to go on with
+        assert time.monotonic() < deadline
     ask("agent", "stop", agent)
     resumed = ask("agent", "resume", agent)["agent"]["id"]
     done = kandev("agent", "attach", agent, KANDEV_HOME=str(home))
