@@ -85,6 +85,7 @@ class AuditLog:
         self._ending = False
         self._kept = anyio.Event()
         self._marks: list[AuditRow] = []
+        self._doubt: str | None = None
         self._head = read_head(folder)
         self._grown = False
         self._wake = anyio.Event()
@@ -115,6 +116,9 @@ class AuditLog:
         """As they go into a commit, behind what the chain must say first."""
         self._grown = True
         marks, self._marks = self._marks, []
+        if self._doubt is not None:  # said here: whoever only looks begins no chain
+            logger.warning("The audit goes on in a new chain: %s; see kandev-host audit verify", self._doubt)
+            self._doubt = None
         return [Append(_bounded(_named(row)), self._key) for row in (*marks, *rows)]
 
     # --- for everybody -----------------------------------------------------------------------------------------------
@@ -161,8 +165,7 @@ class AuditLog:
         why = FIRST if first else _doubt(head, last, known, journal_id, self._key)
         if why is not None:
             self._marks = [_mark(why, head, last, journal_id)]
-            if why != FIRST:
-                logger.warning("The audit goes on in a new chain: %s; see kandev-host audit verify", why)
+            self._doubt = why if why != FIRST else None
         if head is not None and head.holds(self._key):
             self._token, self._settings = head.token, head.settings
 

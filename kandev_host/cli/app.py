@@ -140,6 +140,8 @@ def _with_the_way_out(message: str, details: Mapping[str, Any]) -> str:
     known, fix, force = details.get("known"), details.get("fix"), details.get("force")
     if details.get("http_status") == UNAUTHORIZED:
         fix = ASK_OTHERWISE
+    if fix is None and message == f"This needs the scope {details.get('scope')}":
+        fix = _who_has(str(details["scope"]))
     more = f" (known: {', '.join(map(str, known))})" if isinstance(known, (list, tuple)) and known else ""
     paths = details.get("paths")
     if isinstance(paths, (list, tuple)) and paths:
@@ -147,6 +149,16 @@ def _with_the_way_out(message: str, details: Mapping[str, Any]) -> str:
         more += f" ({', '.join(map(str, paths[:SHOWN_PATHS]))}{rest})"
     more += f"; --force {force}" if force else ""
     return message + more + (f"{'' if message.endswith('.') and not more else '.'} Fix: {fix}" if fix else "")
+
+
+def _who_has(scope: str) -> str:
+    """What to do about a scope that one lacks."""
+    from kandev_host.interfaces.roles import ROLES, scopes_of
+
+    role = next(role for role in ROLES if {scope, "*"} & scopes_of(role))
+    return (
+        f"ask an administrator: users of the role {role} have it, and keys that such a user makes with --scope {scope}"
+    )
 
 
 def _explained(error: BaseException) -> tuple[str, int, bool]:

@@ -240,13 +240,18 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def keys_of(loaded: Loaded, named: tuple[Path, ...] = ()) -> dict[str, bytes]:
     """By their ids. Raises `StartupError` when there is none."""
-    from kandev_host.audit.key import KEY_FILE, read_key
+    from kandev_host.audit.key import KEY_FILE, read_head, read_key
     from kandev_host.errors import StartupError
     from kandev_host.models import key_id_of
 
     found = [read_key(path) for path in (named or (loaded.data_dir / KEY_FILE,))]
     keys = {key_id_of(key): key for key in found if key is not None}
     if not keys:
+        if not named and read_head(loaded.data_dir) is None:
+            raise StartupError(
+                f"there is no key {loaded.data_dir / KEY_FILE}. If no host was up here, there is no audit yet either:"
+                " the first kandev-host up begins it. Else name a copy of the key with --key"
+            )
         raise StartupError(f"there is no key {loaded.data_dir / KEY_FILE}: name another one with --key")
     return keys
 

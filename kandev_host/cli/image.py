@@ -1,10 +1,11 @@
-"""`kandev-host image build|list|pull|scan`."""
+"""`kandev-host image build|lean|list|pull|scan`."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
@@ -16,6 +17,7 @@ from kandev_host.cli.options import as_json, example, load_settings, settings_op
 from kandev_host.cli.output import emit, table
 from kandev_host.cli.pulls import Bar
 from kandev_host.cli.recipes import BASE, HOST, Recipe, recipe, recipes
+from kandev_host.cli.shipped import shipped
 from kandev_host.errors import StartupError
 from kandev_host.printable import printable
 
@@ -29,6 +31,8 @@ SCANNERS = {
     "grype": (["--fail-on", "high"], ["--quiet", "--output", "json"]),
 }
 SCAN_TIMEOUT_S = 1800
+LEAN_TIMEOUT_S = 1800
+LEAN = "kandev-base"
 
 
 @click.group(epilog=example("kandev-host image list\nkandev-host image build gemini"))
@@ -84,8 +88,17 @@ async def listed(loaded: Loaded, as_json: bool) -> None:
 
     What each is called, which agents run in it, and whether it is built.
     """
-    async with _opened(loaded) as images:
-        rows = [(made, await images.found(made.tags[0])) for made in recipes().values()]
+    from kandev_host.errors import Unavailable
+
+    why: Unavailable | None = None
+    rows: list[tuple[Recipe, Image | None]]
+    try:
+        async with _opened(loaded) as images:
+            rows = [(made, await images.found(made.tags[0])) for made in recipes().values()]
+    except Unavailable as error:
+        if as_json:
+            raise
+        why, rows = error, [(made, None) for made in recipes().values()]
     agents = _agents(loaded)
     if as_json:
         emit({"images": [_told(made, image) | {"agents": agents.get(made.repository, [])} for made, image in rows]})
@@ -97,12 +110,64 @@ async def listed(loaded: Loaded, as_json: bool) -> None:
                 made.name,
                 made.repository,
                 made.version,
-                f"{image.size_bytes / 1e6:.0f} MB" if image else "not built",
+                f"{image.size_bytes / 1e6:.0f} MB" if image else "not built" if why is None else "not known",
                 ", ".join(agents.get(made.repository, [])) or "-",
             ]
             for made, image in rows
         ),
     )
+    if why is not None:
+        raise why
+
+
+@command.command(
+    epilog=example(
+        "kandev-host image lean\n"
+        "kandev-host image lean --tag team/tools:1 --package jq --add ./tools:/opt/tools\n"
+        "kandev-host image lean --output base.tar"
+    )
+)
+@click.option("--tag", default=f"{LEAN}:latest", show_default=True, help="Name of the image.")
+@click.option("--package", "packages", metavar="NAME", multiple=True, help="One more package; repeatable.")
+@click.option("--add", "added", metavar="PATH:/TARGET", multiple=True, help="A file or folder; repeatable.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the layer to this file; asks no engine."
+)
+@_asking
+async def lean(
+    loaded: Loaded, as_json: bool, tag: str, packages: tuple[str, ...], added: tuple[str, ...], output: Path | None
+) -> int:
+    """Make a small base image without a registry.
+
+    Of the packages of the Debian or Ubuntu that this runs on: Python, git, certificates and busybox, with what
+    --package and --add name. It needs apt-get and dpkg-deb, and no root.
+    """
+    words = [sys.executable, str(shipped("images/lean")), f"--tag={tag}"]
+    words += [f"--package={name}" for name in packages] + [f"--add={what}" for what in added]
+    if output is not None:
+        return await _lean([*words, f"--output={output}"], os.environ, as_json, "path")
+    async with _opened(loaded) as images:
+        await images.found(tag)  # where there is no engine, nothing is fetched for it
+        address = images.address
+    return await _lean(words, {**os.environ, "DOCKER_HOST": address}, as_json, "id")
+
+
+async def _lean(words: list[str], env: Mapping[str, str], as_json: bool, made: str) -> int:
+    """What went wrong it says itself, on stderr."""
+    import anyio
+
+    try:
+        with anyio.fail_after(LEAN_TIMEOUT_S):
+            done = await anyio.run_process(words, check=False, stderr=None, env=env)
+    except TimeoutError as error:
+        raise StartupError(f"The image was not made within {LEAN_TIMEOUT_S} s") from error
+    told = done.stdout.decode(errors="replace").strip()
+    if done.returncode == 0:
+        if as_json:
+            emit({made: told})
+        else:
+            click.echo(printable(f"Made {told}"))
+    return done.returncode
 
 
 @command.command(

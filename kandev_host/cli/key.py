@@ -29,7 +29,8 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 @click.group(
     epilog=example(
-        "kandev-host key create ci --scope tasks:write --scope tasks:read --expires 90d\nkandev-host key list\n"
+        "kandev-host key create ci --scope boards:read --scope tasks:read --scope tasks:write --scope agents:read"
+        " --expires 90d\nkandev-host key list\n"
         "kandev-host key revoke 01a20250-59b5-745b-af2e-50239672a997"
     )
 )
@@ -39,7 +40,10 @@ def command() -> None:
 
 @command.command(
     epilog=example(
-        "kandev-host key create laptop --expires 30d\nkandev-host key create ci --scope tasks:read --json\n"
+        "kandev-host key create laptop --expires 30d\n"
+        "kandev-host key create watcher --scope boards:read --scope tasks:read --scope agents:read --json\n"
+        "kandev-host key create runner --scope boards:read --scope tasks:read --scope tasks:write --scope agents:read"
+        " --scope agents:run\n"
         "KANDEV_URL=https://board.example:8443 KANDEV_TOKEN=kd_… kandev-host task list"
     )
 )

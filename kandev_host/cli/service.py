@@ -17,6 +17,7 @@ from kandev_host.cli.output import emit, fields
 from kandev_host.cli.units import NAME, Scope, Unit, open_to_others, program, unit
 from kandev_host.errors import StartupError
 from kandev_host.printable import printable
+from kandev_host.settings.load import data_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,8 +93,10 @@ def install(
     """Write the unit, and have systemd start it now and from now on.
 
     A second time it changes nothing. A file that you changed is kept, unless you --force it; drop-ins of
-    `systemctl edit` always stay. Where systemd does not run, the unit is only written.
+    `systemctl edit` always stay. Where systemd does not run, the unit is only written. KANDEV_HOME and KANDEV_CONFIG
+    count as --data-dir and --config for your unit; that of the machine takes the options alone.
     """
+    config, data_dir = _as_here(_chosen(scope), config, data_dir)
     wanted = _unit(scope, config, data_dir, root)
     steps = Steps(dry_run, as_json, [])
     if wanted.scope == "system" and not force:
@@ -181,12 +184,40 @@ def status(scope: Scope | None, as_json: bool) -> int:
     return 0 if found["active"] == "active" else 1
 
 
+def _chosen(scope: Scope | None) -> Scope:
+    return scope or ("system" if os.geteuid() == 0 else "user")
+
+
 def _unit(scope: Scope | None, config: Path | None, data_dir: Path | None, root: Path | None) -> Unit:
-    chosen: Scope = scope or ("system" if os.geteuid() == 0 else "user")
+    chosen = _chosen(scope)
     if chosen == "user" and root is not None:
         raise click.UsageError("--root is for the unit of the machine: add --system")
     options = [f"--{name}={path.absolute()}" for name, path in (("config", config), ("data-dir", data_dir)) if path]
     return unit(chosen, [str(program()), "up", *options], data_dir=data_dir, root=root or Path("/"))
+
+
+def _as_here(scope: Scope, config: Path | None, data_dir: Path | None) -> tuple[Path | None, Path | None]:
+    """What the environment names is an option of your unit, since systemd starts it without that environment.
+
+    The unit of the machine keeps its data and its settings in its own place unless it is told otherwise.
+    """
+    given, named = {"KANDEV_CONFIG": config, "KANDEV_HOME": data_dir}, {}
+    for name, option in (("KANDEV_CONFIG", "--config"), ("KANDEV_HOME", "--data-dir")):
+        value = os.environ.get(name)
+        if given[name] or not value:
+            continue
+        if scope == "user":
+            named[name] = data_home() if name == "KANDEV_HOME" else Path(value)
+        else:
+            _note(f"{name} is not for the service of the machine; to have it use that: {option}={value}")
+    settings = sorted(name for name in os.environ if name.startswith("KANDEV_") and "__" in name)
+    if settings:
+        _note(f"the service does not see {', '.join(settings)}; write such settings into its settings file")
+    return config or named.get("KANDEV_CONFIG"), data_dir or named.get("KANDEV_HOME")
+
+
+def _note(told: str) -> None:
+    click.echo(f"Note: {printable(told)}", err=True)
 
 
 def _refuse_what_others_change(path: Path) -> None:

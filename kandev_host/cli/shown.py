@@ -41,14 +41,14 @@ def column_table(columns: Iterable[Row]) -> None:
     )
 
 
-def task_table(tasks: Iterable[Row], boards: Mapping[str, str]) -> None:
-    """Tasks, one a line; with their boards where these are named."""
+def task_table(tasks: Iterable[Row], boards: Mapping[str, str] | None) -> None:
+    """Tasks, one a line; unless it is None, with their boards, by name or else by the ending of the id."""
     table(
-        ["ID", *(["BOARD"] if boards else []), "STATE", "PRIORITY", "AGENT", "TITLE"],
+        ["ID", *([] if boards is None else ["BOARD"]), "STATE", "PRIORITY", "AGENT", "TITLE"],
         (
             [
                 short(row["id"]),
-                *([boards.get(row["board_id"], "-")] if boards else []),
+                *([] if boards is None else [boards.get(row["board_id"], short(row["board_id"]))]),
                 row["state"],
                 text(row["priority"]),
                 text(row["agent_type"]),

@@ -37,6 +37,8 @@ def command(config: Path | None, data_dir: Path | None, show: bool, rotate: bool
         emit({"path": str(path), "rotated": rotate, **({"token": token} if show else {})})
     else:
         click.echo(token if show else path)
+        if rotate:
+            click.echo("The old token is worth nothing any more; sockets that are open by it close.", err=True)
 
 
 def _use_once(url: str, token: str) -> None:

@@ -115,9 +115,8 @@ async def _print(host: Host) -> None:
     ready = [kind.name for kind in types if kind.availability.ok]
     more = f" ({len(types) - len(ready)} more; see: kandev-host agent types)" if len(ready) < len(types) else ""
     _line("agents", (", ".join(ready) or "none") + more)
-    left = {name: value for name, value in host.recovered.items() if value}
-    if left:
-        _line("found", f"a host that died: {told(left)}")
+    if host.services.recovery.left:
+        _line("found", f"a host that died: {told(host.services.recovery.left)}")
     _line("next", "kandev-host run 'write HELLO.md: hello' --agent demo --repo PATH")
     click.echo("Ctrl-C stops it.")
 

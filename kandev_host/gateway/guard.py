@@ -182,7 +182,8 @@ class Guard:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall(hdrs.HOST, [])
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts or request.host.lower() not in self._hosts:
-            return refusal(421, "BAD_REQUEST", "This host answers to its own address only; see gateway in the docs")
+            told = "This host answers to its own address only; other names of it are a setting: gateway.hosts"
+            return refusal(421, "BAD_REQUEST", told)
         origins = request.headers.getall(hdrs.ORIGIN, [])
         if any(origin not in self._own_origins and origin not in self._foreign_origins for origin in origins):
             return refusal(403, "FORBIDDEN", "This origin may not connect; gateway.origins lists those that may")

@@ -25,7 +25,7 @@ from kandev_host.services.availability import agent_availability
 from kandev_host.services.credentials.shown import shown
 from kandev_host.services.launches import merge_limits
 from kandev_host.services.locks import Locks
-from kandev_host.services.reach import Reach, unheard
+from kandev_host.services.reach import Reach
 from kandev_host.services.rows import every
 from kandev_host.sessions.options import MODE
 from kandev_host.settings import CredentialSettings
@@ -108,7 +108,7 @@ class AgentTypeService:
             return Availability(False, reason, f"kandev-host agent enable {agent_type.name}")
         name = runtime_name or agent_type.runtime or self.default_runtime
         if name in self._reach.silent:
-            return Availability(False, unheard(name), "Look at the log of the host; it is asked again every minute")
+            return Availability(False, *self._reach.why(name))
         runtime = self._runtimes.get(name)
         kept = self._probed.get(name)
         if runtime is None:

@@ -350,7 +350,8 @@ class AgentService:
         live = self._supervisor.live(agent.id)
         if live is None:
             agent = await need(self._store, AgentInstance, agent_id)
-            raise Conflict("The agent does not run any more; agent.resume goes on with it", state=agent.status)
+            fix = f"go on with it by kandev-host agent resume {agent.id} (the action agent.resume)"
+            raise Conflict("The agent does not run any more", state=agent.status, fix=fix)
         return live.agent
 
     # --- ending -------------------------------------------------------------------------------------------------------

@@ -185,6 +185,7 @@ class CommitService:
                 "There are no commits to take home: nothing was committed since the base. "
                 "What was changed is in the diff of the workspace; commit it there first",
                 state="empty",
+                fix=f"kandev-host exec --task {workspace.id} -- sh -c 'git add -A && git commit -m \"What was done\"'",
             )
         if result.exit_code != 0:
             raise Unavailable(f"The workspace's repository cannot be read: {explain(result)}", reason="git failed")

@@ -35,7 +35,7 @@ from kandev_host.services.locks import Locks
 from kandev_host.services.orchestration.conclusions import Conclusions
 from kandev_host.services.orchestration.dead import Closed, DeadRuns
 from kandev_host.services.orchestration.settling import Settler
-from kandev_host.services.reach import Reach
+from kandev_host.services.reach import Reach, Silence
 from kandev_host.services.rows import every
 from kandev_host.services.workspaces import WorkspaceService
 
@@ -62,7 +62,8 @@ class Recovery:
     """Use as an async context manager, before anything is started: entering it reconciles, and what could not be
     reached then is asked again until it is left.
 
-    `report` says what the last look found and did, when, and how long it took; empty before the `first`. `reach` is
+    `report` says what the last look found and did, when, and how long it took; empty before the `first`. `left` is what
+    a host that died had left, of the first: a runtime that only does not answer is none of it. `reach` is
     told which runtimes did not answer. `shells` closes those of the dead host, and says how many; `take_over` goes on
     with agents that outlived it, where that can be.
     """
@@ -93,12 +94,14 @@ class Recovery:
         self._taken = Taken()
         self.report: dict[str, Any] = {}
         self.first: dict[str, Any] = {}
+        self.left: dict[str, Any] = {}
 
     async def __aenter__(self) -> Recovery:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         try:
             self.first = await self.reconcile()
+            self.left = self._of_a_dead_host(self.first)
         except BaseException:
             self._group.cancel_scope.cancel()
             await self._group.__aexit__(None, None, None)
@@ -176,12 +179,18 @@ class Recovery:
         await self._conclude(report)
 
     def _say(self, report: dict[str, Any], began: float) -> dict[str, Any]:
-        found = {name: value for name, value in report.items() if value}
+        found = self._of_a_dead_host(report)
         took_s = round(time.monotonic() - began, 3)
         self.report = {**report, "at": now(), "took_s": took_s}
         if found:
             log.warning("Reconciled what a host that died had left, in %.3f s: %s", took_s, told(found))
         return report
+
+    def _of_a_dead_host(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        found = {name: value for name, value in report.items() if value}
+        if not self._reach.agents and self._reach.silent.keys() >= set(report["not_reached"]):
+            found.pop("not_reached", None)
+        return found
 
     async def _reap(self, runtimes: Mapping[str, Runtime], report: dict[str, Any]) -> None:
         """All at once, so that one that is silent costs the others no time."""
@@ -190,22 +199,26 @@ class Recovery:
                 tasks.start_soon(self._reap_one, name, runtime, report)
 
     async def _reap_one(self, name: str, runtime: Runtime, report: dict[str, Any]) -> None:
-        reached = False
+        silence: Silence | None = Silence()
         with anyio.move_on_after(REAP_S):
             try:
                 for owned in await runtime.list_owned():
                     report["processes_killed"] += await runtime.reap(owned.ref)
-                reached = True
+                silence = None
             except KandevError as error:
-                log.error("Cannot look for processes of a dead host in the runtime %s: %s", name, error.message)
-            except Exception:  # a plugin's own fault must not end the host
+                silence = Silence(error.message, error.details.get("fix"))
+            except Exception as error:  # a plugin's own fault must not end the host
                 log.exception("The runtime %s failed", name)
-        if reached:
-            self._reach.silent.discard(name)
-        else:
-            log.error("What the runtime %s still runs is not known; it is asked again", name)
-            self._reach.silent.add(name)
-            report["not_reached"].append(name)
+                silence = Silence(f"The runtime {name!r} failed: {type(error).__name__}")
+        if silence is None:
+            self._reach.silent.pop(name, None)
+            return
+        if self._reach.silent.get(name) != silence:
+            log.error(
+                "What the runtime %s runs is not known, and it starts nothing: %s", name, silence.reason or "no answer"
+            )
+        self._reach.silent[name] = silence
+        report["not_reached"].append(name)
 
     async def _fail(self, agent: AgentInstance, report: dict[str, Any]) -> None:
         try:

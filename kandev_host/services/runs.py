@@ -51,7 +51,7 @@ class LiveRuns:
         """Raise `Conflict` if the task has a live agent."""
         live = await self.of_task(task_id)
         if live:
-            told = "The task has a live agent: prompt it, or stop it first"
+            told = f"The task has a live agent, {live[0].id}: prompt it, or stop it first"
             raise Conflict(told, state=live[0].status, agent_id=live[0].id)
 
     async def everywhere(self) -> list[AgentInstance]:

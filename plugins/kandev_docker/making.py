@@ -24,7 +24,7 @@ _OFFLINE = re.compile(
 )
 _OFFLINE_FIX = (
     "let the engine reach the registry (its proxy is a setting of the engine), or `docker load` what another machine"
-    " saved; a base without any registry: config/images/lean --tag kandev-base:latest"
+    " saved; a base without any registry: kandev-host image lean"
 )
 _ABSENT = re.compile(r"pull access denied|manifest unknown|not found|repository does not exist", re.IGNORECASE)
 

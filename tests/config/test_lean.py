@@ -97,8 +97,9 @@ def test_a_package_that_there_is_not_is_named(lean: Lean, tmp_path: Path) -> Non
     assert not (tmp_path / "out.tar").exists()
 
 
-def test_an_engine_that_is_not_there_is_named(lean: Lean, made: Path, tmp_path: Path) -> None:
-    done = lean("--engine", f"unix://{tmp_path}/none")
+def test_an_engine_that_is_not_there_is_named_before_anything_is_fetched(lean: Lean, tmp_path: Path) -> None:
+    done = lean("--engine", f"unix://{tmp_path}/none", "--cache", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
     assert done.returncode == 1
     assert done.stderr == f"lean: no engine answers at {tmp_path}/none: No such file or directory\n"
 
@@ -110,7 +111,9 @@ class Engine(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         labels = self.server.labels
-        if labels is None:
+        if self.path == "/_ping":
+            self._answer(200, "OK")
+        elif labels is None:
             self._answer(404, {"message": "No such image"})
         else:
             self._answer(200, {"Id": IMAGE, "Config": {"Labels": labels}})

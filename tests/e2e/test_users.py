@@ -195,6 +195,14 @@ def test_users_and_keys_on_the_command_line(one_host: Any, kandev: Any) -> None:
     assert kandev("board", "create", "Handed", "--owner", "ada")[0] == 0
     assert kandev("board", "update", "Handed", "--owner", "nobody")[0] == 2
     assert f"owner_id:    {made['key']['owner_id']}" in kandev("board", "show", "Handed")[1]
+    narrow = json.loads(kandev("key", "create", "ci", "--scope", "tasks:read", "--json")[1])["token"]
+    assert kandev("task", "create", "A task", "--board", "Handed")[0] == 0
+    by_narrow = {**by_key, "KANDEV_TOKEN": narrow}
+    status, said = kandev("task", "list", **by_narrow)
+    board = json.loads(kandev("board", "show", "Handed", "--json")[1])["board"]["id"]
+    assert (status, board[-8:] in said, "Handed" in said) == (0, True, False)
+    status, said = kandev("board", "list", **by_narrow)
+    assert (status, "users of the role viewer" in said, "--scope boards:read" in said) == (1, True, True)
     own = json.loads(kandev("key", "create", "own", "--json")[1])["key"]["id"]
     assert kandev("key", "revoke", own[-8:])[0] == 0
     assert kandev("key", "revoke", made["key"]["id"])[0] == 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("agent")
 @settings_options
 @json_option
-def attach(agent: str, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
+def attach(agent: str, config: Path | None, data_dir: Path | None, as_json: bool) -> int:
     """Watch an agent that runs, talk to it, answer what it asks.
 
     First what it said, then what it says. A line typed is a prompt; /cancel, /queue, /option ID VALUE, /stop and
@@ -33,12 +33,13 @@ def attach(agent: str, config: Path | None, data_dir: Path | None, as_json: bool
     """
     import anyio
 
-    anyio.run(_attach, load_settings(config, data_dir), agent, as_json)
+    reached = anyio.run(_attach, load_settings(config, data_dir), agent, as_json)
     # All is done and said: one more Ctrl-C would only tear a trace into the end of Python.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return 0 if reached else 1
 
 
-async def _attach(loaded: Loaded, agent: str, as_json: bool) -> None:
+async def _attach(loaded: Loaded, agent: str, as_json: bool) -> bool:
     from kandev_host.cli.access import moving_host, running_client
     from kandev_host.cli.asking import Remote
     from kandev_host.cli.ids import find
@@ -58,6 +59,7 @@ async def _attach(loaded: Loaded, agent: str, as_json: bool) -> None:
     where, token = moving_host(loaded)
     patient = Backoff(give_up_s=float("inf"))
     async with ReconnectingClient(where, token, backoff=patient, on_lost=outage.begins, on_back=outage.ends) as there:
-        await Attached(there, agent_id, view, asker, Keyboard()).run()
+        reached = await Attached(there, agent_id, view, asker, Keyboard()).run()
     if isinstance(view, TerminalView):
         view.end()
+    return reached

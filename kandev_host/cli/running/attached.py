@@ -23,6 +23,9 @@ LIVE = ("PENDING", "STARTING", "RUNNING")
 HISTORY_ENTRIES = 200
 HISTORY_SEQS = 20_000
 PAGE = 500
+# What is piped in comes at once; a pipe in which nothing comes is not waited for.
+PIPED_S = 3.0
+SHOWN_CHARS = 60
 
 
 class Attached:
@@ -37,15 +40,22 @@ class Attached:
         self._questions = Questions(client, view, asker)
         self._typing: anyio.CancelScope | None = None
         self._interrupts = 0
+        self._unanswered: str | None = None
+        self._unsent = False
+        self._left = False
 
-    async def run(self) -> None:
-        """Show what was, then what is. Raises `ClientError` when the host cannot be asked any more."""
+    async def run(self) -> bool:
+        """Show what was, then what is. False if a piped prompt did not reach the agent.
+
+        Raises `ClientError` when the host cannot be asked any more.
+        """
         head = await self._client.subscribe(self._topic)
         agent = (await self._client.call("agent.status", {"agent_id": self._agent_id}))["agent"]
         await self._show_history(head)
         if agent["status"] not in LIVE:
-            self._tell_end(agent)
-            return
+            await self._tell_end(agent)
+            await self._refuse_what_is_piped()
+            return not self._unsent
         self._view.note(f"Attached to agent {short(self._agent_id)} ({agent['agent_type']}). {HELP}")
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen_for_signals, tasks)
@@ -53,6 +63,9 @@ class Attached:
             await self._ask_what_waits(tasks)
             await self._follow(tasks)
             tasks.cancel_scope.cancel()
+        if not self._left:  # and nobody reads any more
+            await self._refuse_what_is_piped()
+        return not self._unsent
 
     @property
     def _topic(self) -> str:
@@ -93,7 +106,7 @@ class Attached:
                         case "elicitation.resolved":
                             self._questions.settled(payload.get("elicitation") or {})
                         case "agent.updated" if payload["agent"]["status"] not in LIVE:
-                            self._tell_end(payload["agent"])
+                            await self._tell_end(payload["agent"])
                             return
             except ClientError as error:
                 if not error.resync_required:
@@ -102,13 +115,44 @@ class Attached:
                 await self._client.subscribe(self._topic)
                 agent = (await self._client.call("agent.status", {"agent_id": self._agent_id}))["agent"]
                 if agent["status"] not in LIVE:
-                    self._tell_end(agent)
+                    await self._tell_end(agent)
                     return
 
-    def _tell_end(self, agent: Mapping[str, Any]) -> None:
+    async def _tell_end(self, agent: Mapping[str, Any]) -> None:
         why = f": {agent['error_message']}" if agent.get("error_message") else ""
-        then = f"To go on: kandev-host agent resume {short(self._agent_id)}"
-        self._view.note(f"The agent has ended ({agent['status']}{why}). {then}")
+        self._view.note(f"The agent has ended ({agent['status']}{why}). {await self._how_to_go_on(agent)}")
+
+    async def _how_to_go_on(self, agent: Mapping[str, Any]) -> str:
+        """With this agent, or with that which went on with it."""
+        runs = (await self._client.call("agent.list", {"task_id": agent["task_id"], "limit": PAGE}))["agents"]
+        after = {run["resumed_from"]: run for run in reversed(runs) if run["resumed_from"]}
+        last, passed = agent, {agent["id"]}
+        while (run := after.get(last["id"])) is not None and run["id"] not in passed:
+            last = run
+            passed.add(run["id"])
+        if last["status"] in LIVE:
+            return f"Agent {short(last['id'])} goes on with it: kandev-host agent attach {short(last['id'])}"
+        live = next((run for run in runs if run["status"] in LIVE), None)
+        if live is not None:
+            return f"Another agent works on its task: kandev-host agent attach {short(live['id'])}"
+        return f"To go on: kandev-host agent resume {short(last['id'])}"
+
+    async def _refuse_what_is_piped(self) -> None:
+        """Say which prompts nobody got: the one that was on its way, and those that were not read yet."""
+        if self._asker.interactive:
+            return
+        if self._unanswered is not None:
+            self._not_sent(self._unanswered)
+        with anyio.move_on_after(PIPED_S) as patience:
+            while (line := await self._keyboard.line()) is not None:
+                if understood(line).action == "agent.prompt":
+                    self._not_sent(line)
+                patience.deadline = anyio.current_time() + PIPED_S
+
+    def _not_sent(self, line: str) -> None:
+        self._unsent = True
+        told = " ".join(line.split())
+        self._view.note(f"Not sent: {told[:SHOWN_CHARS]}{'…' if len(told) > SHOWN_CHARS else ''}")
 
     # --- what it asks -----------------------------------------------------------------------------------------------
 
@@ -165,18 +209,25 @@ class Attached:
         self._leave(tasks)
 
     def _leave(self, tasks: TaskGroup) -> None:
+        self._left = True
         self._view.note(f"Detached. To come back: kandev-host agent attach {short(self._agent_id)}")
         tasks.cancel_scope.cancel()
 
     async def _do(self, typed: Typed) -> None:
+        prompt = typed.payload["prompt"] if typed.action == "agent.prompt" else None
+        self._unanswered = prompt or self._unanswered
         try:
             reply = await self._client.call(typed.action, {"agent_id": self._agent_id, **typed.payload})
         except ClientError as error:
+            if prompt and not self._asker.interactive:
+                self._not_sent(prompt)
             if error.code == "UNKNOWN_ACTION":
                 self._view.note(f"This host has no {typed.action}; it is an older one.")
             else:
                 self._view.note(_explained(error))
+            self._unanswered = None if prompt else self._unanswered
             return
+        self._unanswered = None if prompt else self._unanswered
         tell = _TOLD.get(typed.action)
         if tell is not None:
             self._view.note(tell(reply))

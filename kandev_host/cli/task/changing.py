@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -12,8 +13,10 @@ from kandev_host.cli.ids import find, find_all, find_given, only_board
 from kandev_host.cli.inputs import json_of, repository, text_of
 from kandev_host.cli.options import example, states
 from kandev_host.cli.output import counted, done, removed
+from kandev_host.printable import printable
 
 END = 1_000_000
+LOOK_S = 5.0
 _CLEARED: Mapping[str, Any] = {
     "agent": None,
     "repo": None,
@@ -110,6 +113,25 @@ async def create(remote: Remote, title: str, board: str | None, column: str | No
     payload = {"description": "", **await _payload(remote, options)}
     reply = await remote.call("task.create", payload, board_id=board_id, column_id=column_id, title=title)
     remote.show(reply, lambda: done("Created task", reply["task"]["id"], reply["task"]["title"]))
+    if reply["task"]["agent_type"] is not None:
+        await _tell_if_it_waits(remote, reply["task"]["agent_type"])
+
+
+async def _tell_if_it_waits(remote: Remote, agent_type: str) -> None:
+    """For an agent that cannot be started here. Whoever may not look, or looks for long, is told nothing."""
+    import anyio
+
+    from kandev_host.client import ClientError
+
+    types: list[dict[str, Any]] = []
+    with suppress(ClientError), anyio.move_on_after(LOOK_S):
+        types = (await remote.call("agent.types"))["agent_types"]
+    for kind in types:
+        found = kind["availability"]
+        if kind["name"] == agent_type and not found["ok"]:
+            told = f"The task waits, since the agent {agent_type} cannot be started here: {found['reason']}"
+            fix = f"{'' if told.endswith('.') else '.'} Fix: {found['fix']}" if found["fix"] else ""
+            click.echo(printable(told + fix), err=True)
 
 
 @click.command(

@@ -55,6 +55,19 @@ async def lived(folder: Path, store: Store, *rows: AuditRow) -> None:
         await audit.write(*rows)
 
 
+async def test_only_who_begins_a_new_chain_warns_of_it(
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await lived(tmp_path, store)
+    head = read_head(tmp_path)
+    assert head is not None
+    write_head(tmp_path, replace(head, journal_id="another"), load_key(tmp_path))  # as after a restore
+    await AuditLog.of_folder(tmp_path).look(store)
+    assert "new chain" not in caplog.text
+    await lived(tmp_path, store)
+    assert caplog.text.count("new chain: another history") == 1
+
+
 async def rows_of(store: Store) -> list[AuditRow]:
     return (await store.find(AuditRow, order=("seq",), limit=1000)).rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,35 @@ def test_an_ended_agent_is_shown_and_left(kandev: Any, home: Path, agent: str, a
     done = kandev("agent", "attach", agent, KANDEV_HOME=str(home))
     assert done.status == 0
     assert "The agent has ended (STOPPED" in done.out
+    assert f"kandev-host agent resume {agent[-8:]}" in done.out
+
+
+def test_a_prompt_that_an_ended_agent_does_not_get_is_no_success(kandev: Any, home: Path, agent: str, ask: Ask) -> None:
+    ask("agent", "stop", agent)
+    done = kandev("agent", "attach", agent, stdin="\nAlso update the README\n", KANDEV_HOME=str(home))
+    assert (done.status, "Not sent: Also update the README" in done.out) == (1, True)
+
+
+def test_of_an_agent_that_was_resumed_the_one_that_goes_on_is_named(
+    kandev: Any, home: Path, agent: str, ask: Ask
+) -> None:
+    deadline = time.monotonic() + 60
+    while ask("agent", "status", agent)["agent"]["session_id"] is None:  # else there is nothing to go on with
+        assert time.monotonic() < deadline
+    ask("agent", "stop", agent)
+    resumed = ask("agent", "resume", agent)["agent"]["id"]
+    done = kandev("agent", "attach", agent, KANDEV_HOME=str(home))
+    assert f"kandev-host agent attach {resumed[-8:]}" in done.out
+    again = kandev("agent", "resume", agent, KANDEV_HOME=str(home))
+    assert (again.status, resumed in again.err) == (1, True)
+    late = kandev("agent", "prompt", agent, "too late", KANDEV_HOME=str(home))
+    assert (late.status, f"kandev-host agent resume {agent}" in late.err) == (1, True)
+    ask("agent", "stop", resumed, "--force")
+
+
+def test_a_piped_prompt_after_the_end_is_told(kandev: Any, home: Path, agent: str) -> None:
+    done = kandev("agent", "attach", agent, stdin="/stop\nsay: too late\n", KANDEV_HOME=str(home))
+    assert (done.status, "Not sent: say: too late" in done.out) == (1, True)
 
 
 @pytest.mark.parametrize("stdin", ["say: from a pipe\n", "say: from a pipe"])

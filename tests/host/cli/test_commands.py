@@ -158,7 +158,14 @@ def test_token_is_shown_only_when_asked(kandev: Any, tmp_path: Path) -> None:
 
 def test_rotating_makes_another_token(kandev: Any) -> None:
     before = kandev("token", "--show").out
-    assert kandev("token", "--rotate", "--show").out != before
+    rotated = kandev("token", "--rotate", "--show")
+    assert rotated.out != before
+    assert "old token" in rotated.err
+
+
+def test_where_there_is_no_audit_yet_there_is_nothing_to_verify(kandev: Any) -> None:
+    done = kandev("audit", "verify")
+    assert (done.status, "no audit yet" in done.err) == (1, True)
 
 
 def test_plugins_lists_those_that_are_bundled(kandev: Any) -> None:

@@ -17,12 +17,19 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"{tmp_path}/engine"
 
 
-@pytest.mark.parametrize("words", [["list"], ["build", "base"], ["pull", "base"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["list"], ["build", "base"], ["lean"], ["pull", "base"]], ids=" ".join)
 def test_without_an_engine_it_says_how_to_have_one(
-    words: list[str], nowhere: str, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    nowhere: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert run(["image", *words]) == 1
-    told = capsys.readouterr().err
+    shown, told = capsys.readouterr()
+    assert ("gemini" in shown) == (words == ["list"])
+    assert not (tmp_path / "cache").exists()
     assert f"There is no Docker engine at {nowhere}" in told
     assert "Fix: " in told
 

@@ -254,6 +254,13 @@ def test_the_queue_says_what_each_task_waits_for_and_what_to_do(ask: Ask, board:
         assert "gemini: npm install -g @google/gemini-cli" in shown
 
 
+def test_a_task_for_an_agent_that_is_not_there_says_why_it_waits(ask: Ask, board: Any) -> None:
+    told = [
+        ask("task", "create", "x", "--board", board["board"]["id"], "--agent", name).err for name in ("vibe", "demo")
+    ]
+    assert ("cannot be started here" in told[0], told[1]) == (shutil.which("vibe-acp") is None, "")
+
+
 def test_the_queue_is_paused_and_goes_on(ask: Ask) -> None:
     assert ask("queue", "pause", "--json").json["paused"] is True
     assert "paused:" in ask("queue", "status").out

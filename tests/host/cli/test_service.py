@@ -24,6 +24,8 @@ esac
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("KANDEV_HOME", raising=False)
+    monkeypatch.delenv("KANDEV_CONFIG", raising=False)
     monkeypatch.setattr(service, "RUNNING", tmp_path / "not-there")
     return tmp_path
 
@@ -80,6 +82,22 @@ def test_it_starts_the_command_that_was_called(unit: Path, monkeypatch: pytest.M
     run(["service", "install", "--user", "--config", str(home / "my team.toml"), "--data-dir", str(home / "data")])
     wanted = f'ExecStart={home}/bin%%/kandev-host up "--config={home}/my team.toml" --data-dir={home}/data\n'
     assert wanted in unit.read_text()
+
+
+def test_it_has_the_places_that_the_environment_names(
+    unit: Path, monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KANDEV_HOME", str(home / "mine"))
+    monkeypatch.setenv("KANDEV_CONFIG", str(home / "mine.toml"))
+    monkeypatch.setenv("KANDEV_SERVER__PORT", "9000")
+    run(["service", "install", "--user"])
+    assert f" up --config={home}/mine.toml --data-dir={home}/mine\n" in unit.read_text()
+    assert "KANDEV_SERVER__PORT" in capsys.readouterr().err
+    run(["service", "install", "--user", "--data-dir", str(home / "other")])
+    assert f"--data-dir={home}/other\n" in unit.read_text()
+    run(["service", "install", "--system", "--root", str(home), "--force"])
+    assert f"--data-dir={home}/mine" in capsys.readouterr().err
+    assert "StateDirectory=kandev-host\n" in (home / "etc/systemd/system/kandev-host.service").read_text()
 
 
 def test_what_was_changed_is_kept(unit: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,16 @@ async def test_commits_since_the_base_are_told_newest_first(desk: Any, workspace
 
 async def test_without_commits_there_are_none(desk: Any, workspace: Workspace) -> None:
     assert (await ask(desk, workspace)).commits == []
-    with pytest.raises(Conflict, match="nothing was committed"):
+    with pytest.raises(Conflict, match="nothing was committed") as caught:
         await ask(desk, workspace, "home")
+    before, _, command = caught.value.details["fix"].partition(" -- ")
+    assert before == f"kandev-host exec --task {workspace.id}"
+    shell, _, script = shlex.split(command)
+    assert shell == "sh"
+    await desk.sh(workspace, f"echo x > new; {script}")
+    reply = await ask(desk, workspace, "home")
+    assert reply.pushed is not None
+    assert reply.pushed.commits == 1
 
 
 async def test_commits_come_home_as_a_new_branch_and_nothing_else_changes(

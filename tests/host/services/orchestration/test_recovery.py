@@ -255,6 +255,7 @@ async def test_p3_p8_runs_of_a_runtime_that_does_not_answer_count_as_live_until_
     with anyio.fail_after(60):
         async with floor.house.recovery as recovery:
             assert recovery.first["not_reached"] == ["bwrap"]
+            assert recovery.left == {"not_reached": ["bwrap"]}
             assert not recovery.first["agents_failed"]
             async with floor.dispatching():
                 await asked.wait()
@@ -274,6 +275,22 @@ async def test_p3_p8_runs_of_a_runtime_that_does_not_answer_count_as_live_until_
                     )
                 )
                 await floor.became(launched, "FAILED")
+
+
+async def test_a_runtime_that_is_not_there_is_told_with_its_fix_and_is_nothing_that_a_dead_host_left(
+    floor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def nowhere() -> Any:
+        raise Unavailable("There is no engine.", fix="start it")
+
+    monkeypatch.setattr(floor.house.runtimes["bwrap"], "list_owned", nowhere)
+    task = await floor.task()
+    async with floor.house.recovery as recovery:
+        assert (recovery.first["not_reached"], recovery.left) == (["bwrap"], {})
+        with pytest.raises(Unavailable, match="There is no engine") as refused:
+            await floor.house.agents.launch(floor.house.me, AgentLaunch(task_id=task.id))
+    assert refused.value.details["fix"].startswith("start it; ")
+    assert "died" not in caplog.text
 
 
 async def answering(floor: Any, monkeypatch: pytest.MonkeyPatch, first: Any) -> Any:
