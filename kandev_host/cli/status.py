@@ -107,6 +107,8 @@ def _lines(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         states.setdefault(plugin["state"], []).append(plugin["name"])
     yield "plugins", "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
     yield "settings", f"{settings['path'] or 'defaults, no file'}, read at {settings['loaded_at']}"
+    if settings["problem"] is not None:
+        yield "refused since", settings["problem"]
     if settings["restart"]:
         yield "needs a restart", ", ".join(settings["restart"])
 
