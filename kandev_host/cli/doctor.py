@@ -118,6 +118,7 @@ async def _host(loaded: Loaded) -> list[Check]:
 
     info: dict[str, Any] | None = None
     left: list[Path] = []
+    url: str | None = None
     try:
         url, _ = remote(loaded)
         with anyio.move_on_after(HOST_TIMEOUT_S):
@@ -125,7 +126,12 @@ async def _host(loaded: Loaded) -> list[Check]:
                 info = await client.call("host.info")
                 left = await _left(client, _folders(loaded.data_dir / "workspaces"))
     except (StartupError, ClientError, OSError) as error:
-        return [Check("host", "failed", str(error), "what it says; then kandev-host up")]
+        runs = url is not None or running(loaded.data_dir) is not None
+        details = error.details if isinstance(error, ClientError) else {}
+        fix = details.get("fix") or (
+            "what it says" if isinstance(error, StartupError) else "kandev-host logs says more"
+        )
+        return [Check("host", "failed", str(error), str(fix) if runs else f"{fix}; then kandev-host up")]
     if info is None:
         fix = "kandev-host logs says what it does; kandev-host down ends it"
         return [Check("host", "failed", f"it does not answer within {HOST_TIMEOUT_S:g} s", fix)]
