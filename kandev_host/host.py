@@ -18,7 +18,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from kandev_host import secrets, tracing
+from kandev_host import preflight, secrets, tracing
 from kandev_host.agent_types import effective
 from kandev_host.audit.log import AuditLog
 from kandev_host.bounded import FAULTS
@@ -202,6 +202,7 @@ class Host:
             retention=kept,
             given=plugins.agent_types,
             noted=audit.settings_are,
+            check=partial(preflight.check, data_dir=self.data_dir),
         )
         await self._serve(services, certificate)
 

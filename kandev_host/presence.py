@@ -22,6 +22,8 @@ from kandev_host.version import __version__
 LOCK = "host.lock"
 STATE = "host.json"
 LOOKS, LOOK_S = 5, 0.02
+ENDS_S = 5.0
+_STATE, _START_TIME = 0, 19  # of what /proc/PID/stat has after the name: fields 3 and 22
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +139,10 @@ def holder(data_dir: Path) -> Iterator[Holder | None]:
                 f"the host of {data_dir} (pid {pid}) cannot be seen from here ({error.strerror}): is it in a container?"
             ) from error
         if not _has_open(pid, os.fstat(lock)):
+            # Of one that was killed the first thread may be over, and the lock another's that is about to be.
+            if _started(pid) is None and Holder(pid, descriptor).ended(ENDS_S) and _free(lock):
+                yield None
+                return
             raise StartupError(f"pid {pid} is not the host that holds {data_dir}; look for it with: fuser {path}")
         yield Holder(pid, descriptor)
     finally:
@@ -178,8 +184,10 @@ def _has_open(pid: int, wanted: os.stat_result) -> bool:
 
 
 def _started(pid: int) -> int | None:
+    """None if it is gone, or dead and only waits for its parent: in a container without an init, for ever."""
     try:
-        # The command's name, in parentheses, may hold blanks and parentheses itself; starttime is field 22.
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        # The command's name, in parentheses, may hold blanks and parentheses itself.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[_STATE] in {b"Z", b"X", b"x"} else int(fields[_START_TIME])
     except (OSError, ValueError, IndexError):
         return None

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import anyio
 import anyio.to_thread
 
 from kandev_host.agent_types import effective
-from kandev_host.errors import SettingsError
+from kandev_host.errors import SettingsError, StartupError
 from kandev_host.gateway.app import Gateway
 from kandev_host.interfaces import AgentType
 from kandev_host.models import now
@@ -22,6 +23,8 @@ from kandev_host.settings.load import Loaded
 
 log = logging.getLogger(__name__)
 
+READ_S = 45.0  # a file may lie on a share that is gone, a plugin may hang
+
 
 def retention(settings: JournalSettings) -> Retention:
     """As the settings say it."""
@@ -30,7 +33,10 @@ def retention(settings: JournalSettings) -> Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloads:
-    """`settings` are those that the host runs with, and what it takes over is changed in them, and then `noted`."""
+    """`settings` are those that the host runs with, and what it takes over is changed in them, and then `noted`.
+
+    `check` raises what the next start would: the host that runs is not told settings that would keep it from starting.
+    """
 
     settings: Settings
     services: Services
@@ -38,29 +44,34 @@ class Reloads:
     retention: Retention
     given: Mapping[str, AgentType]
     noted: Callable[[Settings], None]
+    check: Callable[[Settings], None]
 
     async def reload(self, load: Callable[[], Loaded]) -> bool:
         """Read the settings again. False when they are wrong, and the old ones hold; the log and host.info say why."""
         running = self.services.running
         try:
-            loaded = await anyio.to_thread.run_sync(load)
-            if running.settings_path is not None and loaded.config_path is None:
-                # What it forbade would be allowed, and nobody would hear of it.
-                raise SettingsError(f"{running.settings_path} is gone: put it back, or an empty one for the defaults")
+            with anyio.fail_after(READ_S):
+                loaded = await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+                if running.settings_path is not None and loaded.config_path is None:
+                    # What it forbade would be allowed, and nobody would hear of it.
+                    raise SettingsError(
+                        f"{running.settings_path} is gone: put it back, or an empty one for the defaults"
+                    )
+                await anyio.to_thread.run_sync(self.check, loaded.settings, abandon_on_cancel=True)
             self._check(loaded.settings)
         except Exception as error:  # whatever is wrong with them, the host that runs goes on
-            foreseen = isinstance(error, SettingsError)
+            foreseen = isinstance(error, StartupError)
             problem = str(error) if foreseen else f"they cannot be read ({type(error).__name__}); the host's log has it"
             running.problem, running.changed = problem, []
             log.error("The settings were not reloaded, the old ones hold: %s", problem, exc_info=not foreseen)
             return False
         else:
-            running.problem = None
+            running.problem, running.loaded_at = None, now()
             running.settings_path = str(loaded.config_path) if loaded.config_path else None
             self._take(loaded.settings)
             return True
         finally:
-            running.loads, running.loaded_at = running.loads + 1, now()
+            running.loads += 1
 
     def _check(self, new: Settings) -> None:
         """Raises `SettingsError` for what needs something that only a restart brings."""

@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
-from kandev_host.errors import SettingsError
+from kandev_host.bounded import FAULTS, in_thread
+from kandev_host.errors import PluginError, SettingsError, StartupError
 from kandev_host.interfaces import Environment, Upkeep
+from kandev_host.plugin_calls import describe
 from kandev_host.plugins import Plugins
 from kandev_host.settings import Settings
 from kandev_host.settings.environment import chosen
@@ -39,7 +41,25 @@ def has_no_library(plugins: Plugins, settings: Settings) -> bool:
 def check_selected(plugins: Plugins, settings: Settings) -> None:
     """Raise what opening the selected providers would, without opening one."""
     for kind, name in _selected(plugins, settings):
-        _table(plugins, settings, kind, name)
+        table, check = _table(plugins, settings, kind, name), plugins.provider(kind, name).check
+        if check is not None:
+            _checked(plugins, settings, kind, name, partial(check, table))
+
+
+def _checked(plugins: Plugins, settings: Settings, kind: str, name: str, check: Callable[[], None]) -> None:
+    """That of a third party is bounded, and what it raises otherwise is its fault."""
+    plugin = plugins.third_party(kind, name)
+    if plugin is None:
+        check()
+        return
+    try:
+        in_thread(check, settings.plugins.start_timeout_s, plugin)
+    except StartupError:
+        raise
+    except FAULTS as error:
+        raise PluginError(
+            f"[{kind}.{name}] cannot be checked: plugin {plugin!r}: {describe(error)}; mend or update the plugin"
+        ) from error
 
 
 def _selected(plugins: Plugins, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "plugins",
         "agent_types",
         "selection",
+        "preflight",
         "presence",
         "telemetry",
         "metering",

@@ -62,6 +62,13 @@ def newest_automatic(folder: Path) -> datetime | None:
     return max((datetime.strptime(name[1], _TIME).replace(tzinfo=UTC) for name in names if name), default=None)
 
 
+def by_hand(folder: Path) -> int:
+    """How many there are that somebody had made; by their names, too."""
+    if not folder.is_dir():
+        return 0
+    return sum(bool(_NAME.fullmatch(path.name)) and not _AUTOMATIC.fullmatch(path.name) for path in folder.iterdir())
+
+
 def prune(folder: Path, keep: int) -> list[str]:
     """Remove the oldest automatic backups beyond `keep`; their names. Nobody's own backups are touched."""
     automatic = [path for path in folder.iterdir() if _AUTOMATIC.fullmatch(path.name)]

@@ -15,6 +15,8 @@ from kandev_host.settings import ServerSettings
 from kandev_host.settings.load import Loaded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kandev_host.client import Client
 
 
@@ -90,10 +92,19 @@ def remote(loaded: Loaded) -> tuple[str | None, str | None]:
         raise StartupError(f"KANDEV_URL names {url}, which is not the host that runs here: set KANDEV_TOKEN as well")
     if token is None:
         try:
-            token = (loaded.data_dir / "token").read_text().strip()
+            token = _local_token(loaded.data_dir)
         except OSError as error:
             raise StartupError(f"no token for {url}: {error.strerror}; set KANDEV_TOKEN or --data-dir") from error
     return url, token
+
+
+def _local_token(folder: Path) -> str:
+    """Raises `StartupError` for one that others may have: the host refuses it, and does not say why."""
+    path = folder / "token"
+    for each, may, mode in ((folder, "enter", "700"), (path, "read", "600")):
+        if each.stat().st_mode & 0o077:
+            raise StartupError(f"others may {may} {each}, so its token lets nobody in: chmod {mode} {each}")
+    return path.read_text().strip()
 
 
 def _plain(url: str) -> str:

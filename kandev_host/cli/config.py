@@ -108,21 +108,9 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     Exit status 1, and one line on what is wrong and where.
     """
     loaded = load_settings(config, data_dir)
-    from kandev_host.agent_types import effective
-    from kandev_host.gateway.certificate import Certificate
-    from kandev_host.gateway.listening import check_address
-    from kandev_host.plugins import load_plugins
-    from kandev_host.selection import check_selected
-    from kandev_host.services.credentials.choice import check_repositories
-    from kandev_host.services.directories import Directories
+    from kandev_host import preflight
 
-    check_address(loaded.settings.server)
-    Certificate.of(loaded.settings.server)
-    plugins = load_plugins(loaded.settings.plugins)
-    effective(plugins.agent_types, loaded.settings.agents)
-    check_selected(plugins, loaded.settings)
-    Directories(loaded.settings.directories, loaded.data_dir)
-    check_repositories(loaded.settings.credentials)
+    preflight.check(loaded.settings, loaded.data_dir)
     if as_json:
         emit({"ok": True, "config": loaded.config_path and str(loaded.config_path), "notes": loaded.notes})
         return

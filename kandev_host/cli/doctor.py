@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,14 +50,18 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
     except SettingsError as error:
         wrong = str(error)
         loaded = Loaded(Settings(), data_home(data_dir))
-    with logging_to(loaded.settings.log):
-        checks = [_settings(loaded, wrong)]
+    runs = running(loaded.data_dir) is not None or "KANDEV_URL" in os.environ
+    unread = wrong is not None
+    with logging_to(loaded.settings.log), _each_line_once():
+        wrong = wrong or _refused(loaded)
+        checks = [_settings(loaded, wrong, unread=unread, runs=runs)]
         checks += looked(
             {**machine.looks(loaded), **folder.looks(loaded), **network.looks(loaded), **service.looks(loaded)}
         )
-        # With wrong settings none can be started; one that runs has those that it began with.
-        if wrong is None or running(loaded.data_dir) is not None:
+        if not unread or runs:
             checks += audit.looked_at(loaded)
+        # With wrong settings none can be started; one that runs has those that it began with.
+        if wrong is None or runs:
             checks += anyio.run(_host, loaded)
     ok = all(check.state != "failed" for check in checks)
     if as_json:
@@ -66,9 +73,38 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
     return 0 if ok else 1
 
 
-def _settings(loaded: Loaded, wrong: str | None) -> Check:
+def _refused(loaded: Loaded) -> str | None:
+    """Why a host does not start with these settings; its address and certificate are looked at by themselves."""
+    from kandev_host import preflight
+
+    try:
+        preflight.check_parts(loaded.settings, loaded.data_dir)
+    except StartupError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _each_line_once() -> Iterator[None]:
+    """Of the log: the database, the audit and the host load the plugins, each for itself."""
+    seen: set[str] = set()
+
+    def fresh(record: logging.LogRecord) -> bool:
+        before = len(seen)
+        seen.add(record.getMessage())
+        return len(seen) > before
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(fresh)
+    yield
+
+
+def _settings(loaded: Loaded, wrong: str | None, *, unread: bool, runs: bool) -> Check:
     if wrong is None:
         return folder.settings_file(loaded.config_path)
+    if runs and not unread:
+        fix = "mend it, then kandev-host config check; variables of the host's service alone are not seen from here"
+        return Check("settings", "warning", wrong, fix, "the host that runs would not start again with these settings")
     fix = "mend it, then kandev-host config check: it tells the next one, if there is one"
     return Check("settings", "failed", wrong, fix, "the host does not start with settings that it does not understand")
 
@@ -82,6 +118,7 @@ async def _host(loaded: Loaded) -> list[Check]:
 
     info: dict[str, Any] | None = None
     left: list[Path] = []
+    url: str | None = None
     try:
         url, _ = remote(loaded)
         with anyio.move_on_after(HOST_TIMEOUT_S):
@@ -89,7 +126,12 @@ async def _host(loaded: Loaded) -> list[Check]:
                 info = await client.call("host.info")
                 left = await _left(client, _folders(loaded.data_dir / "workspaces"))
     except (StartupError, ClientError, OSError) as error:
-        return [Check("host", "failed", str(error), "what it says; then kandev-host up")]
+        runs = url is not None or running(loaded.data_dir) is not None
+        details = error.details if isinstance(error, ClientError) else {}
+        fix = details.get("fix") or (
+            "what it says" if isinstance(error, StartupError) else "kandev-host logs says more"
+        )
+        return [Check("host", "failed", str(error), str(fix) if runs else f"{fix}; then kandev-host up")]
     if info is None:
         fix = "kandev-host logs says what it does; kandev-host down ends it"
         return [Check("host", "failed", f"it does not answer within {HOST_TIMEOUT_S:g} s", fix)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kandev_host.settings.load import Loaded
 
 ASKED_S = 60.0
+ENDS_S = 2.0
 NOT_RUNNING = 3  # as in LSB
 
 
@@ -40,7 +42,12 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
             if host is None:
                 return _none(loaded, as_json)
             raise StartupError(f"the host (pid {host.pid}) is starting or stopping: kandev-host logs says more")
-    info = anyio.run(_asked, loaded)
+    try:
+        info = anyio.run(_asked, loaded)
+    except Exception:
+        if _ended(loaded):
+            return _none(loaded, as_json)
+        raise
     if as_json:
         emit(info)
     else:
@@ -48,6 +55,19 @@ def command(config: Path | None, data_dir: Path | None, as_json: bool) -> int:
         for each in info["problems"]:
             hints((name, text) for name, text in (("Problem", each["message"]), ("Fix", each["fix"])) if text)
     return 0 if info["status"] == "ok" else 1
+
+
+def _ended(loaded: Loaded) -> bool:
+    """Did the host of this machine end while it was asked?"""
+    from kandev_host.presence import holder
+
+    if "KANDEV_URL" in os.environ:
+        return False
+    try:
+        with holder(loaded.data_dir) as host:
+            return host is None or host.ended(ENDS_S)
+    except StartupError:  # what went wrong first says more
+        return False
 
 
 def _none(loaded: Loaded, as_json: bool) -> int:
@@ -107,6 +127,8 @@ def _lines(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         states.setdefault(plugin["state"], []).append(plugin["name"])
     yield "plugins", "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
     yield "settings", f"{settings['path'] or 'defaults, no file'}, read at {settings['loaded_at']}"
+    if settings["problem"] is not None:
+        yield "refused since", settings["problem"]
     if settings["restart"]:
         yield "needs a restart", ", ".join(settings["restart"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from kandev_host.cli.shown import moment
 from kandev_host.errors import StartupError
 
 LIMIT_CHARS = 1024
+TWO_LINES = "give two lines, the current password and then the new one"
 roles = click.Choice(["viewer", "member", "admin"])
 stdin_option = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
@@ -51,12 +53,12 @@ def needing_users() -> Iterator[None]:
         ) from None
 
 
-def password_of(prompt: str, *, stdin: bool, again: bool = False) -> str:
+def password_of(prompt: str, *, stdin: bool, again: bool = False, how: str = "give it as a line") -> str:
     """From standard input (a line), or asked for on the terminal. Never from the command line, which others see."""
     if stdin:
         line = sys.stdin.readline(LIMIT_CHARS + 2).rstrip("\n")
         if not line:
-            raise click.UsageError("There is no password on standard input")
+            raise click.UsageError(f"There is no {prompt[:1].lower()}{prompt[1:]} on standard input: {how}")
         return line
     if not sys.stdin.isatty():
         raise click.UsageError("Nobody can be asked for a password here: give it with --password-stdin")
@@ -124,8 +126,9 @@ async def change(remote: Remote, user: str, role: str | None, disabled: bool | N
 
 @command.command(
     epilog=example(
-        "kandev-host user password\nkandev-host user password ada\n"
-        'printf %s "$PASSWORD" | kandev-host user password ada --password-stdin'
+        "KANDEV_TOKEN=$MINE kandev-host user password\nkandev-host user password ada\n"
+        'printf %s "$PASSWORD" | kandev-host user password ada --password-stdin\n'
+        'printf "%s\\n" "$OLD" "$NEW" | kandev-host user password --password-stdin'
     )
 )
 @click.argument("user", required=False)
@@ -137,8 +140,12 @@ async def password(remote: Remote, user: str | None, password_stdin: bool) -> No
     All that was logged in with the old one ends. On standard input each password is a line.
     """
     if user is None:
-        current = password_of("Current password", stdin=password_stdin)
-        fresh = password_of("New password", stdin=password_stdin, again=True)
+        if "KANDEV_TOKEN" not in os.environ:
+            raise click.UsageError(
+                "The local token has no password: name USER, or log in as yourself, with KANDEV_TOKEN"
+            )
+        current = password_of("Current password", stdin=password_stdin, how=TWO_LINES)
+        fresh = password_of("New password", stdin=password_stdin, again=True, how=TWO_LINES)
         reply = await ask(remote, "user.password", {"current_password": current, "password": fresh})
     else:
         fresh = password_of(f"New password of {user}", stdin=password_stdin, again=True)

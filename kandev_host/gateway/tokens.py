@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 TOKEN_FILE = "token"  # noqa: S105 - a file name
 TOKEN_BYTES = 32
 _FORM = re.compile(r"[A-Za-z0-9_-]{43,200}")
+# At its start, or when somebody shows it a token.
+_FIX = "delete it, and the host makes a new one when it next needs one"
 
 LOCAL_USER = Principal(id=LOCAL_USER_ID, kind="user", name="local", scopes=frozenset({"*"}))
 
@@ -104,12 +106,13 @@ class TokenFile:
         return LocalAuthenticator(load_token(self._data_dir, self._name), user)
 
     def _stamp(self) -> tuple[int, ...] | None:
-        """What tells one token file from another, or from itself with another mode."""
+        """What tells one token file from another, or from itself with another mode; and who may enter its folder."""
         try:
-            found = os.lstat(self._data_dir / self._name)
+            folder, found = os.stat(self._data_dir), os.lstat(self._data_dir / self._name)
         except OSError:
             return None
-        return (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns)
+        file = (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns)
+        return (*file, folder.st_mode, folder.st_uid)
 
 
 @asynccontextmanager
@@ -130,7 +133,7 @@ def load_token(data_dir: Path, name: str = TOKEN_FILE) -> str:
         _create(path)
         token = _read(path)
     if token is None or not _FORM.fullmatch(token):
-        raise StartupError(f"{path} holds no token: delete it, and the next start makes a new one")
+        raise StartupError(f"{path} holds no token: {_FIX}")
     register(token, f"the host's {name}")
     return token
 
@@ -148,8 +151,8 @@ def _check_folder(data_dir: Path) -> None:
 
 
 def _read(path: Path) -> str | None:
-    fix = "delete it, and the next start makes a new one"
-    found = read_private(path, fix=fix, fix_wider=fix)
+    wider = f"chmod 600 {path}; if somebody else may have read it, {_FIX}"
+    found = read_private(path, fix=_FIX, fix_wider=wider)
     return None if found is None else found.decode("ascii", "replace").strip()
 
 

@@ -21,7 +21,9 @@ class Provider(Generic[S, T]):
     `settings` is a msgspec Struct (`forbid_unknown_fields`) or None for one without settings. `missing` names
     the extra to install when a library of the provider is absent: it is then listed, but selecting it is an error.
     `images` is for a runtime that has some: what makes and fetches them, without the runtime. `upkeep` is for a store:
-    what backs it up, checks and replaces it, without opening it; without one the host says that it cannot.
+    what backs it up, checks and replaces it, without opening it; without one the host says that it cannot. `check`
+    raises the `StartupError` that `open` would for these settings, as for a secret that is not where they say, and
+    opens nothing: `config check`, `doctor` and each reload ask it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Provider(Generic[S, T]):
     missing: str | None = None
     images: Callable[[S], AbstractAsyncContextManager[Images]] | None = None
     upkeep: Callable[[S, Environment], Upkeep] | None = None
+    check: Callable[[S], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,7 +373,9 @@ def _told(
     if backups.problem is not None:
         yield Problem("backup", f"The last automatic backup failed: {backups.problem}", "kandev-host backup create")
     if running.problem is not None:
-        yield Problem("settings", f"The old settings hold: {running.problem}", "mend them, then: kandev-host reload")
+        yield Problem(
+            "settings", f"The old settings hold: {running.problem}", "mend the settings, then: kandev-host reload"
+        )
     for plugin in plugins():
         if plugin["state"] == "broken":
             name, reason = plugin["name"], plugin["reason"]

@@ -190,6 +190,8 @@ def _expected(kind: Any, message: str) -> str:
     inside = bare(kind)
     if get_origin(inside) is Literal:
         return f"expected one of {', '.join(get_args(inside))}"
+    if get_origin(inside) is tuple and "enum value" in message:
+        return f"expected a list of some of {', '.join(get_args(bare(get_args(inside)[0])))}"
     if struct_of(inside) is not None and "unknown field" in message:
         return f"expected a table of {', '.join(children(inside))}"
     kept = message.partition(", got")[0].partition(" - at")[0]

@@ -74,11 +74,35 @@ def load(
             table = table.setdefault(name, {})
         table[entry.path[-1]] = entry.checked()
         sources[entry.path] = entry.source
-    try:
-        settings = msgspec.convert(merged, Settings)
-    except msgspec.ValidationError as error:  # values that are right alone and wrong together
-        raise SettingsError(f"{path or 'settings'}: {str(error).replace('$.', '').replace('`', '')}") from error
+    with _told_by_line(path):
+        settings = _whole(merged, path, sources)
     return Loaded(settings, home, path, sources, tuple(notes))
+
+
+def _whole(merged: Mapping[str, Any], path: Path | None, sources: Mapping[KeyPath, str]) -> Settings:
+    """Raises `SettingsError` for values that are right alone and wrong together, naming their table if it is one's."""
+    try:
+        return msgspec.convert(merged, Settings)
+    except msgspec.ValidationError as error:
+        for at, kind, content in _tables(merged):
+            try:
+                msgspec.convert(content, kind)
+            except msgspec.ValidationError as inner:
+                of = {source for key, source in sources.items() if key[: len(at)] == at}
+                source = of.pop() if len(of) == 1 else path or "settings"
+                raise SettingsError(f"{source}: {dotted(at)}: {str(inner).partition(' - at')[0]}") from error
+        raise SettingsError(f"{path or 'settings'}: {str(error).replace('$.', '').replace('`', '')}") from error
+
+
+def _tables(merged: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, Any]]:
+    """Each table with its type, those that users name one by one."""
+    known = children(Settings)
+    for name, content in merged.items():
+        kind, inner = known[name], table_of(known[name])
+        if struct_of(kind) is not None:
+            yield (name,), kind, content
+        elif inner is not None:
+            yield from (((name, each), inner, of) for each, of in content.items())
 
 
 def data_home(data_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:

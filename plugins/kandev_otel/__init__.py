@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from kandev_host import Environment, Provider, Telemetry, hookimpl
+from kandev_otel.headers import check_headers
 
 EXTRA = "kandev-host[otel]"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -50,6 +51,9 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Raise `ValueError` for what is no address, no header, or a secret where the place of one belongs."""
         if self.endpoint is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", self.endpoint):
             raise ValueError("endpoint is an http:// or https:// address without user, as in http://127.0.0.1:4318")
+        whole = re.fullmatch(r"(.*)/v1/(?:traces|metrics|logs)/?", self.endpoint or "")
+        if whole is not None:
+            raise ValueError(f'each signal adds its own path: write endpoint = "{whole[1]}"')
         for name, source in self.headers.items():
             kind, _, place = source.partition(":")
             if not _HEADER.fullmatch(name):
@@ -70,7 +74,7 @@ async def open_telemetry(settings: OtelSettings, environment: Environment) -> As
 @hookimpl
 def kandev_telemetry() -> list[Provider[OtelSettings, Telemetry]]:
     missing = None if _installed() else EXTRA
-    return [Provider("otel", open_telemetry, OtelSettings, missing)]
+    return [Provider("otel", open_telemetry, OtelSettings, missing, check=check_headers)]
 
 
 def _installed() -> bool:

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -29,9 +28,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.util.re import parse_env_headers
 
-from kandev_host import Gauges, LogLine, secrets
+from kandev_host import Gauges, LogLine
 from kandev_host.errors import StartupError
 from kandev_host.tracing import Tracer
+from kandev_otel.headers import headers_of, register
 from kandev_otel.lines import Lines
 from kandev_otel.measures import Measures
 from kandev_otel.quiet import quietened
@@ -157,10 +157,10 @@ class _Sent:
 
     def __init__(self, settings: OtelSettings) -> None:
         self._settings = settings
-        self._headers = {name: _value(name, source) for name, source in settings.headers.items()}
+        self._headers = headers_of(settings)
         for name in ("", "TRACES_", "METRICS_", "LOGS_"):
             told = os.environ.get(f"OTEL_EXPORTER_OTLP_{name}HEADERS", "")
-            _register(parse_env_headers(told, liberal=True).values())
+            register(parse_env_headers(told, liberal=True).values())
 
     def to(self, signal: str) -> dict[str, Any]:
         """For the exporter of one; what is None it looks up in the environment."""
@@ -174,29 +174,6 @@ class _Sent:
             "timeout": settings.timeout_s,
             "compression": None if compressed else Compression.Gzip,
         }
-
-
-def _value(header: str, source: str) -> str:
-    kind, _, place = source.partition(":")
-    if kind == "env":
-        value = os.environ.get(place, "")
-    else:
-        try:
-            value = Path(place).expanduser().read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(
-                f"telemetry.otel.headers.{header}: {place} cannot be read: {error}; write the header's value into it"
-            ) from error
-    if not value or not value.isprintable():
-        raise StartupError(f"telemetry.otel.headers.{header}: {place} holds no value for a header; set it")
-    _register([value])
-    return value
-
-
-def _register(values: Any) -> None:
-    for value in values:
-        for word in (value, *value.split()):
-            secrets.register(word, "a header for OTLP")
 
 
 def _resource(settings: OtelSettings, version: str) -> Resource:

@@ -15,6 +15,7 @@ from kandev_host import Action, Authenticator, Environment, Provider, hookimpl
 
 if TYPE_CHECKING:
     from kandev_users.authenticator import Users
+    from kandev_users.tokens import Tokens
 
 EXTRA = "kandev-host[users]"
 NAME = "users"
@@ -56,17 +57,10 @@ async def open_users(settings: UsersSettings, environment: Environment) -> Async
     from kandev_users.database import Database
     from kandev_users.directory import Directory
     from kandev_users.passwords import Passwords
-    from kandev_users.tokens import Tokens, given_secret, load_secret
+    from kandev_users.tokens import given_secret, load_secret
 
     folder = Path(environment.data_dir)
-    tokens = Tokens(
-        load_secret(folder) if settings.secret is None else given_secret(settings.secret),
-        lifetime_s=settings.token_lifetime_s,
-        issuer=settings.issuer,
-        key_file=None if settings.issuer_key_file is None else Path(settings.issuer_key_file),
-        audience=settings.issuer_audience,
-        key_id=settings.issuer_key_id,
-    )
+    tokens = _tokens(settings, load_secret(folder) if settings.secret is None else given_secret(settings.secret))
     with Database(folder) as database:
         yield Users(
             Directory(database, local=settings.local_token),
@@ -77,10 +71,30 @@ async def open_users(settings: UsersSettings, environment: Environment) -> Async
         )
 
 
+def check_users(settings: UsersSettings) -> None:
+    """Raise what `open_users` would for a secret that is an example, and for a key of an issuer that is none."""
+    from kandev_users.tokens import given_secret
+
+    _tokens(settings, "" if settings.secret is None else given_secret(settings.secret))
+
+
+def _tokens(settings: UsersSettings, secret: str) -> Tokens:
+    from kandev_users.tokens import Tokens
+
+    return Tokens(
+        secret,
+        lifetime_s=settings.token_lifetime_s,
+        issuer=settings.issuer,
+        key_file=None if settings.issuer_key_file is None else Path(settings.issuer_key_file),
+        audience=settings.issuer_audience,
+        key_id=settings.issuer_key_id,
+    )
+
+
 @hookimpl
 def kandev_authenticators() -> list[Provider[UsersSettings, Authenticator]]:
     missing = None if all(map(find_spec, ("argon2", "cryptography", "jwt"))) else EXTRA
-    return [Provider(NAME, open_users, UsersSettings, missing)]
+    return [Provider(NAME, open_users, UsersSettings, missing, check=check_users)]
 
 
 @hookimpl

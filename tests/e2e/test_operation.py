@@ -135,6 +135,7 @@ async def test_what_can_be_reloaded_is_and_the_rest_is_named(make_host: Any) -> 
     path = settings_of(host)
     path.write_text(RELOADED)
     async with Client.connect(host.url, host.token) as client:
+        began = (await client.call("host.info"))["settings"]["loaded_at"]
         # Wrong: nothing is taken over, and it says where.
         done = await anyio.to_thread.run_sync(kandev, host, "reload")
         assert done.status == 1
@@ -142,11 +143,13 @@ async def test_what_can_be_reloaded_is_and_the_rest_is_named(make_host: Any) -> 
         assert not origin_allowed(host, "https://board.example")
         assert health(host) == "degraded"
         info = await client.call("host.info")
+        assert info["settings"]["loaded_at"] == began
         assert [each["part"] for each in info["problems"]] == ["settings"]
         assert "line 5" in info["problems"][0]["message"]
         status = await anyio.to_thread.run_sync(kandev, host, "status")
         assert status.status == 1
         assert "line 5" in status.out
+        assert "refused since: " in status.out
         # What no parser can take ends nothing, either.
         path.write_text(f"x = {'[' * 3000}")
         done = await anyio.to_thread.run_sync(kandev, host, "reload")
@@ -179,6 +182,23 @@ async def test_what_can_be_reloaded_is_and_the_rest_is_named(make_host: Any) -> 
         assert (await client.call("permission.rules"))["rules"] == []
         assert not origin_allowed(host, "https://board.example")
     assert "Only a restart makes these true: store.sqlite" in host.log()
+
+
+def test_a_reload_refuses_what_would_keep_the_next_start_from_starting(make_host: Any) -> None:
+    host = make_host()
+    settings_of(host).write_text(
+        '[use]\ntelemetry = ["otel"]\n[telemetry.otel.headers]\nauthorization = "file:/nowhere"\n'
+    )
+    why = "telemetry.otel.headers.authorization: /nowhere cannot be read"
+    for command in ("config check", "reload"):
+        done = kandev(host, *command.split())
+        assert (done.status, why in done.err) == (1, True), done
+    told = {check["name"]: check for check in json.loads(kandev(host, "doctor", "--json").out)["checks"]}
+    assert (told["settings"]["state"], why in told["settings"]["found"]) == ("warning", True)
+    assert told["host"]["state"] == "ok"
+    settings_of(host).write_text("[use]\nruntime = 'bwarp'\n")
+    assert "did you mean 'bwrap'" in kandev(host, "reload").err
+    assert health(host) == "degraded"
 
 
 def test_status_tells_each_part_and_down_stops_the_host(make_host: Any) -> None:

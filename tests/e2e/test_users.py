@@ -186,6 +186,10 @@ def test_users_and_keys_on_the_command_line(one_host: Any, kandev: Any) -> None:
     made = json.loads(kandev("key", "create", "laptop", "--user", "ada", "--expires", "1h", "--json")[1])
     by_key = {"KANDEV_URL": one_host.url, "KANDEV_TOKEN": made["token"]}
     assert "laptop" in kandev("key", "list", **by_key)[1]
+    assert "The local token has no password: name USER" in kandev("user", "password", "--password-stdin")[1]
+    for lines, missing in (("", "current password"), (f"{PASSWORD}\n", "new password")):
+        status, said = kandev("user", "password", "--password-stdin", stdin=lines, **by_key)
+        assert (status, f"no {missing} on standard input: give two lines, the current" in said) == (2, True), said
     assert kandev("user", "password", "--password-stdin", stdin=f"{PASSWORD}\n{OTHER}\n", **by_key)[0] == 0
     assert anyio.run(partial(post, one_host, name="ada", password=OTHER))[0] == 200
     assert kandev("user", "set", "ada", "--disable")[0] == 0

@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
-from kandev_host.errors import PluginError, Unavailable
+from kandev_host.errors import PluginError, StartupError, Unavailable
 from kandev_host.gateway.tokens import LOCAL_USER
-from kandev_host.interfaces import Call, Decision
+from kandev_host.interfaces import Call, Decision, Environment, Provider
 from kandev_host.plugin_checks import ANSWERS, KNOWN
 from kandev_host.plugins import PluginInfo, Plugins, load_plugins
-from kandev_host.settings import PluginsSettings
+from kandev_host.selection import check_selected
+from kandev_host.settings import PluginsSettings, Settings, UseSettings
 
 HEAD = "from kandev_host import Action, AgentType, Provider, hookimpl\n"
 AGENT = '@hookimpl\ndef kandev_agent_types():\n    return [AgentType(name="{0}", command=("{0}",))]\n'
 RUNTIME = '@hookimpl\ndef kandev_runtimes():\n    return Provider("{0}", None, missing={1!r})\n'
+
+
+def unopened(_settings: Any, _environment: Environment) -> Any:
+    raise AssertionError
 
 
 class Site:
@@ -64,6 +69,27 @@ def test_a_plugin_is_listed_with_where_it_is_from_and_what_it_provides(site: Sit
 def test_the_agents_of_a_plugin_are_known_by_name(site: Site) -> None:
     site.install("kandev_ext_a", AGENT.format("robot"))
     assert site.load().agent_types["robot"].command == ("robot",)
+
+
+@pytest.mark.parametrize(
+    ("check", "why"),
+    [
+        ("raise StartupError('the secret is not there: write it')", "the secret is not there: write it"),
+        ("raise OSError('lost')", r"\[bus.far\] cannot be checked: plugin 'kandev_ext_a': OSError: lost"),
+        ("import time; time.sleep(3600)", r"\[bus.far\] cannot be checked: .* not done after 0.1 s"),
+    ],
+)
+def test_what_a_provider_says_of_its_settings_is_heard_without_opening_it(site: Site, check: str, why: str) -> None:
+    site.install(
+        "kandev_ext_a",
+        f"from kandev_host.errors import StartupError\ndef check(settings):\n    {check}\n"
+        "@hookimpl\ndef kandev_buses():\n    return Provider('far', None, check=check)\n",
+    )
+    settings = Settings(use=UseSettings(bus="far"), plugins=PluginsSettings(start_timeout_s=0.1))
+    plugins = site.load()
+    plugins.providers["store"]["sqlite"] = plugins.providers["runtime"]["bwrap"] = Provider("any", unopened)
+    with pytest.raises(StartupError, match=why):
+        check_selected(plugins, settings)
 
 
 def test_the_core_is_a_plugin_like_the_others(site: Site) -> None:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from kandev_host.settings.example import default_of, description, example
 from kandev_host.settings.keys import all_keys, children, struct_of
 from kandev_host.settings.live import difference, is_live, live_keys, own, take_over
 from kandev_host.settings.load import Loaded, decode_table, load, prepare_data_dir
+from kandev_otel import OtelSettings
 
 ROOT = Path(__file__).parents[2]
 Load = Callable[..., Loaded]
@@ -119,14 +121,15 @@ def test_a_name_of_the_plan_without_a_meaning_is_noted(load_with: Load) -> None:
         ("[agents.x]\ncommand = 'ls'", "agents.x.command: expected a list, not 'ls'"),
         ("[agents.x.default_resources]\nmem = 1", "expected a table of cpu_limit, memory_limit, disk_limit"),
         ("agents = 1", "agents: expected a table, [agents]"),
-        ("[rules.x]\nkind = 'edit'", "a rule needs an effect: allow, ask or deny - at rules"),
-        ("[rules.x]\neffect = 'allow'", "a rule that allows must name a kind, a path or a command - at rules"),
-        ("[rules.x]\neffect = 'deny'\ncommand = []", "command has no word - at rules"),
-        ("[mcp.x]\nenv = {}", "an MCP server needs either a command or a url - at mcp"),
-        ("[mcp.x]\ncommand = ['a']\nurl = 'http://b'", "an MCP server needs either a command or a url - at mcp"),
-        ("[mcp.x]\nurl = 'ftp://b'", "url is no http:// or https:// address - at mcp"),
+        ("[rules.x]\nkind = 'edit'", "rules.x: a rule needs an effect: allow, ask or deny"),
+        ("[rules.x]\neffect = 'allow'", "rules.x: a rule that allows must name a kind, a path or a command"),
+        ("[rules.x]\neffect = 'deny'\ncommand = []", "rules.x: command has no word"),
+        ("[mcp.x]\nenv = {}", "mcp.x: an MCP server needs either a command or a url"),
+        ("[mcp.x]\ncommand = ['a']\nurl = 'http://b'", "mcp.x: an MCP server needs either a command or a url"),
+        ("[mcp.x]\nurl = 'ftp://b'", "mcp.x: url is no http:// or https:// address"),
+        ("[log]\n[credentials.x]\nfiles = ['/etc']", "line 2: credentials.x: files has '/etc': name files below"),
         ("[mcp.'a b']\ncommand = ['a']", "mcp has a table 'a b': a name has letters, digits, - and _"),
-        ("[directories.x]\npath = 'here'", "a directory needs a path that begins with / or ~/ - at directories"),
+        ("[directories.x]\npath = 'here'", "directories.x: a directory needs a path that begins with / or ~/"),
         ("[directories.'../x']\npath = '/srv'", "directories has a table '../x': a name has letters"),
         ("[agents.demo]\nmcp_servers = ['x']", "[agents.demo] mcp_servers names 'x'; there is: none"),
         ("[rules.x]\neffect = 'no'", "rules.x.effect: expected one of allow, ask, deny"),
@@ -175,6 +178,19 @@ def test_a_wrong_secret_is_not_shown() -> None:
     with pytest.raises(SettingsError) as caught:
         decode_table("authenticator", "jwt", {"secret": 12345678}, Settings)
     assert str(caught.value) == "[authenticator.jwt]: authenticator.jwt.secret: expected text"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"signals": ["trace"]}, "signals: expected a list of some of traces, metrics, logs, not ['trace']"),
+        ({"endpoint": "http://a:4318/v1/traces"}, 'write endpoint = "http://a:4318"'),
+    ],
+)
+def test_a_wrong_value_of_telemetry_says_what_to_write(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        decode_table("telemetry", "otel", table, OtelSettings)
+    assert message in str(caught.value)
 
 
 class Docker(Table, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from kandev_host.cli.checks import LOOK_TIMEOUT_S, Check
 from kandev_host.errors import KandevError, StartupError
@@ -11,6 +12,7 @@ from kandev_host.errors import KandevError, StartupError
 if TYPE_CHECKING:
     from kandev_host.settings.load import Loaded
 
+VERIFY = "kandev-host audit verify"
 READ_S = LOOK_TIMEOUT_S - 2
 
 
@@ -33,13 +35,22 @@ async def audit(loaded: Loaded) -> Check:
     except ClientError as error:
         if error.code in ("FORBIDDEN", "UNAUTHORIZED"):
             return Check("audit", "ok", "not looked at: it is for administrators")
-        return Check("audit", "warning", str(error), "kandev-host audit verify", why)
-    except (KandevError, StartupError, OSError) as error:
-        return Check("audit", "warning", str(error), "kandev-host audit verify", why)
+        return Check("audit", "warning", str(error), _fix(error.details), why)
+    except KandevError as error:
+        return Check("audit", "warning", str(error), _fix(error.details), why)
+    except StartupError as error:
+        return Check("audit", "warning", str(error), "what it says; then kandev-host audit verify", why)
+    except OSError as error:
+        return Check("audit", "warning", str(error), VERIFY, why)
     if verdict.problem is not None:
         fix = "kandev-host audit verify; docs/audit.md says what each finding means, and what to do"
         return Check("audit", "failed", f"row {verdict.problem.seq} is bad: {verdict.problem.why}", fix, why)
     return Check("audit", "ok", f"{verdict.rows} rows, all in order")
+
+
+def _fix(details: Mapping[str, Any]) -> str:
+    """That which the error brings with it."""
+    return str(details.get("fix") or VERIFY)
 
 
 def looked_at(loaded: Loaded) -> list[Check]:

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from kandev_host.settings.load import Loaded
 
-TOKENS = ("token", "metrics-token")
+# Of each: why it matters, and what to do when it is known to others.
+TOKENS = {
+    "token": ("whoever reads it may do all that you may", "kandev-host token --rotate"),
+    "metrics-token": (
+        "whoever reads it may read /metrics, and nothing else",
+        "rm {path}: the next scrape that shows a token makes a new one, to give to what scrapes",
+    ),
+}
 LOG_WANTED_BYTES = 256 << 20
 READ_S = LOOK_TIMEOUT_S - 2
 
@@ -69,18 +76,17 @@ def settings_file(path: Path | None) -> Check:
 
 
 def tokens(loaded: Loaded) -> Iterator[Check]:
-    for name in TOKENS:
+    for name, (why, lost) in TOKENS.items():
         path = loaded.data_dir / name
         try:
             found = path.lstat()
         except FileNotFoundError:
             continue
-        why = "whoever reads it may do all that you may"
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            yield Check(name, "failed", f"{path} is no file of yours", f"rm {path}; the next start makes one", why)
+            yield Check(name, "failed", f"{path} is no file of yours", f"rm {path}; the host makes one", why)
         elif found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
-            fix = f"kandev-host token --rotate if somebody else may have read it, else chmod 600 {path}"
+            fix = f"chmod 600 {path}; if somebody else may have read it: {lost.format(path=path)}"
             yield Check(name, "failed", f"{path} can be read by others ({mode:04o})", fix, why)
         else:
             yield Check(name, "ok", f"{path}, yours alone")
@@ -128,7 +134,7 @@ def database(loaded: Loaded) -> Iterator[Check]:
 
 
 def backups(loaded: Loaded) -> Iterator[Check]:
-    from kandev_host.backups.folder import newest_automatic
+    from kandev_host.backups.folder import by_hand, newest_automatic
     from kandev_host.services.backups import backup_folder
 
     settings = loaded.settings.backup
@@ -142,7 +148,11 @@ def backups(loaded: Loaded) -> Iterator[Check]:
     made = loaded.data_dir / "token"
     since = last or (datetime.fromtimestamp(made.stat().st_mtime, UTC) if made.exists() else None)
     age_s = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
-    found = f"the last one of {last:%Y-%m-%d %H:%M} UTC in {folder}" if last else f"none in {folder} yet"
+    own = by_hand(folder)
+    if last is not None:
+        found = f"the last one of {last:%Y-%m-%d %H:%M} UTC in {folder}"
+    else:
+        found = f"no automatic one yet, {own} by hand in {folder}" if own else f"none in {folder} yet"
     if age_s > 2 * settings.interval_s:
         fix = "kandev-host backup create; kandev-host status says why the host makes none"
         yield Check("backups", "warning", f"{found}; one is due every {settings.interval_s / 3600:.1f} h", fix, why)

@@ -26,6 +26,7 @@ def service(loaded: Loaded, root: Path) -> Iterator[Check]:
         found = installed(scope, root)
         if found is None:
             continue
+        edit = "systemctl --user edit kandev-host" if scope == "user" else "systemctl edit kandev-host"
         name, again = f"service ({scope})", f"kandev-host service install --{scope}"
         stop = _STOP.search(found.path.read_text())
         wanted_s = loaded.settings.server.stop_timeout_s
@@ -34,7 +35,7 @@ def service(loaded: Loaded, root: Path) -> Iterator[Check]:
                 name,
                 "warning",
                 f"{found.path}: TimeoutStopSec={stop[1]} is not more than server.stop_timeout_s = {wanted_s:g}",
-                f"systemctl edit kandev-host: TimeoutStopSec={wanted_s + 20:g}",
+                f"{edit}, with [Service] TimeoutStopSec={wanted_s + 20:g}",
                 "systemd would kill the host before it has ended its agents",
             )
         elif (state := found.written()) == "current":
@@ -43,6 +44,6 @@ def service(loaded: Loaded, root: Path) -> Iterator[Check]:
             why = "the new one tells systemd more: when the host is ready, reloads, hangs"
             yield Check(name, "warning", f"{found.path} is of another version of kandev-host", again, why)
         else:
-            fix = f"put your changes into a drop-in (systemctl edit kandev-host), then {again} --force"
+            fix = f"put your changes into a drop-in ({edit}), then {again} --force"
             why = "it is kept as it is, so it gets nothing that newer versions need"
             yield Check(name, "warning", f"{found.path} was changed by hand", fix, why)

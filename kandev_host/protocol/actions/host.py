@@ -108,6 +108,7 @@ class BackupState(Response, frozen=True, kw_only=True):
 class SettingsState(Response, frozen=True, kw_only=True):
     """`loads` counts how often the settings were read: 1 at the start, one more for each reload, also a failed one.
 
+    `loaded_at` is when those that hold were read: a reload that was refused leaves it.
     `changed` is what the last reload changed; `restart` what the file says and only a restart makes true; `problem`
     why the last reload was refused.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -116,11 +117,17 @@ def test_a_data_folder_that_others_may_enter(data: Path) -> None:
     wrong(folder.data_folder(loaded(data)), "failed", "0750", f"chmod 700 {data}")
 
 
-@pytest.mark.parametrize("name", ["token", "metrics-token"])
-def test_a_token_that_others_may_read(data: Path, name: str) -> None:
-    (data / name).write_text("x")
-    (data / name).chmod(0o644)
-    wrong(folder.tokens(loaded(data)), "failed", "0644", f"chmod 600 {data / name}")
+@pytest.mark.parametrize(
+    ("name", "fix", "why"),
+    [("token", "kandev-host token --rotate", "all that you may"), ("metrics-token", "rm {path}: ", "and nothing else")],
+)
+def test_a_token_that_others_may_read(data: Path, name: str, fix: str, why: str) -> None:
+    path = data / name
+    path.write_text("x")
+    path.chmod(0o644)
+    check = the_one(folder.tokens(loaded(data)))
+    wrong([check], "failed", "0644", f"chmod 600 {path}; if somebody else may have read it: {fix.format(path=path)}")
+    assert why in (check.why or "")
 
 
 def test_a_token_that_is_a_link(data: Path) -> None:
@@ -175,6 +182,9 @@ def test_backups_that_are_old_and_none_at_all(data: Path) -> None:
     os.utime(data / "token", (old, old))
     wrong(folder.backups(loaded(data)), "warning", "none in", "kandev-host backup create")
     (data / "backups").mkdir()
+    for name in ("kandev-20260101T000000Z.zip", "kandev-20260101T000000Z-1.zip"):
+        (data / "backups" / name).touch()
+    wrong(folder.backups(loaded(data)), "warning", "no automatic one yet, 2 by hand in", "kandev-host backup create")
     at = datetime.now(UTC) - timedelta(days=5)
     (data / f"backups/kandev-auto-{at:%Y%m%dT%H%M%SZ}.zip").touch()
     wrong(folder.backups(loaded(data)), "warning", "the last one of", "kandev-host backup create")
@@ -253,6 +263,17 @@ def test_a_unit_that_is_another(data: Path, tmp_path: Path, old: str, new: str, 
     wrong(service.service(loaded(data), tmp_path), "warning", found, fix)
 
 
+def test_a_unit_of_the_user_is_edited_as_such(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kandev_host.cli.units import unit
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(data))
+    made = unit("user", ["/usr/bin/kandev-host", "up"], data_dir=None, root=data)
+    made.path.parent.mkdir(parents=True)
+    for old, new in (("Type=notify", "Type=simple"), ("TimeoutStopSec=30", "TimeoutStopSec=5")):
+        made.path.write_text(made.text.replace(old, new))
+        wrong(service.service(loaded(data), data), "warning", "", "systemctl --user edit kandev-host")
+
+
 def test_a_unit_of_an_older_version(data: Path, tmp_path: Path) -> None:
     from kandev_host.cli.units import _MARK, _digest, unit
 
@@ -288,6 +309,45 @@ def test_what_a_host_would_find(kandev: Any, tmp_path: Path) -> None:
     assert f"rm -r {tmp_path}/data/workspaces/gone" in checks["workspaces"]["fix"]
     assert "[agents.mine]" in checks["agent mine"]["why"]
     assert checks["agent mine"]["fix"]
+
+
+def test_what_keeps_the_doctor_out_of_a_host_that_runs_is_not_mended_by_a_start(ask: Any, home: Path) -> None:
+    paths = (home / "token", home / "audit-key")
+    for path in paths:
+        path.chmod(0o644)
+    status, shown = ask("doctor", "--json")
+    for path in paths:
+        path.chmod(0o600)
+    checks = {check["name"]: check for check in json.loads(shown.splitlines()[-1])["checks"]}
+    assert status == 1
+    assert f"chmod 600 {home}/token" in checks["host"]["found"]
+    assert checks["host"]["fix"] == "what it says"
+    assert f"{home}/audit-key" in checks["audit"]["found"]
+    assert checks["audit"]["fix"].startswith("what it says")
+
+
+def test_a_plugin_that_is_broken_is_warned_of_once(kandev: Any, tmp_path: Path) -> None:
+    info = tmp_path / "site/odd-1.5.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "site/odd.py").write_text("1 / 0\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[kandev]\nodd = odd\n")
+    done = kandev("doctor", PYTHONPATH=str(tmp_path / "site"))
+    assert done.err.count("plugin odd is broken") == 1, done.err
+    assert "plugin odd" in done.out
+
+
+def test_a_secret_that_is_not_there_is_a_finding_and_fails_config_check(kandev: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data/config.toml").write_text(
+        '[use]\ntelemetry = ["otel"]\n[telemetry.otel.headers]\nauthorization = "env:NOWHERE"\n'
+    )
+    why = "telemetry.otel.headers.authorization: NOWHERE holds no value for a header: set that variable for the host"
+    checks = {check["name"]: check for check in kandev("doctor", "--json").json["checks"]}
+    assert (checks["settings"]["state"], checks["settings"]["found"]) == ("failed", why)
+    checked = kandev("config", "check")
+    assert (checked.status, why in checked.err) == (1, True)
+    assert kandev("config", "check", NOWHERE="Basic abc").status == 0
 
 
 def test_settings_that_are_wrong_are_a_finding_and_the_rest_is_looked_at(kandev: Any, tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def test_without_a_host_it_is_one_line_with_the_way_out(kandev: Any) -> None:
     assert len(done.err.splitlines()) == 1
 
 
+def test_a_token_that_others_may_have_is_named_as_the_cause(ask: Ask, home: Path) -> None:
+    for path, others, private in ((home, 0o755, 0o700), (home / "token", 0o644, 0o600)):
+        path.chmod(others)
+        done = ask("task", "list")
+        path.chmod(private)
+        assert (done.status, f"chmod {private:o} {path}" in done.err) == (1, True), done
+    assert ask("task", "list").status == 0
+
+
 def test_a_row_is_found_by_its_whole_id_and_by_its_ending(ask: Ask, new_task: Any) -> None:
     task = new_task("Found")
     for id in (task["id"], task["id"][-8:], task["id"][-6:], task["id"][-8:].upper()):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kandev_host.errors import StartupError
-from kandev_host.gateway.tokens import LocalAuthenticator, load_token, open_local
+from kandev_host.gateway.tokens import LocalAuthenticator, TokenFile, load_token, open_local
 from kandev_host.interfaces import Credentials, Environment
 
 
@@ -103,3 +103,20 @@ async def test_only_the_right_token_is_the_local_user(data: Path) -> None:
 @pytest.mark.anyio
 async def test_the_token_is_not_kept_in_the_clear() -> None:
     assert "s3cret" not in repr(vars(LocalAuthenticator("s3cret")))
+
+
+@pytest.mark.anyio
+async def test_what_its_messages_say_to_do_lets_in_again(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a start: the folder or the file made private again, or the file deleted."""
+    followed, path = TokenFile(data), data / "token"
+    token = Credentials(token=path.read_text().strip())
+    for opened, others, private in ((data, 0o755, 0o700), (path, 0o644, 0o600)):
+        opened.chmod(others)
+        assert await followed.authenticate(token) is None
+        assert f"chmod {private:o} {opened}" in caplog.text
+        opened.chmod(private)
+        assert await followed.authenticate(token) is not None
+    assert "delete it, and the host makes a new one when it next needs one" in caplog.text
+    path.unlink()
+    assert await followed.authenticate(token) is None
+    assert await followed.authenticate(Credentials(token=path.read_text().strip())) is not None
