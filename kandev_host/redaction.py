@@ -6,6 +6,7 @@ whole: those fields stay as they are. Of what they are asked to allow only known
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +16,9 @@ from msgspec import Raw
 from kandev_host.events import Event
 from kandev_host.interfaces import Append, Change, Commit, Put
 from kandev_host.models import (
+    AgentInstance,
     AgentTypeRow,
+    AuditRow,
     Board,
     Column,
     HostState,
@@ -44,7 +47,12 @@ PEOPLES: Mapping[type[Row], frozenset[str]] = {
     AgentTypeRow: frozenset({"description", "environment_vars", "default_options"}),
     Workspace: frozenset({"repository_url", "branch", "base_branch"}),
     HostState: frozenset({"value"}),
+    # Who did what to what: only what is told besides may hold words of others.
+    AuditRow: frozenset(AuditRow.__struct_fields__) - {"details"},
 }
+# What the host itself names rows by, where it stands: nobody's secret that has the same letters takes them away.
+_IDS = frozenset({"id", "agent_id", "agent_instance_id", "board_id", "shell_id", "task_id", "turn_id"})
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 # The same in what tells of them: in the objects, and lists of objects, at the top of a payload.
 _TOLD: Mapping[str, frozenset[str]] = {
     "task": _TASK,
@@ -75,6 +83,7 @@ def clean_commits(commits: Sequence[Commit]) -> Sequence[Commit]:
     redactor = known.now
     texts: list[str] = []
     raws: list[bytes] = []
+    own = known.any_own and any(_of_its_own(change) for commit in commits for change in commit.changes)
     for commit in commits:
         for change in commit.changes:
             if isinstance(change, Event):
@@ -85,23 +94,45 @@ def clean_commits(commits: Sequence[Commit]) -> Sequence[Commit]:
             elif isinstance(change, _ROWS):
                 raws.append(_encode(change.row))
     said = "\n".join(texts).encode("utf-8", "surrogatepass")
-    if not redactor.found(said) and not redactor.found_json(b"\n".join(raws)):
+    if not own and not redactor.found(said) and not redactor.found_json(b"\n".join(raws)):
         return commits
-    return [Commit([_clean(change, redactor) for change in commit.changes], commit.preconditions) for commit in commits]
+    return [Commit([_clean(change) for change in commit.changes], commit.preconditions) for commit in commits]
 
 
 def clean_event(event: Event) -> None:
     """The same of one event, in place."""
     if event.action not in BEFORE:
-        _clean_event(event, known.now)
+        _clean_event(event, known.of(event.agent_id, event.task_id))
 
 
-def clean_payload(action: str, payload: bytes) -> bytes:
-    """The JSON of a notification or an answer without secrets; as it is if it holds none."""
-    return _clean_payload(action, payload, known.now)
+def clean_payload(action: str, payload: bytes, *owners: str | None) -> bytes:
+    """The JSON of a notification or an answer without secrets, also those of one agent; as it is if it holds none."""
+    return _clean_payload(action, payload, known.of(*owners))
 
 
-def _clean(change: Change, redactor: Redactor) -> Change:
+def _redactor_of(change: Change) -> Redactor:
+    """With what was typed for the agent or the task that it is of."""
+    if isinstance(change, Event):
+        return known.of(change.agent_id, change.task_id)
+    if not isinstance(change, _ROWS) or isinstance(change.row, AuditRow):
+        return known.now
+    row: Any = change.row
+    agent = row.id if isinstance(row, AgentInstance) else getattr(row, "agent_id", None)
+    task = row.id if isinstance(row, Task) else getattr(row, "task_id", None)
+    return known.of(agent or getattr(row, "agent_instance_id", None), task)
+
+
+def _of_its_own(change: Change) -> bool:
+    redactor = _redactor_of(change)
+    if redactor is known.now:
+        return False
+    if isinstance(change, Event):
+        return redactor.found_json(bytes(change.payload))
+    return isinstance(change, _ROWS) and redactor.found_json(_encode(change.row))
+
+
+def _clean(change: Change) -> Change:
+    redactor = _redactor_of(change)
     if isinstance(change, Event):
         _clean_event(change, redactor)
     elif isinstance(change, Put) and redactor.found_json(_encode(change.row)):
@@ -128,7 +159,10 @@ def _clean_payload(action: str, payload: bytes, redactor: Redactor) -> bytes:
         told, asked = ({}, {}) if acp else (PEOPLES_TOLD, ASKED_TOLD)
         if not isinstance(before, dict):
             return redactor.clean_json(payload)
-        after = {key: _below(value, told.get(key), asked.get(key), redactor) for key, value in before.items()}
+        after = {
+            key: value if _is_id(key, value) else _below(value, told.get(key), asked.get(key), redactor)
+            for key, value in before.items()
+        }
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return redactor.clean_json(payload)
     return payload if after == before else _encode(after)
@@ -148,9 +182,15 @@ def _fields(
     value: Mapping[str, Any], peoples: frozenset[str], asked: frozenset[str], redactor: Redactor
 ) -> dict[str, Any]:
     return {
-        key: item if key in peoples else _cleaned(redactor.of_values if key in asked else redactor, item)
+        key: item
+        if key in peoples or _is_id(key, item)
+        else _cleaned(redactor.of_values if key in asked else redactor, item)
         for key, item in value.items()
     }
+
+
+def _is_id(key: str, value: Any) -> bool:
+    return key in _IDS and isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def _clean_row(row: R, redactor: Redactor) -> R:

@@ -346,7 +346,7 @@ def _decoded(entry: _Entry, payload: msgspec.Raw) -> Any:
 def _told(request: Request, payload: Any, seq: int | UnsetType) -> bytes:
     """The answer, without known secrets: what an agent said may have come into it on another way than the journal's."""
     frame = encode_response(request.id, request.action, payload, seq)
-    if request.action in WHOLE or not known.now.found_json(frame):
+    if request.action in WHOLE or not known.of(*_owners(request)).found_json(frame):
         return frame
     clean = msgspec.Raw(_clean(request, msgspec.json.encode(payload)))
     return encode_response(request.id, request.action, clean, seq)
@@ -361,7 +361,26 @@ def _refused(request: Request, error: Exception) -> bytes:
 
 
 def _clean(request: Request, payload: bytes) -> bytes:
-    return clean_payload(request.action, payload)
+    return clean_payload(request.action, payload, *_owners(request))
+
+
+class _Named(msgspec.Struct):
+    agent_id: str | None = None
+    task_id: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _owners(request: Request) -> tuple[str | None, ...]:
+    """Whose the answer is, where something may have been typed for them alone."""
+    if not known.any_own:
+        return ()
+    try:
+        named = _named.decode(request.payload)
+    except msgspec.MsgspecError:
+        return ()
+    return named.agent_id, named.task_id
 
 
 def _known(error: Exception, request: Request) -> KandevError:

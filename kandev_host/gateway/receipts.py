@@ -41,6 +41,7 @@ SHARED_BYTES = 16 << 20
 OWN_ENTRIES = 256
 OWN_BYTES = 256 << 10
 
+_TYPED_INTO = "elicitation.respond"
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -130,7 +131,7 @@ class Receipts:
 
         Who gets a new one must `perform` it. Raises `Conflict` when the id was used for another request.
         """
-        digest = digest_of(request.payload)
+        digest = digest_of(request.action, request.payload)
         key = f"{principal_id}/{request.id}"
         memory = self._shared if _UUID.fullmatch(request.id) else own
         known = memory.get(key)
@@ -212,10 +213,14 @@ def _answered(receipt: Receipt, answer: Answer) -> Receipt:
     return replace(receipt, reply=answer.payload.decode(), is_error=answer.is_error, topics=answer.topics)
 
 
-def digest_of(payload: msgspec.Raw) -> str:
+def digest_of(action: str, payload: msgspec.Raw) -> str:
     """Of what the payload says, however its JSON is written; independent of this version's defaults."""
     try:
-        said = _canonical(msgspec.json.decode(payload))
+        fields = msgspec.json.decode(payload)
+        if action == _TYPED_INTO and isinstance(fields, dict) and isinstance(fields.get("content"), dict):
+            # What people type there is kept nowhere: of a digest, what is short is soon guessed. The names are kept.
+            fields["content"] = sorted(fields["content"])
+        said = _canonical(fields)
     except ValueError:  # in a part that its action does not read
         said = bytes(payload)
     return hashlib.blake2b(said, digest_size=16).hexdigest()

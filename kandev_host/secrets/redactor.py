@@ -71,8 +71,10 @@ _ESCAPED_ANY = re.compile(rb"\\u(?!00[01])")
 class Redactor:
     """Takes out these values, and what looks like a key."""
 
-    def __init__(self, secrets: Collection[str] = ()) -> None:
+    def __init__(self, secrets: Collection[str] = (), *, unasked: Collection[str] = ()) -> None:
+        """Those of them that are `unasked` stay in what somebody is asked to allow."""
         self._patterns: tuple[Pattern, ...] = _PATTERNS
+        self._asked = tuple(secret for secret in secrets if secret not in unasked) if unasked else None
         needles = {needle for secret in secrets for needle in spellings(secret)}
         self._needles = tuple(sorted((needle for needle in needles if needle not in _MARK), key=len, reverse=True))
         self._escaped = _ESCAPED if all(needle.isascii() for needle in self._needles) else _ESCAPED_ANY
@@ -93,6 +95,8 @@ class Redactor:
 
         Whoever writes that could make any part of it look like a key, and so hide it from the one who is asked.
         """
+        if self._asked is not None:
+            return Redactor(self._asked).of_values
         self._search  # noqa: B018 - made once for both
         found = copy(self)
         found._patterns = ()

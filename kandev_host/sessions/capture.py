@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 
 from kandev_host.interfaces import Process, Stats
-from kandev_host.secrets import known
+from kandev_host.secrets import KnownOf
 from kandev_host.sessions import capture_files
 from kandev_host.sessions.capture_files import Page, Tape
 from kandev_host.sessions.capture_lines import Direction, Framer
@@ -53,9 +53,9 @@ class _Piece:
 class _Recorder:
     """One agent's capture as the thread has it."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, secrets: KnownOf) -> None:
         self.tape = tape
-        self._framers = {direction: Framer(direction, known) for direction in _DIRECTIONS}
+        self._framers = {direction: Framer(direction, secrets) for direction in _DIRECTIONS}
         self._refused = False
 
     def take(self, piece: _Piece) -> int:
@@ -158,7 +158,7 @@ class Captures:
         if not self._enabled:
             return None
         tape = Tape(self._folder / task_id, agent_id, self._agent_limit_bytes)
-        return Capture(_Recorder(tape), self._put, self._finish)
+        return Capture(_Recorder(tape, KnownOf(agent_id, task_id)), self._put, self._finish)
 
     async def read(self, agent_id: str, task_id: str, offset: int, limit_bytes: int) -> Page | None:
         """What was captured from `offset` on; None if nothing is kept of this agent. Waits for what is on its way."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kandev_host.secrets import MARK, Known, Redactor
+from kandev_host.secrets import MARK, KnownOf, Redactor
 
 Direction = Literal["in", "out", "err"]
 
@@ -29,7 +29,7 @@ _encode = msgspec.json.encode
 class Framer:
     """One direction of one agent: feed it what comes, write what it returns. Holds a line, at most 1 MiB of it."""
 
-    def __init__(self, direction: Direction, redactor: Redactor | Known) -> None:
+    def __init__(self, direction: Direction, redactor: Redactor | KnownOf) -> None:
         self._direction = direction
         self._redactor = redactor
         self._held = bytearray()

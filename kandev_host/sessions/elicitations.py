@@ -22,7 +22,7 @@ from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance, Elicitation, ElicitationState, Task, now
 from kandev_host.protocol import acp
 from kandev_host.protocol.acp import Json
-from kandev_host.secrets import register
+from kandev_host.secrets import register_for
 from kandev_host.sessions.asking import Noted, unnoted
 from kandev_host.sessions.forms import check_content, secrets_of
 from kandev_host.settings import PermissionSettings
@@ -140,8 +140,8 @@ class ElicitationBroker:
         if outcome == "accept" and pending.row.mode == "form":
             content = content or {}
             check_content(pending.row.requested_schema, content)
-            for value in secrets_of(pending.row.requested_schema, content):
-                register(value, "filled into a form")
+            typed = secrets_of(pending.row.requested_schema, pending.row.message, content)
+            register_for((pending.row.agent_id, pending.row.task_id), typed)
         reason = f"{principal.name} {_WORDS[outcome]} it"
         return await self._settle(pending, outcome, principal.id, reason, content)
 

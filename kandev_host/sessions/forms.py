@@ -71,13 +71,18 @@ def check_content(schema: Json | None, content: Mapping[str, Any]) -> None:
             raise _wrong(name, complaint)
 
 
-def secrets_of(schema: Json | None, content: Mapping[str, Any]) -> list[str]:
-    """What was filled into fields that say that it is secret: `format: password`, `writeOnly`, or by their names."""
+def secrets_of(schema: Json | None, message: str, content: Mapping[str, Any]) -> list[str]:
+    """What was filled into fields that say that it is secret: `format: password`, `writeOnly`, or by their names.
+
+    Not what the agent itself wrote into its form or its message, as a default: it would choose what it hides.
+    """
     fields = properties_of(schema)
+    written = [message, *_strings(fields)]
     return [
         value
         for name, value in content.items()
         if isinstance(value, str)
+        and not any(value.strip() in text for text in written)
         and choices_of(fields[name]) is None
         and (
             fields[name].get("format") == "password"
@@ -86,6 +91,19 @@ def secrets_of(schema: Json | None, content: Mapping[str, Any]) -> list[str]:
             or looks_secret(str(fields[name].get("title", "")))
         )
     ]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All text of a form, which was decoded, and so is not nested too deeply."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
 
 
 def check_value(field: Json, value: Any) -> str | None:

@@ -17,7 +17,7 @@ from kandev_host.errors import KandevError
 from kandev_host.interfaces import Change, Process, Put, Remove
 from kandev_host.journal import Journal
 from kandev_host.models import AgentLog, LogLevel
-from kandev_host.secrets import known
+from kandev_host.secrets import KnownOf
 from kandev_host.settings import SessionSettings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class AgentLogs:
     def __init__(self, journal: Journal, agent_id: str, settings: SessionSettings) -> None:
         self._journal = journal
         self._agent_id = agent_id
+        self._secrets = KnownOf(agent_id)
         self._line_limit = settings.stderr_line_limit_bytes
         self._lines_kept = settings.log_lines_kept
         self._waiting: deque[AgentLog] = deque()
@@ -80,7 +81,7 @@ class AgentLogs:
                 for line in lines:
                     self._take(line, cut)
                     cut = 0
-                limit = self._line_limit + known.longest  # so that no secret is cut before it is taken out
+                limit = self._line_limit + self._secrets.longest  # so that no secret is cut before it is taken out
                 if len(held) > limit:
                     cut += len(held) - limit
                     held = held[:limit]
@@ -90,7 +91,7 @@ class AgentLogs:
             self.drained.set()
 
     def _take(self, line: bytes, cut: int) -> None:
-        line = known.clean(line)
+        line = self._secrets.clean(line)
         text = line[: self._line_limit].decode(errors="replace").rstrip()
         if not text:
             return

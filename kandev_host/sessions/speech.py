@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 
 from kandev_host.events import Event
 from kandev_host.protocol import acp
-from kandev_host.secrets import MARK, Redactor, known
+from kandev_host.secrets import MARK, Redactor
 from kandev_host.secrets.stream import begun, rest_of
 from kandev_host.sessions.updates import Voice
 
@@ -86,7 +86,7 @@ class Speech:
 
     def free(self, text: str) -> bool:
         """May a chunk be told at once, as it is?"""
-        return not (self._held or self._shown or known.now.may_begin(text))
+        return not (self._held or self._shown or self._voice.secrets.now.may_begin(text))
 
     def take(self, piece: Piece) -> list[Event]:
         """What may be told now, in order."""
@@ -97,7 +97,7 @@ class Speech:
         self._bytes += len(piece.params.update)
         if len(self._held) > HELD_CHUNKS or self._bytes > HELD_BYTES:
             return told + self.pause()
-        return told + self._free_ones(known.now)
+        return told + self._free_ones(self._voice.secrets.now)
 
     def _free_ones(self, redactor: Redactor) -> list[Event]:
         """Those in which no secret begins that may go on in the next chunk."""
@@ -126,13 +126,13 @@ class Speech:
     def pause(self) -> list[Event]:
         """Nothing came for a while: what is held back is told although its rest may still come."""
         held = self._joined
-        self._shown = (self._shown + held)[-max(known.now.longest, 1) :] if held else self._shown
-        return self._tell(len(self._held), known.now)
+        self._shown = (self._shown + held)[-max(self._voice.secrets.now.longest, 1) :] if held else self._shown
+        return self._tell(len(self._held), self._voice.secrets.now)
 
     def end(self) -> list[Event]:
         """The message is over, or something else was said."""
         self._shown, self._message = b"", None
-        return self._tell(len(self._held), known.now)
+        return self._tell(len(self._held), self._voice.secrets.now)
 
     def _tell(self, count: int, redactor: Redactor) -> list[Event]:
         """The first so many that are held: as they came, or the first with all of their text, without secrets."""

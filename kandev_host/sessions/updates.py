@@ -22,7 +22,7 @@ from kandev_host.protocol.notifications import (
     ProgressPayload,
     StatusPayload,
 )
-from kandev_host.secrets import Redactor, known
+from kandev_host.secrets import KnownOf, Redactor
 from kandev_host.sessions.commands import clean, command_in
 from kandev_host.sessions.policy import TRUNCATED
 
@@ -49,6 +49,7 @@ class Voice:
         self._agent_id = agent.id
         self._task_id = agent.task_id
         self._heads: dict[_HeadKey, tuple[bytes, int]] = {}
+        self.secrets = KnownOf(agent.id, agent.task_id)
 
     def event(self, action: str, payload: Payload, at: datetime | None = None, *, by_agent: bool = True) -> Event:
         return Event(
@@ -69,7 +70,7 @@ class Voice:
         text = chunk.content.text
         if chunk.message_id is not None or len(text) > MESSAGE_CHARS or params.meta is not UNSET:
             return self.event("acp.log", self._long_chunk(params, chunk, kind, turn_id), at)
-        key = (params.session_id, kind, turn_id, known.now)
+        key = (params.session_id, kind, turn_id, self.secrets.now)
         found = self._heads.get(key)
         if found is None:
             found = self._new_head(key)

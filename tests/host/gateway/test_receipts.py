@@ -12,7 +12,7 @@ import pytest
 
 from kandev_host.errors import Busy, Conflict, KandevError, RateLimited, StorageFull, TimedOut, Unavailable
 from kandev_host.events import event
-from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts
+from kandev_host.gateway.receipts import Answer, Claim, Memory, Receipts, digest_of
 from kandev_host.interfaces import Action, Call, Commit, Principal, Put
 from kandev_host.models import LOCAL_USER_ID, Receipt, new_id
 from kandev_host.protocol.envelope import Request
@@ -462,3 +462,13 @@ async def test_a_request_that_was_cancelled_leaves_nobody_waiting(house: Any) ->
             await receipts.perform(claim, hang)
     assert (new, again) == (True, False)
     assert b"outcome_unknown" in told[0].payload
+
+
+def test_a_digest_tells_nothing_of_what_was_typed_into_a_form() -> None:
+    def digest(action: str, **content: str) -> str:
+        said = {"elicitation_id": "e", "outcome": "accept", "content": content}
+        return digest_of(action, msgspec.Raw(msgspec.json.encode(said)))
+
+    assert digest("elicitation.respond", pin="1234") == digest("elicitation.respond", pin="9876")
+    assert digest("elicitation.respond", pin="1234") != digest("elicitation.respond", pin="1234", more="")
+    assert digest("task.create", pin="1234") != digest("task.create", pin="9876")

@@ -8,13 +8,14 @@ import secrets
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kandev_host.events import Event, event
 from kandev_host.interfaces import Commit, Put
 from kandev_host.logs import logging_to
-from kandev_host.models import AgentInstance, AgentLog, PermissionRequest, Receipt, Task, Turn
+from kandev_host.models import AgentInstance, AgentLog, AuditRow, PermissionRequest, Receipt, Task, Turn
 from kandev_host.redaction import clean_commits, clean_payload
-from kandev_host.secrets import LIMIT, MARK, Known, known, register
+from kandev_host.secrets import LIMIT, MARK, OWN_CHARS, OWNERS, Known, known, register, register_for
 from kandev_host.settings import LogSettings
 
 IDS = {"task_id": "t", "agent_id": "a"}
@@ -112,6 +113,66 @@ def test_a_word_of_the_hosts_own_that_is_a_secret_too_breaks_no_row() -> None:
     assert isinstance(change, Put)
     assert isinstance(change.row, AgentInstance)
     assert (change.row.status, change.row.error_message) == ("STOPPED", f"was {MARK}")
+
+
+def test_what_is_typed_for_one_agent_is_looked_for_in_what_is_of_it_and_of_its_task_alone(canary: str) -> None:
+    typed = secrets.token_hex(12)
+    register_for(("a", "t"), [typed])
+    mine = [
+        Put(AgentLog(agent_instance_id="a", message=f"{typed} {canary}")),
+        Put(Turn(**{**IDS, "agent_id": "a", "task_id": "x"}, prompt=[], error=typed, created_by="u")),
+        Put(Task(id="t", board_id="b", title="t", description="d", state_reason=typed, created_by="u")),
+        event("acp.log", {"message": typed}, agent_id="a"),
+        event("task.updated", {"reason": typed}, task_id="t"),
+    ]
+    assert (typed in (text := cleaned(*mine)), canary in text) == (False, False)
+    others = [Put(AgentLog(agent_instance_id="o", message=typed)), event("acp.log", {"message": typed}, agent_id="o")]
+    assert cleaned(*others).count(typed) == 2
+    audit = Put(AuditRow(kind="launch", action="agent.launched", agent_id="a", task_id="t", actor=typed))
+    assert typed in cleaned(audit)
+    assert typed.encode() in clean_payload("board.list", json.dumps({"boards": [{"name": typed}]}).encode())
+    assert typed.encode() not in clean_payload("agent.status", json.dumps({"said": typed}).encode(), "a", None)
+
+
+def test_what_is_typed_pushes_nothing_out_and_is_bounded(canary: str) -> None:
+    last = secrets.token_hex(8)
+    for number in range(2 * OWNERS):
+        register_for((f"agent-{number}",), [secrets.token_hex(8)])
+    register_for(("a",), ["x" * OWN_CHARS, *(f"{number:016}" for number in range(OWN_CHARS)), last])
+    assert known.clean_text(canary) == MARK
+    assert known.of("agent-0") is known.now
+    assert known.of("a").clean_text(f"{last} {canary} {'x' * OWN_CHARS}") == f"{MARK} {MARK} {'x' * OWN_CHARS}"
+    assert len(known.of("a").needles) < 20 * OWN_CHARS // 16
+
+
+def test_a_command_that_was_typed_is_shown_to_whoever_is_asked_for_it(canary: str) -> None:
+    register_for(("a",), ["git push --force", "correct-horse"])
+    call = {"title": f"git push --force {canary} correct-horse"}
+    asked = PermissionRequest(**IDS, session_id="s", tool_call=call, options=[], digest="d")
+    (commit,) = clean_commits([Commit([Put(asked)])])
+    (change,) = commit.changes
+    assert isinstance(change, Put)
+    assert isinstance(change.row, PermissionRequest)
+    assert change.row.tool_call == {"title": f"git push --force {MARK} {MARK}"}
+
+
+def test_the_audit_says_who_did_what_whatever_is_a_secret(canary: str) -> None:
+    row = AuditRow(kind="auth", action=canary, actor=canary, actor_name=canary, address=canary, details={"x": canary})
+    (commit,) = clean_commits([Commit([Put(row)])])
+    (change,) = commit.changes
+    assert isinstance(change, Put)
+    assert change.row == replace(row, details={"x": MARK})
+
+
+def test_what_rows_are_named_by_stays() -> None:
+    named = "0c9e6a41-7f5b-7000-8000-3a6c2b1d4e5f"
+    register(named, "of a test")
+    turn = Turn(**{**IDS, "agent_id": named}, id=named, prompt=[], error=named, created_by="u")
+    (commit,) = clean_commits([Commit([Put(turn), told := event("acp.log", {"agent_id": named, "message": named})])])
+    (change, _) = commit.changes
+    assert isinstance(change, Put)
+    assert change.row == replace(turn, error=MARK)
+    assert json.loads(bytes(told.payload)) == {"agent_id": named, "message": MARK}
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

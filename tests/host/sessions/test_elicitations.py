@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from kandev_host.errors import Conflict, Forbidden, NotFound, ValidationFailed
 from kandev_host.interfaces import Principal
 from kandev_host.models import Elicitation
+from kandev_host.secrets import known
 from kandev_host.settings import PermissionSettings, SessionSettings
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +92,27 @@ async def test_what_a_person_filled_in_is_not_stored(world: Any, tmp_path: Path)
     assert world.texts() == ["elicitation: accept name password"]
     assert [path.name for path in files(tmp_path) if CANARY.encode() in path.read_bytes()] == []
     assert CANARY not in "".join(bytes(item.payload).decode() for item in world.published)
+
+
+async def test_a_form_hides_nothing_that_its_agent_wrote_itself(world: Any) -> None:
+    command = "git push --force origin main"
+    form = {
+        **FORM,
+        "message": "Shall it be force-pushed-now?",
+        "requestedSchema": {
+            "type": "object",
+            "properties": {
+                "token_name": {"type": "string", "default": command},
+                "api_key": {"type": "string"},
+                "password": {"type": "string"},
+            },
+        },
+    }
+    row = await asked(world, form)
+    await answer(world, row, "accept", {"token_name": command, "api_key": "force-pushed-now", "password": CANARY})
+    cleaned = known.of(row["agent_id"]).clean_text(f"{command} force-pushed-now {CANARY}")
+    assert cleaned == f"{command} force-pushed-now [redacted]"
+    assert known.clean_text(CANARY) == CANARY
 
 
 async def test_what_does_not_fit_is_refused_and_still_waits(world: Any) -> None:
