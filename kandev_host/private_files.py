@@ -35,6 +35,16 @@ def read_private(path: Path, *, fix: str, fix_wider: str) -> bytes | None:
         return file.read(LIMIT_BYTES)
 
 
+def read_small(path: Path) -> bytes | None:
+    """The first bytes of a regular file; None if there is none, or it cannot be read. It waits for nobody's pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return file.read(LIMIT_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except OSError:
+        return None
+
+
 def write_private(path: Path, content: bytes, *, replace: bool) -> None:
     """On the disk when it returns, whole, mode 0600. What is there already stays unless it may `replace` it.
 

@@ -13,7 +13,7 @@ import msgspec
 
 from kandev_host.errors import StartupError
 from kandev_host.models import key_id_of, now
-from kandev_host.private_files import LIMIT_BYTES, read_private, write_private
+from kandev_host.private_files import read_private, read_small, write_private
 from kandev_host.secrets import register
 
 KEY_FILE = "audit-key"
@@ -78,10 +78,10 @@ def read_key(path: Path) -> bytes | None:
 
 def read_head(folder: Path) -> Head | None:
     """Where the chain stood; None if that was not written down, or cannot be read."""
+    found = read_small(folder / HEAD_FILE)
     try:
-        with open(folder / HEAD_FILE, "rb") as file:
-            return msgspec.json.decode(file.read(LIMIT_BYTES), type=Head)
-    except (OSError, msgspec.MsgspecError):
+        return None if found is None else msgspec.json.decode(found, type=Head)
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 
@@ -93,8 +93,5 @@ def write_head(folder: Path, head: Head, key: bytes) -> None:
 
 def fingerprint(path: Path) -> str | None:
     """Of a random secret in a file, to tell it from another one; None if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read(LIMIT_BYTES)).hexdigest()[:16]
-    except OSError:
-        return None
+    found = read_small(path)
+    return None if found is None else hashlib.sha256(found).hexdigest()[:16]

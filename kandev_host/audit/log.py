@@ -175,7 +175,7 @@ class AuditLog:
         self._record = journal.record
         self._waiting.appendleft(AuditRow(kind="host", action="host.started", details=about))
         await self._follow_token()
-        await self._flush()  # on a full disk it waits, and the host starts all the same
+        await self._flush()  # what cannot be written waits: whether the host starts so is not for the audit to say
         await self.keep_head(store)
         group = anyio.create_task_group()
         await group.__aenter__()

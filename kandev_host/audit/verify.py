@@ -12,6 +12,7 @@ from kandev_host.audit.key import Head
 from kandev_host.audit.log import BEGAN, FIRST
 from kandev_host.models import AuditRow, mac_of
 
+NOT_REACHED = "not reached"
 _HEAD = "audit-head, which says how far the rows go,"
 
 
@@ -59,6 +60,10 @@ class Verifier:
         if self._head is not None and row.seq == self._head.seq:
             self._known = row.mac
 
+    def so_far(self) -> Verdict:
+        """Of the rows that were added, where more follow: nothing of the end is known."""
+        return self._verdict(self._problem, NOT_REACHED)
+
     def verdict(self) -> Verdict:
         """With a head, also whether rows are missing at the end."""
         head, problem, said = self._head, self._problem, "not given"
@@ -75,6 +80,9 @@ class Verifier:
             else:
                 problem = problem or self._against(head)
                 said = "holds" if problem is None else "differs"
+        return self._verdict(problem, said)
+
+    def _verdict(self, problem: Problem | None, said: str) -> Verdict:
         return Verdict(
             rows=self._rows,
             last_seq=self._seq,

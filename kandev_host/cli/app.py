@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,8 @@ class LazyGroup(click.Group):
 
 
 UNAUTHORIZED = 401
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+MAKE_ROOM = "make room on the disk, then try again; kandev-host doctor says how much is free"
 ASK_OTHERWISE = "name one that holds in KANDEV_TOKEN: it expired or was revoked, or the host takes no local token"
 
 
@@ -170,5 +173,9 @@ def _explained(error: BaseException) -> tuple[str, int, bool]:
     if isinstance(error, StartupError):
         return str(error), 1, True
     if isinstance(error, KandevError) or _is_an_answer(error):
-        return _with_the_way_out(error.message, error.details), 1, True
+        more = {"fix": MAKE_ROOM} if error.code == "STORAGE_FULL" and "room" not in error.message else {}
+        return _with_the_way_out(error.message, {**more, **error.details}), 1, True
+    if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"The disk is full{where}. Fix: {MAKE_ROOM}", 1, True
     return f"unexpected {type(error).__name__}: {error} (add --debug for the trace)", 1, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from kandev_host.printable import printable
 if TYPE_CHECKING:
     from kandev_host.audit.key import Head
     from kandev_host.audit.verify import Verdict
+    from kandev_host.interfaces import Progress
     from kandev_host.models import AuditRow
     from kandev_host.protocol.actions.audit import AuditReply
     from kandev_host.settings.load import Loaded
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     Ask = Callable[..., Awaitable[AuditReply]]
 
 PAGE = 500
+# Of one page, while the host says that these are too many requests.
+PATIENCE_S = 60.0
 LINE_LIMIT_BYTES = 1 << 20
 KINDS = (
     "auth", "access", "policy", "approval", "credential", "launch", "deletion", "settings", "backup", "host", "audit",
@@ -175,6 +179,7 @@ async def _export(loaded: Loaded, file: BinaryIO) -> int:
     import msgspec
 
     from kandev_host.audit.key import read_head
+    from kandev_host.cli.keeping import progress
     from kandev_host.models import now
     from kandev_host.version import __version__
 
@@ -183,26 +188,34 @@ async def _export(loaded: Loaded, file: BinaryIO) -> int:
     file.write(encode({"kandev_audit": 1, "version": __version__, "exported_at": now(), "head": head}) + b"\n")
     number = 0
     async with _reading(loaded) as audit:
-        async for row in _rows(audit.ask):
+        async for row in _rows(audit.ask, head, progress()):
             file.write(encode(row) + b"\n")
             number += 1
     file.write(encode({"end": number}) + b"\n")
     return number
 
 
-async def of_host(loaded: Loaded, keys: Mapping[str, bytes]) -> Verdict:
-    """Of the host that runs, else of its store. Raises `ClientError`, `StartupError`."""
+async def of_host(loaded: Loaded, keys: Mapping[str, bytes], *, within_s: float | None = None) -> Verdict:
+    """Of the host that runs, else of its store; of as much as can be read `within_s`, quietly.
+
+    Raises `ClientError`, `StartupError`.
+    """
+    import anyio
+
     from kandev_host.audit.key import read_head
     from kandev_host.audit.verify import Verifier
+    from kandev_host.cli.keeping import progress
 
     # First: a host that runs goes on meanwhile, and what it wrote down before must still be there.
     here = "KANDEV_URL" not in os.environ
     head: Head | None = read_head(loaded.data_dir) if here else None
-    async with _reading(loaded) as audit:
-        verifier = Verifier(keys, head, needs_head=here and audit.begun)
-        async for row in _rows(audit.ask):
-            verifier.add(row)
-    return verifier.verdict()
+    verifier = Verifier(keys, head)
+    with anyio.move_on_after(math.inf if within_s is None else within_s) as scope:
+        async with _reading(loaded) as audit:
+            verifier = Verifier(keys, head, needs_head=here and audit.begun)
+            async for row in _rows(audit.ask, head, progress() if within_s is None else None):
+                verifier.add(row)
+    return verifier.so_far() if scope.cancelled_caught else verifier.verdict()
 
 
 def _of_file(path: Path, keys: Mapping[str, bytes]) -> Verdict:
@@ -273,7 +286,7 @@ async def _reading(loaded: Loaded) -> AsyncIterator[_Audit]:
         async with _client(url, token) as ask:
             yield _Audit(ask)
         return
-    from kandev_host.audit.key import KEY_FILE
+    from kandev_host.audit.key import KEY_FILE, read_head
     from kandev_host.cli.keeping import alone
     from kandev_host.errors import StartupError
     from kandev_host.gateway.tokens import LOCAL_USER
@@ -287,6 +300,14 @@ async def _reading(loaded: Loaded) -> AsyncIterator[_Audit]:
 
     if not (loaded.data_dir / KEY_FILE).exists():
         raise StartupError(f"there is no audit in {loaded.data_dir}: the first kandev-host up begins it")
+    if not _stored(loaded):
+        if read_head(loaded.data_dir) is None:
+            raise StartupError(
+                f"there is no audit in {loaded.data_dir}, but the key of one: hosts may have lived here, and their"
+                " database and audit-head are gone; restore a backup of them"
+            )
+        yield _Audit(_nothing)  # rows that are known to have been
+        return
     with alone(loaded, "reading the audit"):
         plugins = load_plugins(loaded.settings.plugins)
         environment = Environment(str(loaded.data_dir), __version__)
@@ -299,23 +320,49 @@ async def _reading(loaded: Loaded) -> AsyncIterator[_Audit]:
             yield _Audit(lambda **fields: service.list(LOCAL_USER, AuditList(**fields)), begun)
 
 
+def _stored(loaded: Loaded) -> bool:
+    """Is there a database? It is not made by looking."""
+    from kandev_host.cli.keeping import origin_of
+    from kandev_host.errors import Unavailable
+
+    try:
+        return origin_of(loaded).upkeep.size_bytes() is not None
+    except Unavailable:  # a store that does not say
+        return True
+
+
+async def _nothing(**_fields: Any) -> AuditReply:
+    from kandev_host.protocol.actions.audit import AuditReply
+
+    return AuditReply(rows=[], next_cursor=None)
+
+
 @asynccontextmanager
 async def _client(url: str, token: str) -> AsyncIterator[Ask]:
+    import anyio
     import msgspec
 
-    from kandev_host.client import connect
+    from kandev_host.client import ClientError, connect
     from kandev_host.protocol.actions.audit import AuditReply
 
     async with connect(url, token) as client:
 
         async def ask(**fields: Any) -> AuditReply:
-            return msgspec.convert(await client.call("audit.list", msgspec.to_builtins(fields)), AuditReply)
+            payload, ends_s = msgspec.to_builtins(fields), anyio.current_time() + PATIENCE_S
+            while True:
+                try:
+                    return msgspec.convert(await client.call("audit.list", payload), AuditReply)
+                except ClientError as error:
+                    wait_s = float(error.details.get("retry_after_s") or 0.1)
+                    if error.code != "RATE_LIMITED" or anyio.current_time() + wait_s > ends_s:
+                        raise
+                await anyio.sleep(wait_s)
 
         yield ask
 
 
-async def _rows(ask: Ask) -> AsyncIterator[AuditRow]:
-    """All, oldest first."""
+async def _rows(ask: Ask, head: Head | None, tell: Progress | None) -> AsyncIterator[AuditRow]:
+    """All, oldest first; `head` says about how many there are, for whoever is told."""
     cursor: str | None = None
     while True:
         reply = await ask(oldest_first=True, limit=PAGE, **given(cursor=cursor))
@@ -324,6 +371,8 @@ async def _rows(ask: Ask) -> AsyncIterator[AuditRow]:
         cursor = reply.next_cursor
         if cursor is None:
             return
+        if tell is not None:
+            tell(f"{row.seq} rows read", row.seq, 0 if head is None else head.seq)
 
 
 def _tell(verdict: Verdict) -> None:

@@ -16,7 +16,7 @@ from kandev_host.cli.checks import Check, audit, folder, looked, machine, networ
 from kandev_host.cli.options import as_json, example, load_settings, settings_options
 from kandev_host.cli.output import emit, hints, table
 from kandev_host.cli.shown import credential
-from kandev_host.errors import SettingsError, StartupError
+from kandev_host.errors import KandevError, SettingsError, StartupError
 from kandev_host.presence import running
 from kandev_host.settings import Settings
 from kandev_host.settings.load import Loaded, data_home
@@ -132,6 +132,9 @@ async def _host(loaded: Loaded) -> list[Check]:
             "what it says" if isinstance(error, StartupError) else "kandev-host logs says more"
         )
         return [Check("host", "failed", str(error), str(fix) if runs else f"{fix}; then kandev-host up")]
+    except Exception as error:  # the doctor says what is wrong; it is never the one that fails
+        fix = error.details.get("fix") if isinstance(error, KandevError) else None
+        return [Check("host", "failed", str(error) or repr(error), str(fix or "kandev-host up says more"))]
     if info is None:
         fix = "kandev-host logs says what it does; kandev-host down ends it"
         return [Check("host", "failed", f"it does not answer within {HOST_TIMEOUT_S:g} s", fix)]

@@ -30,7 +30,7 @@ from kandev_host.gateway.listening import Address, is_local, leave, listen, look
 from kandev_host.gateway.logins import Logins
 from kandev_host.gateway.receipts import Receipts
 from kandev_host.gateway.schema import SchemaRoute
-from kandev_host.interfaces import ALL_BOARDS, Action, Authenticator, Issuer, Route
+from kandev_host.interfaces import ALL_BOARDS, ROLES, Action, Authenticator, Issuer, Route, scopes_of
 from kandev_host.settings import GatewaySettings, ServerSettings
 
 STOP_S = 3.0
@@ -75,7 +75,7 @@ class Gateway:
         """`latency` is told how late sockets get what agents say; `healthy` is what `/health` says.
 
         `ready` is what `/ready` says: whoever opens the gateway sets it once the whole host stands. `scopes` are all
-        that something is asked for here.
+        that something is asked for here, or that a role has.
         """
         self.ready = False
         self._healthy = healthy
@@ -108,7 +108,8 @@ class Gateway:
         self._left = asyncio.Event()
         routes = tuple(routes)
         asked_for = {*(action.scope for action in served), *(route.scope for route in routes)}
-        self.scopes = frozenset({ALL_BOARDS, *asked_for} - {""})
+        of_roles = {scope for role in ROLES for scope in scopes_of(role)}
+        self.scopes = frozenset({ALL_BOARDS, *asked_for, *of_roles} - {"", "*"})
         self._runner = self._make_runner(routes)
         self._address = Address("http", server.host, server.port)
         self._listening: asyncio.Server | None = None

@@ -10,21 +10,25 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TypeVar
 
 from kandev_host.errors import Conflict, Forbidden
 from kandev_host.interfaces import Authenticator, Credentials, Issuer, Principal
 from kandev_host.models import new_id, now
 from kandev_host.secrets import forget, register
 
+K = TypeVar("K")
 SESSION = "session:"
 TICKET_BYTES = 16
 TOKEN_BYTES = 32
-# Beyond these the oldest goes: nobody opens as many by hand.
-TICKETS = 64
-SESSIONS = 64
+# Of tickets as of sessions. Beyond these somebody's own oldest goes: nobody opens as many by hand.
+EACH = 16
+# Each session is one more secret to look for, in all that is kept and told.
+TOTAL = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +95,35 @@ class Logins:
         return await self._authenticator.revoke(principal)
 
     def ticket(self, principal: Principal) -> str:
-        """For one exchange. Raises `Forbidden`, or `Conflict` for a session: what ends must not prolong itself."""
+        """For one exchange. Raises `Forbidden`; `Conflict` for a session, since what ends must not prolong itself, and
+        where there is no room.
+        """
         if principal.kind != "user":
             raise Forbidden("auth.ticket of a user")
         if principal.credential.startswith(SESSION):
             raise Conflict("A session makes no log-in links: ask with the credential it came from (kandev-host link)")
         self._tickets = {key: each for key, each in self._tickets.items() if self._clock() < each.ends}
-        if len(self._tickets) >= TICKETS:
-            del self._tickets[next(iter(self._tickets))]
+        surplus = _surplus(self._tickets, principal.id)
+        if surplus is not None:
+            del self._tickets[surplus]
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         self._tickets[_digest(ticket)] = _Ticket(principal, self._clock() + self.ticket_lifetime_s)
         return ticket
 
     def exchange(self, ticket: str) -> tuple[str, Principal] | None:
-        """The token of a new session and whose it is; None for a ticket that is not good, or not any more."""
+        """The token of a new session and whose it is; None for a ticket that is not good, or not any more.
+
+        Raises `Conflict` where there is no room.
+        """
         found = self._tickets.pop(_digest(ticket), None)
         if found is None or self._clock() >= found.ends or not self.holds(found.principal):
             return None
         for id, session in tuple(self._sessions.items()):
             if self._clock() >= session.ends:
                 self._forget(id)
-        if len(self._sessions) >= SESSIONS:
-            self._forget(next(iter(self._sessions)))
+        surplus = _surplus(self._sessions, found.principal.id)
+        if surplus is not None:
+            self._forget(surplus)
         return self._open(found.principal)
 
     def _open(self, maker: Principal) -> tuple[str, Principal]:
@@ -130,6 +141,25 @@ class Logins:
         if session is not None:
             del self._by_digest[_digest(session.token)]
             forget(session.token)
+
+
+def _surplus(held: Mapping[K, _Ticket | _Session], id: str) -> K | None:
+    """Which one goes, now that `id` gets one more; None where there is room.
+
+    The oldest of `id`, or of whoever has most: nobody ends what others have by making many. Raises `Conflict` where
+    so many have one each.
+    """
+    counts = Counter(each.principal.id for each in held.values())
+    whose = id
+    if counts[id] < EACH:
+        if len(held) < TOTAL:
+            return None
+        most = max(counts.values())
+        if counts[id] < most:
+            if most == 1:
+                raise Conflict(f"{TOTAL} others have logged in by a link: wait until one logs out", state="full")
+            whose = next(name for name, number in counts.items() if number == most)
+    return next(key for key, each in held.items() if each.principal.id == whose)
 
 
 def _digest(secret: str) -> bytes:

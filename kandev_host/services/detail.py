@@ -40,7 +40,7 @@ class Running:
     started_s: float = field(default_factory=time.monotonic)
     addresses: list[str] = field(default_factory=list)
     sockets: Callable[[], int] = lambda: 0
-    scopes: frozenset[str] = frozenset()  # that some action or route asks for
+    scopes: frozenset[str] = frozenset()  # that some action or route asks for, or a role has
     settings_path: str | None = None
     loads: int = 1
     loaded_at: datetime = field(default_factory=now)

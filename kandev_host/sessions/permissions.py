@@ -275,7 +275,7 @@ class PermissionBroker:
         reason = chosen(principal, pending.request.options, option_id)
         if answer.remember is None:
             return await self._settle(pending, option_id, principal.id, reason), None
-        self.rules.check_room()
+        self.rules.check_room(principal.id)
         rule = remembered(pending.request, option_id, answer.remember, pending.situation, principal)
         resolved = await self._settle(pending, option_id, principal.id, reason, also=[Put(rule)])
         self.rules.add(rule)

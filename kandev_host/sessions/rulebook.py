@@ -16,7 +16,8 @@ from kandev_host.settings import RuleSettings
 
 Remember = Literal["task", "agent_type"]
 SETTINGS = "settings:"
-STORED_RULES = 1000
+EACH = 200
+STORED_RULES = 5000
 PAGE = 500
 # A remembered `allow_always` would be the agent's memory and the host's: only the host's can be looked at.
 _EFFECTS: dict[str, Effect] = {"allow_once": "allow", "reject_once": "deny", "reject_always": "deny"}
@@ -50,8 +51,10 @@ class RuleBook:
         """Those of the settings first."""
         return [*self.of_settings, *self._stored.values()]
 
-    def check_room(self) -> None:
-        """Raise `ValidationFailed` when too many are stored already."""
+    def check_room(self, user_id: str) -> None:
+        """Raise `ValidationFailed` when too many are stored already, of this user or of all."""
+        if sum(rule.created_by == user_id for rule in self._stored.values()) >= EACH:
+            raise ValidationFailed("remember", f"{EACH} rules of yours are stored already: delete some")
         if len(self._stored) >= STORED_RULES:
             raise ValidationFailed("remember", f"{STORED_RULES} rules are stored already: delete some")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ from kandev_sandbox.shell import sweep as sweep_shells
 
 log = logging.getLogger(__name__)
 SNAPSHOTS = "/snapshots"
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _INSIDE = (WORKSPACE + "/", HOME + "/")
 
 
@@ -128,6 +130,10 @@ class BwrapRuntime(ConfinedRuntime):
                 )
             except SandboxError as error:
                 raise errors.Unavailable(error.reason, fix=error.fix) from error
+            except OSError as error:
+                if error.errno not in FULL_ERRNOS:
+                    raise
+                raise errors.StorageFull("The disk is full: no jail can be made") from error
             await stack.enter_async_context(self._watched(jail, spec.workspace_id, spec.limits.disk_limit))
             if jail.gate is not None:
                 stack.enter_context(self._gates.of(jail.gate, spec.labels))

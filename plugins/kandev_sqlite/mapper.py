@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -57,6 +58,8 @@ NAMES = {table: kind.__name__.lower() for kind, table in TABLES.items()} | {
     "audit": "audit",
 }
 
+DEPTH_LIMIT = 64
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}]', re.DOTALL)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode_json = msgspec.json.Encoder().encode
 
@@ -88,6 +91,18 @@ def _kind_of(hint: Any) -> Kind:
     return plain.get(hint, "json")
 
 
+def _deep(text: str) -> bool:
+    """Is this JSON nested so deep that not everybody who reads it, or writes it again, gets to its end?"""
+    if text.count("[") + text.count("{") <= DEPTH_LIMIT:
+        return False
+    depth = 0
+    for bracket in _NO_BRACKETS.sub("", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEPTH_LIMIT:
+            return True
+    return False
+
+
 class Field:
     """One column: how its values go in and come out. `nullable` fields sort their unknown values first."""
 
@@ -113,9 +128,11 @@ class Field:
 
         def forgiving(value: Any) -> Any:
             try:
-                return decode(value)
+                if not (isinstance(value, str) and _deep(value)):
+                    return decode(value)
             except (ValueError, OverflowError):
-                return _EPOCH if self.kind == "time" else {"damaged": str(value)[:200]}
+                pass
+            return _EPOCH if self.kind == "time" else {"damaged": str(value)[:200]}
 
         self.decode = forgiving
 

@@ -141,10 +141,13 @@ class _Serving:
                     raise Forbidden(scope)
         _check_known(request.scopes, self._scopes())
         ends = None if request.expires_in_s is None else now() + timedelta(seconds=request.expires_in_s)
+        if caller.credential.startswith((KEY, SESSION)) and caller.expires_at is not None:
+            ends = caller.expires_at if ends is None else min(ends, caller.expires_at)
         key, token = await self._directory.add_key(owner_id, request.name, request.scopes, ends)
         return {"key": self._told(key), "token": token}
 
     async def revoke_key(self, call: Call, request: KeyRevoke) -> dict[str, KeyInfo]:
+        await self._directory.settle()  # of whoever asks again, since there was no room
         key = next((each for each in self._directory.keys_of(None) if each.id == request.key_id), None)
         if key is None or (key.owner_id != call.principal.id and not call.principal.may(WRITE)):
             raise NotFound("key", request.key_id)
@@ -174,7 +177,10 @@ class _Serving:
 
 
 def _check_maker(caller: Principal) -> None:
-    """What ends must not prolong itself: a key, or a session that may come from one, makes no keys."""
+    """What ends must not prolong itself: a key, or a session that may come from one, makes no keys.
+
+    But for who may make users: that key's keys end with it at the latest.
+    """
     if caller.kind != "user":
         raise Forbidden(WRITE)
     if caller.credential.startswith((KEY, SESSION)) and not caller.may(WRITE):

@@ -6,13 +6,14 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, cast
 
 import msgspec
 
-from kandev_host.errors import Busy, StartupError, StorageFull, Unavailable
+from kandev_host.errors import Busy, KandevError, StartupError, StorageFull, Unavailable
 from kandev_users.rows import TABLES, Row
 
 R = TypeVar("R", bound=Row)
@@ -21,6 +22,7 @@ FILE = "users.db"
 APPLICATION_ID = 0x6B647573
 VERSION = 1
 BUSY_S = 5.0
+HELD = "it holds until the host ends, and for good only once it is written; make room, then ask again"
 SCHEMA = """
 CREATE TABLE users (
     id TEXT PRIMARY KEY,
@@ -62,6 +64,9 @@ class Database:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / FILE
         self._db: sqlite3.Connection
+        # What could not be written, and holds all the same.
+        self._kept: dict[str, Row] = {}
+        self._left: dict[str, Row] = {}
 
     def __enter__(self) -> Database:
         _check_file(self._path)
@@ -81,6 +86,9 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.holding:
+            with suppress(KandevError):
+                self.write((), ())
         self._db.close()
 
     def _prepare(self) -> None:
@@ -112,34 +120,48 @@ class Database:
         except (msgspec.ValidationError, sqlite3.Error) as error:
             raise StartupError(f"{self._path} is damaged ({error}): restore it from a backup, or delete it") from error
 
-    def write(self, puts: Iterable[Row], gone: Iterable[Row]) -> None:
+    @property
+    def holding(self) -> bool:
+        """Is there something that could not be written, and goes into the next change that can be?"""
+        return bool(self._kept or self._left)
+
+    def write(self, puts: Iterable[Row], gone: Iterable[Row], *, ends: bool = False) -> None:
         """Keep `puts` and remove `gone`, all or nothing. Waits for the disk: one thread at a time may call it.
 
-        Raises `StorageFull`, `Busy` or `Unavailable`; nothing was written then.
+        Raises `StorageFull`, `Busy` or `Unavailable`; nothing was written then. What `ends` something is held.
         """
-        run = self._db.execute
+        kept, left = {row.id: row for row in puts}, {row.id: row for row in gone}
+        kept = {id: row for id, row in self._kept.items() if id not in left} | kept
+        left = {id: row for id, row in self._left.items() if id not in kept} | left
         try:
-            run("BEGIN IMMEDIATE")
-            try:
-                for row in gone:
-                    run(f"DELETE FROM {TABLES[type(row)]} WHERE id = ?", (row.id,))  # noqa: S608 - our own names
-                for row in puts:
-                    values = msgspec.to_builtins(row, builtin_types=(bytes,))
-                    marks = ", ".join(f":{name}" for name in values)
-                    changes = ", ".join(f"{name} = :{name}" for name in values)
-                    # Not INSERT OR REPLACE: that would remove another row of the same name.
-                    run(
-                        f"INSERT INTO {TABLES[type(row)]} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608
-                        f" ON CONFLICT (id) DO UPDATE SET {changes}",
-                        values,
-                    )
-                run("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    run("ROLLBACK")
-                raise
+            self._transact(kept.values(), left.values())
         except sqlite3.Error as error:
-            raise _explained(error) from error
+            if ends:
+                self._kept, self._left = kept, left
+            raise _explained(error, HELD if ends else "nothing was changed") from error
+        self._kept, self._left = {}, {}
+
+    def _transact(self, puts: Iterable[Row], gone: Iterable[Row]) -> None:
+        run = self._db.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            for row in gone:
+                run(f"DELETE FROM {TABLES[type(row)]} WHERE id = ?", (row.id,))  # noqa: S608 - our own names
+            for row in puts:
+                values = msgspec.to_builtins(row, builtin_types=(bytes,))
+                marks = ", ".join(f":{name}" for name in values)
+                changes = ", ".join(f"{name} = :{name}" for name in values)
+                # Not INSERT OR REPLACE: that would remove another row of the same name.
+                run(
+                    f"INSERT INTO {TABLES[type(row)]} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608
+                    f" ON CONFLICT (id) DO UPDATE SET {changes}",
+                    values,
+                )
+            run("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                run("ROLLBACK")
+            raise
 
 
 def _check_file(path: Path) -> None:
@@ -157,10 +179,10 @@ def _check_file(path: Path) -> None:
         raise StartupError(f"Others may read or write {path}: chmod 600 {path}, and have all passwords changed")
 
 
-def _explained(error: sqlite3.Error) -> StorageFull | Busy | Unavailable:
+def _explained(error: sqlite3.Error, so: str) -> StorageFull | Busy | Unavailable:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return StorageFull("The disk is full: nothing was changed")
+        return StorageFull(f"The disk is full: {so}")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return Busy(f"Another process holds {FILE}: nothing was changed")
-    return Unavailable(f"{FILE} cannot be written ({error}): nothing was changed", fix="look at the disk")
+        return Busy(f"Another process holds {FILE}: {so}")
+    return Unavailable(f"{FILE} cannot be written ({error}): {so}", fix="look at the disk")

@@ -1,6 +1,7 @@
 """Who there is: users, keys and log-ins, all in memory, since whether a credential holds must be known without a wait.
 
-Every change is decided on what is there, written, and only then seen; one after the other.
+Every change is decided on what is there, written, and only then seen; one after the other. What takes something away is
+seen also where it cannot be written, as on a full disk, and goes into the next change that can be.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,8 +19,8 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from kandev_host import Role, scopes_of
-from kandev_host.errors import Conflict, NotFound
+from kandev_host import ROLES, Role, scopes_of
+from kandev_host.errors import Conflict, KandevError, NotFound
 from kandev_host.models import LOCAL_USER_ID, new_id, now
 from kandev_users.database import Database
 from kandev_users.rows import KEYS_LIMIT, LOGINS_LIMIT, REVOKED_LIMIT, USERS_LIMIT, Key, Login, Revoked, Row, User
@@ -29,14 +31,16 @@ FAMILY_BYTES = 16
 PREFIX = "kd_"
 USED_AGAIN_S = 3600.0
 _ALL = frozenset({"*"})
+_RANK: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be kept, and what removed."""
+    """What is to be kept, and what removed. What only `ends` something holds at once, written or not."""
 
     puts: tuple[Row, ...] = ()
     gone: tuple[Row, ...] = ()
+    ends: bool = False
 
 
 class Directory:
@@ -115,7 +119,8 @@ class Directory:
             )
             if user.disabled or user.role != "admin":
                 self._check_last(was)
-            return Change((user,), tuple(self._logins_of(id)))
+            gives = disabled is False or (role is not None and _RANK[role] > _RANK[was.role])
+            return Change((user,), tuple(self._logins_of(id)), ends=not gives)
 
         await self._change(decide)
         return self._users[id]
@@ -127,7 +132,7 @@ class Directory:
         def decide() -> Change:
             found = self.find(id)
             self._check_last(found)
-            return Change(gone=(found, *self.keys_of(id), *self._logins_of(id)))
+            return Change(gone=(found, *self.keys_of(id), *self._logins_of(id)), ends=True)
 
         await self._change(decide)
         return user
@@ -199,7 +204,7 @@ class Directory:
         def decide() -> Change:
             if id not in self._keys:
                 raise NotFound("key", id)
-            return Change(gone=(self._keys[id],))
+            return Change(gone=(self._keys[id],), ends=True)
 
         await self._change(decide)
 
@@ -258,7 +263,7 @@ class Directory:
                 return Change()
             # Only refresh tokens of this log-in have its family in them: one that is not the last is an old one.
             if not secrets.compare_digest(found.digest, digest_of(token)):
-                return Change(gone=(found,))
+                return Change(gone=(found,), ends=True)
             login = msgspec.structs.replace(found, digest=digest_of(following))
             return Change((login,))
 
@@ -270,7 +275,7 @@ class Directory:
 
         def decide() -> Change:
             found = self._logins.get(id)
-            return Change(gone=() if found is None else (found,))
+            return Change(gone=() if found is None else (found,), ends=True)
 
         return bool((await self._change(decide)).gone)
 
@@ -289,24 +294,39 @@ class Directory:
             over = tuple(each for each in self._revoked.values() if each.expires_at <= now())
             if len(self._revoked) - len(over) >= REVOKED_LIMIT:
                 raise Conflict("Too many tokens are revoked: this one ends when it expires", state="full")
-            return Change((Revoked(id=id, expires_at=expires_at),), over)
+            return Change((Revoked(id=id, expires_at=expires_at),), over, ends=True)
 
         await self._change(decide)
 
     # How a change is made.
 
+    async def settle(self) -> None:
+        """Write what could not be written before, if there is such a thing and it can be now."""
+        await self._change(Change)
+
     async def _change(self, decide: Callable[[], Change]) -> Change:
         """Once begun it is carried to its end, also when the caller is cancelled. Raises what `decide` does."""
-        change = Change()
+        failure: KandevError | None = None
         with anyio.CancelScope(shield=True):
             async with self._lock:
+                if self._database.holding:
+                    with suppress(KandevError):
+                        await anyio.to_thread.run_sync(self._database.write, (), ())
                 change = decide()
                 if change.puts or change.gone:
-                    await anyio.to_thread.run_sync(partial(self._database.write, change.puts, change.gone))
+                    write = partial(self._database.write, change.puts, change.gone, ends=change.ends)
+                    try:
+                        await anyio.to_thread.run_sync(write)
+                    except KandevError as error:
+                        if not change.ends:
+                            raise
+                        failure = error
                 for row in change.gone:
                     self._forget(row)
                 for row in change.puts:
                     self._see(row)
+        if failure is not None:
+            raise failure
         return change
 
     def _see(self, row: Row) -> None:

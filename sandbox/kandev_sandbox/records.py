@@ -67,7 +67,10 @@ def write(
     labels: Mapping[str, str],
     groups: tuple[Path, ...] = (),
 ) -> Path:
-    """Record a jail, with its cgroups, before its command runs. Returns the file to unlink at its end."""
+    """Record a jail, with its cgroups, before its command runs. Returns the file to unlink at its end.
+
+    Raises `OSError`, as on a full disk; nothing is left then.
+    """
     path = folder / f"{jail_id}.json"
     draft = folder / f".{jail_id}"
     content = {
@@ -77,8 +80,12 @@ def write(
         "labels": dict(labels),
         "groups": [str(group) for group in groups],
     }
-    draft.write_text(json.dumps(content))
-    draft.rename(path)
+    try:
+        draft.write_text(json.dumps(content))
+        draft.rename(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     return path
 
 

@@ -134,7 +134,7 @@ async def test_a_log_out_and_a_revoked_key_close_their_sockets(one_host: Any) ->
         user(one_host, "leaving") as (client, told),
         connect(one_host.url, told["token"], timeout_s=DEADLINE_S) as other,
     ):
-        made = await client.call("key.create", {"name": "ci", "scopes": ["tasks:read"]})
+        made = await client.call("key.create", {"name": "ci", "scopes": ["tasks:read", "metrics:read"]})
         async with connect(one_host.url, made["token"], timeout_s=DEADLINE_S) as by_key:
             await by_key.call("task.list")
             assert await code_of(by_key.call("board.list")) == "FORBIDDEN"

@@ -67,6 +67,18 @@ async def test_what_is_there_but_cannot_be_used_is_told_from_what_is_missing(bwr
     assert (found.details, found.fix) == ({"found": True}, "install no-such-interpreter, or name its path")
 
 
+async def test_a_full_disk_is_said_and_leaves_no_half_record(
+    bwrap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "data" / "jails"
+    monkeypatch.setattr("kandev_sandbox.records.new_id", lambda: "j1")
+    (records / ".j1").symlink_to("/dev/full")
+    with pytest.raises(errors.StorageFull):
+        await bwrap.run(sh("true"))
+    assert [path.name for path in records.iterdir() if "j1" in path.name] == []
+    assert (await bwrap.run(sh("true"))).exit_code == 0
+
+
 async def test_a_place_that_something_is_starting_in_is_not_removed(
     bwrap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from kandev_host.errors import (
     Conflict,
     Forbidden,
     KandevError,
+    NotFound,
     RateLimited,
     StartupError,
     Unauthorized,
@@ -64,7 +65,7 @@ class Place:
 
     def open(self, *, local: bool = True, login_lifetime_s: float = 3600.0) -> Users:
         self.close()
-        database = self._stack.enter_context(Database(self.folder))
+        self._database = database = self._stack.enter_context(Database(self.folder))
         tokens = Tokens("8mXw2-tPq0Lr7vKc5nYd9aHf3sJg6bZe1uRi4oTyWxE", lifetime_s=600)
         self.users = Users(
             Directory(database, local=local),
@@ -75,6 +76,10 @@ class Place:
         )
         self._actions = {action.name: action for action in users_actions(self.users, self.owners, lambda: ASKED_FOR)}
         return self.users
+
+    def read_only(self, so: bool) -> None:
+        """From now on no change is written, as on a full disk; or it is again."""
+        self._database._db.execute(f"PRAGMA query_only = {int(so)}")
 
     def close(self) -> None:
         self._stack.close()
@@ -396,6 +401,50 @@ async def test_a_key_makes_no_keys(place: Place, credential: str) -> None:
     ada = replace((await place.logged_in("ada")).principal, credential=credential)
     with pytest.raises(Conflict, match="A key makes no keys"):
         await place.ask("key.create", ada, name="longer")
+
+
+@pytest.mark.parametrize("credential", ["key:x", "session:x"])
+async def test_what_a_key_of_an_administrator_makes_ends_with_it_at_the_latest(place: Place, credential: str) -> None:
+    soon = now() + timedelta(seconds=60)
+    root = replace((await place.logged_in("root", "admin")).principal, credential=credential, expires_at=soon)
+    for asked, ends in ((None, soon), (3600.0, soon), (5.0, soon - timedelta(seconds=50))):
+        made = (await place.ask("key.create", root, name="longer", expires_in_s=asked))["key"]
+        assert made.expires_at <= ends
+    by_password = (await place.logged_in("ada", "admin")).principal
+    assert (await place.ask("key.create", by_password, name="lasting"))["key"].expires_at is None
+
+
+async def test_what_is_taken_away_holds_also_where_it_cannot_be_written(place: Place) -> None:
+    ada, bob = await place.logged_in("ada"), await place.logged_in("bob")
+    keys = [await place.ask("key.create", ada.principal, name=f"k{number}") for number in range(2)]
+    leaving = await place.users.log_in("ada", PASSWORD, HERE)
+    assert leaving is not None
+    place.read_only(True)
+    refused: list[tuple[Any, bool]] = [
+        (place.ask("key.revoke", ada.principal, key_id=keys[0]["key"].id), True),
+        (place.users.revoke(leaving.principal), True),
+        (place.ask("user.update", user="bob", disabled=True), True),
+        (place.ask("user.update", user="ada", role="admin"), False),  # what gives something does not
+        (place.ask("key.create", ada.principal, name="more"), False),
+    ]
+    for asking, held in refused:
+        with pytest.raises(KandevError) as error:
+            await asking
+        assert ("holds until the host ends" in error.value.message) is held
+    tokens = (keys[0]["token"], leaving.token, bob.token, keys[1]["token"], ada.token)
+    assert [await place.who(token) is not None for token in tokens] == [False, False, False, True, True]
+    place.open()  # still not written: what was there comes back
+    assert await place.who(bob.token) is not None
+    place.read_only(True)
+    with pytest.raises(KandevError):
+        await place.ask("user.update", user="bob", disabled=True)
+    with pytest.raises(KandevError):
+        await place.ask("key.revoke", ada.principal, key_id=keys[0]["key"].id)
+    place.read_only(False)
+    with pytest.raises(NotFound):  # asked again
+        await place.ask("key.revoke", ada.principal, key_id=keys[0]["key"].id)
+    place.open()
+    assert [await place.who(token) is not None for token in (bob.token, keys[0]["token"])] == [False, False]
 
 
 async def test_the_local_user_has_keys_while_the_local_token_counts(place: Place) -> None:

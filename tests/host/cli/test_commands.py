@@ -182,6 +182,13 @@ def test_a_disabled_plugin_is_not_loaded(kandev: Any) -> None:
     assert states["agents"] != "active"
 
 
+def test_a_start_on_a_full_disk_says_to_make_room(kandev: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "host.json.new").symlink_to("/dev/full")
+    done = kandev("up", "--port", "0")
+    assert (done.status, "The disk is full" in done.err, "make room" in done.err) == (1, True, True), done
+
+
 def test_an_unexpected_error_has_no_trace_unless_debugging(kandev: Any, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
     done = kandev("up", "--port", "0")

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from kandev_host.errors import Conflict, Forbidden
-from kandev_host.gateway.logins import SESSIONS, TICKETS, Logins
+from kandev_host.gateway.logins import EACH, TOTAL, Logins
 from kandev_host.interfaces import Credentials, Issued, Principal
 from kandev_host.models import now
 from kandev_host.secrets import MARK, known
@@ -44,8 +44,8 @@ def logins(ada: Any, clock: Clock) -> Logins:
     return Logins(ada, session_lifetime_s=600, ticket_lifetime_s=60, clock=clock)
 
 
-def opened(logins: Logins) -> tuple[str, Principal]:
-    made = logins.exchange(logins.ticket(ADA))
+def opened(logins: Logins, whose: Principal = ADA) -> tuple[str, Principal]:
+    made = logins.exchange(logins.ticket(whose))
     assert made is not None
     return made
 
@@ -132,16 +132,32 @@ def test_a_credential_of_a_plugin_that_looks_like_a_session_holds_nothing(logins
     assert not logins.holds(replace(ADA, credential="session:made-up"))
 
 
-def test_of_tickets_and_sessions_the_oldest_go(logins: Logins) -> None:
-    tickets = [logins.ticket(ADA) for _ in range(TICKETS + 1)]
+def test_of_tickets_and_sessions_ones_own_oldest_go(logins: Logins) -> None:
+    bob = replace(ADA, id="u2")
+    bobs_ticket, bobs_session = logins.ticket(bob), opened(logins, bob)[1]
+    tickets = [logins.ticket(ADA) for _ in range(EACH + 1)]
     assert logins.exchange(tickets[0]) is None
     assert logins.exchange(tickets[-1]) is not None
     _, first = opened(logins)
     _, second = opened(logins)
-    for _ in range(SESSIONS - 1):
+    for _ in range(EACH - 1):
         opened(logins)
     assert not logins.holds(first)
     assert logins.holds(second)
+    assert logins.holds(bobs_session)
+    assert logins.exchange(bobs_ticket) is not None
+
+
+def test_where_there_are_too_many_whoever_has_most_gives_one(logins: Logins) -> None:
+    opened(logins)
+    _, mine = opened(logins)
+    crowd = [opened(logins, replace(ADA, id=f"c{number}"))[1] for number in range(TOTAL - 2)]
+    _, bobs = opened(logins, replace(ADA, id="u2"))
+    assert [logins.holds(each) for each in (mine, bobs, *crowd)] == [True] * TOTAL
+    with pytest.raises(Conflict, match="by a link"):
+        opened(logins, replace(ADA, id="u3"))
+    _, again = opened(logins)
+    assert [logins.holds(each) for each in (mine, again, bobs)] == [False, True, True]
 
 
 # Over the wire.

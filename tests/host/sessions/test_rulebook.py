@@ -103,10 +103,24 @@ async def test_a_cancelled_request_is_not_remembered(world: Any) -> None:
         await world.broker.answer(permission["id"], principal=USER, outcome="cancelled", remember="task")
 
 
-async def test_rules_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulebook, "STORED_RULES", 0)
-    await world.start(prompt=[runs("make")])
+async def test_rules_are_bounded_by_user_and_nobody_uses_up_anothers(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(rulebook.EACH):
+        world.broker.rules.add(PermissionRule(id=f"r{number}", effect="deny", command=("ls",), created_by="mallory"))
+    mallory = Principal("mallory", "user", "Mallory")
+    await world.start(prompt=[runs("make"), runs("make test", "2")])
     permission = (await world.until("permission.requested"))["permission"]
+    with pytest.raises(ValidationFailed, match="of yours are stored already: delete some"):
+        await world.broker.answer(permission["id"], principal=mallory, option_id="yes", remember="task")
+    assert (await world.broker.answer(permission["id"], principal=USER, option_id="yes", remember="task"))[
+        1
+    ] is not None
+    monkeypatch.setattr(rulebook, "STORED_RULES", rulebook.EACH)
+    first = permission["id"]
+    permission = (await world.until("permission.requested", lambda told: told["permission"]["id"] != first))[
+        "permission"
+    ]
     with pytest.raises(ValidationFailed, match="delete some"):
         await world.broker.answer(permission["id"], principal=USER, option_id="yes", remember="task")
 
