@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from kandev_host.cli.image import lean as command
 from kandev_host.cli.recipes import recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +25,9 @@ def test_the_page_has_every_variable_of_the_compose_file_with_its_default() -> N
     assert told == used
 
 
-def test_every_option_of_the_lean_script_on_the_page_is_one(lean) -> None:  # type: ignore[no-untyped-def]
-    known = set(re.findall(r"--[a-z]+", lean("--help").stdout))
-    lines = [line for line in PAGE.splitlines() if line.startswith("$ config/images/lean")]
+def test_every_option_of_the_lean_image_on_the_page_is_one(lean) -> None:  # type: ignore[no-untyped-def]
+    of_command = {option for parameter in command.params for option in parameter.opts}
+    of_script = set(re.findall(r"--[a-z]+", lean("--help").stdout))
+    lines = [line for line in PAGE.splitlines() if line.startswith("$ kandev-host image lean")]
     assert lines
-    assert {option for line in lines for option in re.findall(r"--[a-z]+", line)} <= known
+    assert {option for line in lines for option in re.findall(r"--[a-z]+", line)} <= of_command & of_script
