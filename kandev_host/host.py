@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import resource
 import sys
@@ -165,7 +164,7 @@ class Host:
             supervisor=supervisor,
             prepare_launch=self._hooks("kandev_prepare_launch"),
             captures=captures,
-            plugins=lambda: [dataclasses.asdict(info) for info in plugins.infos],
+            plugins=lambda: plugins.infos,
             private=self.data_dir,
             telemetry=self.telemetry.sinks,
             authenticator=authenticator,

@@ -55,6 +55,10 @@ class PluginInfo:
     state: State = "active"
     reason: str | None = None
 
+    def told(self) -> dict[str, Any]:
+        """As host.info tells it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class Plugins:
     """What the plugins bring, by name. Actions and the like are collected once services stand."""
@@ -62,7 +66,7 @@ class Plugins:
     def __init__(self, manager: pluggy.PluginManager, infos: list[PluginInfo], settings: PluginsSettings) -> None:
         self._manager = manager
         self._settings = settings
-        self._infos = {info.name: info for info in infos}
+        self._infos = {info.name: info for info in sorted(infos, key=lambda info: (info.name != CORE, info.name))}
         self.agent_types: dict[str, AgentType] = {}
         self.providers: dict[str, dict[str, Provider[Any, Any]]] = {kind: {} for kind in PROVIDERS.values()}
         owners: dict[tuple[str, str], str] = {}
@@ -81,7 +85,7 @@ class Plugins:
     @property
     def infos(self) -> list[PluginInfo]:
         """Every plugin found, the core first, then by name."""
-        return sorted(self._infos.values(), key=lambda info: (info.name != CORE, info.name))
+        return list(self._infos.values())
 
     def provider(self, kind: str, name: str) -> Provider[Any, Any]:
         """The selected provider. Raises `PluginError` if it is unknown, not installed, or its plugin is broken."""

@@ -67,6 +67,8 @@ class TokenFile:
     ) -> None:
         self._data_dir = data_dir
         self._name = name
+        # Looked at for every request: no paths are made then.
+        self._folder, self._file = os.fspath(data_dir), os.fspath(data_dir / name)
         self._principal = principal
         self.remote = remote
         self._made = itertools.count(1)
@@ -108,7 +110,7 @@ class TokenFile:
     def _stamp(self) -> tuple[int, ...] | None:
         """What tells one token file from another, or from itself with another mode; and who may enter its folder."""
         try:
-            folder, found = os.stat(self._data_dir), os.lstat(self._data_dir / self._name)
+            folder, found = os.stat(self._folder), os.lstat(self._file)
         except OSError:
             return None
         file = (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns)

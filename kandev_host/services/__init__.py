@@ -5,7 +5,7 @@ Every action's method takes `(principal, request)` and answers a response struct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ from kandev_host.services.directories import Directories
 from kandev_host.services.elicitations import ElicitationService
 from kandev_host.services.health import Health, Problem
 from kandev_host.services.holders import Holders, add_shells, workspace_holders
-from kandev_host.services.info import InfoService
+from kandev_host.services.info import InfoService, Plugins
 from kandev_host.services.launcher import Launcher
 from kandev_host.services.launches import PrepareLaunch
 from kandev_host.services.locks import Locks
@@ -167,7 +167,7 @@ def build_services(
     broker: PermissionBroker,
     supervisor: Supervisor,
     prepare_launch: Sequence[PrepareLaunch] = (),
-    plugins: Callable[[], Sequence[dict[str, Any]]] = tuple,
+    plugins: Plugins = tuple,
     given: Chance | None = None,
     private: Path | None = None,
     captures: Captures | None = None,
@@ -366,10 +366,8 @@ def build_services(
     )
 
 
-def _told(
-    backups: BackupService, running: Running, plugins: Callable[[], Sequence[dict[str, Any]]]
-) -> Iterator[Problem]:
-    """What parts know of themselves."""
+def _told(backups: BackupService, running: Running, plugins: Plugins) -> Iterator[Problem]:
+    """What parts know of themselves: asked at each health.check, so nothing is worked out here."""
     if backups.problem is not None:
         yield Problem("backup", f"The last automatic backup failed: {backups.problem}", "kandev-host backup create")
     if running.problem is not None:
@@ -377,11 +375,9 @@ def _told(
             "settings", f"The old settings hold: {running.problem}", "mend the settings, then: kandev-host reload"
         )
     for plugin in plugins():
-        if plugin["state"] == "broken":
-            name, reason = plugin["name"], plugin["reason"]
-            yield Problem(
-                "plugin", f"The plugin {name} is broken: {reason}", f'mend it, or [plugins] disabled = ["{name}"]'
-            )
+        if plugin.state == "broken":
+            fix = f'mend it, or [plugins] disabled = ["{plugin.name}"]'
+            yield Problem("plugin", f"The plugin {plugin.name} is broken: {plugin.reason}", fix)
 
 
 def limits_told(settings: Settings) -> dict[str, Any]:

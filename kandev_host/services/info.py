@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from kandev_host.interfaces import Availability, Principal
 from kandev_host.journal import Journal
@@ -24,7 +24,23 @@ from kandev_host.version import __version__
 
 MODE = "local"
 
-Plugins = Callable[[], Sequence[dict[str, Any]]]
+
+class Plugin(Protocol):
+    """What is known of a plugin."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+    def told(self) -> dict[str, Any]: ...
+
+
+Plugins = Callable[[], Sequence[Plugin]]
 
 
 class InfoService:
@@ -69,7 +85,7 @@ class InfoService:
             queue=await details.queue(),
             backup=details.backups.state,
             settings=details.of_settings(),
-            plugins=list(self._plugins()),
+            plugins=[each.told() for each in self._plugins()],
             runtimes=[self._runtime(name, found) for name, found in probed.items()],
             agent_types=(await self._agents.types.list(principal, AgentTypes())).agent_types,
             limits=dict(self._limits()),
