@@ -94,9 +94,14 @@ def _each_line_once() -> Iterator[None]:
         seen.add(record.getMessage())
         return len(seen) > before
 
-    for handler in logging.getLogger().handlers:
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
         handler.addFilter(fresh)
-    yield
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(fresh)
 
 
 def _settings(loaded: Loaded, wrong: str | None, *, unread: bool, runs: bool) -> Check:

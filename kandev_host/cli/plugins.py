@@ -55,11 +55,9 @@ def _infos(config: Path | None, data_dir: Path | None) -> list[dict[str, Any]]:
         import anyio
 
         return anyio.run(_asked, place(config, data_dir))
-    from dataclasses import asdict
-
     from kandev_host.plugins import load_plugins
 
-    return [asdict(info) for info in load_plugins(load_settings(config, data_dir).settings.plugins).infos]
+    return [info.told() for info in load_plugins(load_settings(config, data_dir).settings.plugins).infos]
 
 
 async def _asked(loaded: Loaded) -> list[dict[str, Any]]:
