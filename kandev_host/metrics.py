@@ -6,8 +6,9 @@ values, and whatever is not in it is `other`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 OTHER = "other"
 # What one label may have, where the host's plugins and settings say what there is; beyond it, `other`.
@@ -22,8 +23,7 @@ Kind = Literal["counter", "histogram", "gauge"]
 Sample = tuple[str, dict[str, str], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """One metric. `labels` are in the order in which every measurement names them; histograms have `buckets`."""
 
     name: str

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
+
+from msgspec.structs import replace
 
 from kandev_host.bounded import FAULTS, Overdue, from_thread
 from kandev_host.errors import KandevError, Unavailable
@@ -71,7 +72,7 @@ def handler_of(plugin: str, name: str, handler: Callable[..., Any], timeout_s: f
         def from_its_thread(topic: str) -> None:
             loop.call_soon_threadsafe(subscribe, topic)
 
-        result = await call_it(dataclasses.replace(call, subscribe=from_its_thread), request)
+        result = await call_it(replace(call, subscribe=from_its_thread), request)
         return await result if inspect.isawaitable(result) else result
 
     return bounded

@@ -11,12 +11,13 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
+import msgspec
 import pluggy
+from msgspec.structs import replace
 
 from kandev_host import hookspecs
 from kandev_host.bounded import FAULTS, in_thread
@@ -44,20 +45,19 @@ PROVIDERS = {
 }
 
 
-@dataclass(slots=True)
-class PluginInfo:
+class PluginInfo(msgspec.Struct):
     """One line of `kandev-host plugins`. `provides` maps a kind (runtime, agent, action…) to names."""
 
     name: str
     distribution: str | None = None
     version: str | None = None
-    provides: dict[str, list[str]] = field(default_factory=dict)
+    provides: dict[str, list[str]] = msgspec.field(default_factory=dict)
     state: State = "active"
     reason: str | None = None
 
     def told(self) -> dict[str, Any]:
         """As host.info tells it."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
 class Plugins:

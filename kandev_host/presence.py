@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -86,8 +85,7 @@ def died(data_dir: Path) -> bool:
     return (data_dir / STATE).exists() and running(data_dir) is None
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """A host by a descriptor of its process, so that no other one can ever be meant."""
 
     pid: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from kandev_host.agent_types import effective
 from kandev_host.errors import SettingsError, StartupError
@@ -31,8 +31,7 @@ def retention(settings: JournalSettings) -> Retention:
     return Retention(settings.events_kept_s, settings.events_limit_bytes, settings.trim_interval_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reloads:
+class Reloads(msgspec.Struct, frozen=True, kw_only=True):
     """`settings` are those that the host runs with, and what it takes over is changed in them, and then `noted`.
 
     `check` raises what the next start would: the host that runs is not told settings that would keep it from starting.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.models import now
@@ -28,8 +28,7 @@ BATCH = 500
 REST = 2.0
 
 
-@dataclass(slots=True)
-class Retention:
+class Retention(msgspec.Struct):
     """Events older than `kept_s` and the oldest beyond `limit_bytes` go, looked at every `interval_s`; None: never.
 
     Each may be changed at any time.

@@ -15,9 +15,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 from kandev_host.errors import KandevError
 
@@ -39,8 +40,7 @@ _MEMBER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SpanContext:
+class SpanContext(msgspec.Struct, frozen=True):
     """Where a span is: 32 and 16 hexadecimal digits, and what W3C Trace Context hands on with them.
 
     `remote` is one that somebody else named.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -25,8 +25,7 @@ OK_WINDOW_S = 600.0
 Sort = tuple[str, str, str, str | None, str | None]
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(msgspec.Struct):
     row: AuditRow
     ends: float
     count: int = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from kandev_host.backups.archive import Manifest, opened
 from kandev_host.errors import KandevError
@@ -20,8 +21,7 @@ _PARTIAL = re.compile(r"\.kandev-(auto-)?\d{8}T\d{6}Z(-\d{1,3})?\.zip\.(copy|par
 _TIME = "%Y%m%dT%H%M%SZ"
 
 
-@dataclass(frozen=True, slots=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True):
     """One file of the folder; one without a manifest has a `problem`."""
 
     path: Path

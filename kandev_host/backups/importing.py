@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -20,12 +19,11 @@ Existing = Literal["refuse", "skip"]
 _line = msgspec.json.Decoder(Line)
 
 
-@dataclass(slots=True)
-class Imported:
+class Imported(msgspec.Struct):
     """Lines taken, and those left out since their row is there already, by kind."""
 
-    taken: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*KINDS, EVENT), 0))
-    skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*KINDS, EVENT), 0))
+    taken: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys((*KINDS, EVENT), 0))
+    skipped: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys((*KINDS, EVENT), 0))
 
 
 def check(path: Path, progress: Progress) -> list[str]:

@@ -8,8 +8,9 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kandev_host.backups.archive import SECRET_FILES, Manifest, digest, pack
 from kandev_host.backups.folder import Backup, free_name, prepared
@@ -24,8 +25,7 @@ RESERVE_BYTES = 64 << 20
 COPY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """What is backed up: a store of this name, and the data folder of its host."""
 
     upkeep: Upkeep

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kandev_host.backups.archive import Archive, Damaged, Manifest, opened
 from kandev_host.backups.making import Origin, check_room, explained, partial, sound, synchronise
@@ -15,8 +16,7 @@ WORK = ".restore.copy"
 _ZIP = b"PK\3\4"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """What was, or would be, restored. `kept` is where the database that was replaced lies; `secrets` were written."""
 
     report: StoreReport

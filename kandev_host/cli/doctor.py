@@ -6,11 +6,11 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from msgspec.structs import asdict
 
 from kandev_host.cli.checks import Check, audit, folder, looked, machine, network, service
 from kandev_host.cli.options import as_json, example, load_settings, settings_options

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kandev_host.cli.shipped import shipped
 from kandev_host.errors import NotFound, StartupError
@@ -14,8 +15,7 @@ HOST = "host"
 _LABEL = re.compile(r'org\.opencontainers\.image\.(title|version|description)="([^"]*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """One folder with a Dockerfile. Agent types name its image by `repository`, without a tag."""
 
     name: str

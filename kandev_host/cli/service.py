@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from kandev_host.cli.options import as_json, example
 from kandev_host.cli.output import emit, fields
@@ -42,8 +42,7 @@ def _scope(command: F) -> F:
 _dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(msgspec.Struct, frozen=True):
     """What is done, told as it is done, or only told."""
 
     dry: bool

@@ -8,9 +8,10 @@ import re
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from kandev_host.cli.shipped import shipped
 
@@ -22,8 +23,7 @@ _EXEC = re.compile(r"^ExecStart=.*$", re.MULTILINE)
 _HOME = re.compile(r"^Environment=KANDEV_HOME=.*\nStateDirectory=.*\nStateDirectoryMode=.*\n", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True):
     """One to be written: the whole text, and the path of its file."""
 
     scope: Scope

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """Waits of a client that comes back, in seconds. `give_up_s` counts from the loss; infinity means never.
 
     The waits start anew after a connection that lasted `healthy_s`.

@@ -10,10 +10,10 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from kandev_host.errors import KandevError, RateLimited, Unauthorized
@@ -72,8 +72,7 @@ class Frames:
         return self._frame
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True):
     """What all sockets of a gateway have in common."""
 
     settings: GatewaySettings
@@ -82,7 +81,7 @@ class Shared:
     seats: Seats
     floors: Floors
     latency: Callable[[float], None] | None = None
-    frames: Frames = field(default_factory=Frames)
+    frames: Frames = msgspec.field(default_factory=Frames)
 
 
 class Connection:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -57,8 +56,7 @@ class _Code(msgspec.Struct):
 _codes = msgspec.json.Decoder(_Code)
 
 
-@dataclass(frozen=True, slots=True)
-class SocketCall(Call):
+class SocketCall(Call, frozen=True):
     """A call that came over a socket, with the subscriptions of that socket and the address at its other end."""
 
     subscriptions: Subscriptions
@@ -92,8 +90,7 @@ class Caller(Protocol):
     async def room(self, size: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     action: Action[Any]
     decode: Callable[[msgspec.Raw], Any]
     reads: bool

@@ -10,8 +10,9 @@ import ssl
 import stat
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kandev_host.errors import SettingsError, StartupError
 from kandev_host.settings import ServerSettings
@@ -27,8 +28,7 @@ _CREDENTIALS = struct.Struct("3i")
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where a gateway can be reached. Of a Unix socket, `scheme` is unix and `port` 0."""
 
     scheme: str

@@ -12,9 +12,12 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict, Forbidden
 from kandev_host.interfaces import Authenticator, Credentials, Issuer, Principal
@@ -31,8 +34,7 @@ EACH = 16
 TOTAL = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Ticket:
+class _Ticket(msgspec.Struct, frozen=True):
     principal: Principal
     ends: float
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import msgspec
 
 from kandev_host.errors import Conflict
 from kandev_host.events import Event, Sink
@@ -27,8 +27,7 @@ TOPICS_LIMIT = 1000
 ENVELOPE_BYTES = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(msgspec.Struct, frozen=True):
     """A response, and what is to happen on the socket once it is on its way."""
 
     payload: Any

@@ -11,8 +11,9 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kandev_host.errors import StartupError
 from kandev_host.interfaces import Authenticator, Credentials, Environment, Principal

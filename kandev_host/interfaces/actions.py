@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+import msgspec
+
 from kandev_host.interfaces.processes import Mount
 from kandev_host.metrics import Sample
 from kandev_host.tracing import Tracer
@@ -14,8 +16,7 @@ from kandev_host.tracing import Tracer
 Q = TypeVar("Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """Who acts: `kind` is user, agent, service or host. Scopes are like `tasks:write`; `*` holds all.
 
     Of one that logged in, `credential` names what it did that with, for revocation (it is no secret, and does not begin
@@ -70,8 +71,7 @@ class Authenticator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One HTTP route. The guard stands before it as before every other; its principal needs `scope`.
 
     `handler` is aiohttp's. `authenticator` knows tokens that are good for this route alone.
@@ -124,8 +124,7 @@ class Tracing(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(msgspec.Struct, frozen=True):
     """A line of the host's log as it may leave the host: bounded, and without tokens and known secrets.
 
     `at` is in seconds since 1970, `level` as in `logging`; `ids` are those of request, task, agent, session and span.
@@ -151,8 +150,7 @@ class Logging(Protocol):
     def log(self, line: LogLine) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What a handler knows of the request that it serves. `subscribe` joins the caller's socket to a topic."""
 
     principal: Principal
@@ -165,8 +163,7 @@ def nothing(_response: Any) -> tuple[str, ...]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Action(Generic[Q]):
+class Action(msgspec.Struct, Generic[Q], frozen=True):
     """One WebSocket action. A plain function as handler is answered at once; a coroutine gets a task of its own.
 
     A scope that ends in `:read` says that the action changes nothing; an empty one, that everybody may. `keeps` is
@@ -194,23 +191,21 @@ class Action(Generic[Q]):
         return (bool(self.scope) and not self.scope.endswith(":read")) if self.owned is None else self.owned
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What a policy says: deny beats ask beats allow. `reason` is journalled."""
 
     effect: Literal["allow", "ask", "deny"]
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchExtras:
+class LaunchExtras(msgspec.Struct, frozen=True):
     """What a plugin adds to one launch: environment, mounts, loopback services.
 
     `token_variable` is where the agent finds a token of its own, with which it may look at its task (docs/security.md:
     who may do what); empty for none.
     """
 
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     allow: tuple[str, ...] = ()
     token_variable: str = ""

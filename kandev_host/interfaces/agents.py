@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from kandev_host.models import Limits, UsageReading
 
@@ -13,8 +14,7 @@ Network = Literal["none", "allowlist", "host"]
 Offered = Literal["files", "terminal"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentType:
+class AgentType(msgspec.Struct, frozen=True, kw_only=True):
     """An agent that can be started: data only.
 
     `command` is what a user would type; the runtime finds it. `env` is set as given; `env_required` and `env_optional`
@@ -34,10 +34,10 @@ class AgentType:
     command: tuple[str, ...]
     description: str = ""
     title: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     env_required: tuple[str, ...] = ()
     env_optional: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = msgspec.field(default_factory=dict)
     login_files: tuple[str, ...] = ()
     share_login: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class AgentType:
     allow: tuple[str, ...] = ()
     mode: str | None = None
     asking_modes: tuple[str, ...] = ()
-    options: Mapping[str, str | bool] = field(default_factory=dict)
+    options: Mapping[str, str | bool] = msgspec.field(default_factory=dict)
     authenticate: str | None = None
     dialect: Dialect = "acp"
     offers: tuple[Offered, ...] = ()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 FileKind = Literal["file", "directory", "symlink", "other"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     """`path` is relative to the workspace; `size_bytes` is of regular files, `target` of symbolic links.
 
     Names that are not UTF-8 are as `os.fsdecode` makes them.
@@ -24,8 +24,7 @@ class FileEntry:
     target: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileContent:
+class FileContent(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a regular file, from `offset` on; `size_bytes` is the whole file's."""
 
     content: bytes
@@ -33,8 +32,7 @@ class FileContent:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceUse:
+class PlaceUse(msgspec.Struct, frozen=True, kw_only=True):
     """What a place (workspace, home and tmp) takes of the disk; the limits are None where nothing holds them.
 
     `enforced`: the kernel refuses more. Otherwise the host looks from time to time and ends what goes beyond.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+import msgspec
 
 # Called with each line of what an engine says while it works, from any thread.
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """One that the engine has. `names` are all its names with their tags."""
 
     id: str
@@ -19,8 +19,7 @@ class Image:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pull:
+class Pull(msgspec.Struct, frozen=True, kw_only=True):
     """How far the pull of an image has come. `labels` are those of the process that waits for it.
 
     Bytes are those of the layers whose size is known so far; `message` says why one has failed.
@@ -33,7 +32,7 @@ class Pull:
     bytes_done: int = 0
     bytes_total: int = 0
     message: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Pulling(Protocol):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkDecision:
+
+class NetworkDecision(msgspec.Struct, frozen=True, kw_only=True):
     """One connection that a process asked for. `labels` are those of its `ProcessSpec`.
 
     `rule` is the entry of the allowlist that let it through, `address` what was dialled. A denial says in `reason` why,
@@ -27,4 +27,4 @@ class NetworkDecision:
     ended: bool = False
     sent_bytes: int = 0
     received_bytes: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one model. `input_tokens` are all that were read: those from a cache, and to it, are among them."""
 
     model: str
@@ -19,8 +19,7 @@ class Use:
     cached_write_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(msgspec.Struct, frozen=True):
     """A decimal as text, and its ISO 4217 currency."""
 
     amount: str

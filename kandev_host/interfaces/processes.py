@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from kandev_host.interfaces.agents import Network
 from kandev_host.models import Limits
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """A file or folder of the user's, bound into the place at `target` (`~/…` is the agent's private home)."""
 
     source: str
@@ -19,8 +19,7 @@ class Mount:
     read_only: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to start, said without host pids or host paths of the workspace.
 
     `command[0]` is found as the user would find it (in the place where processes run). `cwd` is a path inside;
@@ -43,7 +42,7 @@ class ProcessSpec:
     workspace_id: str
     command: tuple[str, ...]
     cwd: str = "/workspace"
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: Network = "none"
     allow: tuple[str, ...] = ()
@@ -57,11 +56,10 @@ class ProcessSpec:
     programs: tuple[str, ...] = ()
     image: str | None = None
     adoptable: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """A finished short command. Output beyond the bound is dropped, and `truncated` says so.
 
     `ending` is as of `Process`; `stdout_bytes` and `stderr_bytes` are all that was written, None where nobody counted.
@@ -78,8 +76,7 @@ class Result:
     unreached: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(msgspec.Struct, frozen=True):
     """Resource use of a process tree: CPU seconds so far, resident bytes now, processes; None is unknown."""
 
     cpu_s: float | None = None
@@ -87,8 +84,7 @@ class Stats:
     pids: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
+class Owned(msgspec.Struct, frozen=True):
     """A process found again: its `ref`, its labels, and whether it still runs."""
 
     ref: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from kandev_host.interfaces.images import Images
 from kandev_host.interfaces.upkeep import Upkeep
@@ -14,8 +15,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Provider(Generic[S, T]):
+class Provider(msgspec.Struct, Generic[S, T], frozen=True):
     """One selectable implementation: `[use] runtime = NAME` chooses it, `[runtime.NAME]` holds its settings.
 
     `settings` is a msgspec Struct (`forbid_unknown_fields`) or None for one without settings. `missing` names
@@ -35,19 +35,17 @@ class Provider(Generic[S, T]):
     check: Callable[[S], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(msgspec.Struct, frozen=True):
     """What the host tells a provider that it opens: its data folder (0700) and its own version."""
 
     data_dir: str
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
+class Availability(msgspec.Struct, frozen=True):
     """Can it be used? If not: why, and the exact thing to do about it."""
 
     ok: bool
     reason: str | None = None
     fix: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = msgspec.field(default_factory=dict)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 from kandev_host.interfaces.processes import Process
 
@@ -13,8 +14,7 @@ Stream = Literal["stdout", "stderr"]
 OnOutput = Callable[[Stream, bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandResult:
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     """A command that a shell ran to its end.
 
     `exit_code` is 128+n for one that died of signal n. `stdout` and `stderr` are the head and the tail of what it
@@ -33,8 +33,7 @@ class CommandResult:
     cwd: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A process that a shell's commands started and that still runs. `pid` is its pid inside."""
 
     pid: int

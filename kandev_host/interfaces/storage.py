@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import msgspec
+
 from kandev_host.errors import KandevError
 from kandev_host.events import Event, Sink
 from kandev_host.models import AuditRow, Row
@@ -17,15 +19,13 @@ R = TypeVar("R", bound=Row)
 Op = Literal["=", "in", "<", "<=", ">", ">=", "match"]
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Insert this row, or replace the one with its id."""
 
     row: Row
 
 
-@dataclass(frozen=True, slots=True)
-class Late(Put):
+class Late(Put, frozen=True):
     """A row that the journal has `made` as the commit takes its place in the queue: it is of that very moment."""
 
     made: Callable[[], Row]
@@ -43,16 +43,14 @@ class Append:
     key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """Delete the row of this kind and id; rows that belong to it go with it (foreign keys cascade)."""
 
     kind: type[Row]
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
+class Shift(msgspec.Struct, frozen=True):
     """Add `by` to the integer `field` of every row that meets the conditions (as in `Store.find`), however many."""
 
     kind: type[Row]
@@ -61,8 +59,7 @@ class Shift:
     where: Sequence[tuple[str, Op, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(msgspec.Struct, frozen=True):
     """A precondition: the row exists and its `field` has one of `values`; with no field, only that it exists.
 
     A commit whose precondition fails writes nothing and answers `error`.
@@ -78,24 +75,21 @@ class Expect:
 Change = Put | Append | Remove | Shift | Event
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """Changes that become durable together or not at all. Events get their `seq` in the order given."""
 
     changes: Sequence[Change]
     preconditions: Sequence[Expect] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[R]):
+class Page(msgspec.Struct, Generic[R], frozen=True):
     """Rows and, where more follow, the opaque cursor to ask on with."""
 
     rows: list[R]
     next_cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JournalState:
+class JournalState(msgspec.Struct, frozen=True):
     """`journal_id` changes when history was replaced (a restore); `oldest` is the first `seq` still kept."""
 
     journal_id: str
@@ -103,8 +97,7 @@ class JournalState:
     oldest: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trimmed:
+class Trimmed(msgspec.Struct, frozen=True):
     """How many events and receipts one `trim` removed, and whether there is `more` for it to do."""
 
     events: int
@@ -112,8 +105,7 @@ class Trimmed:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """One search result; `snippet` marks the matches with [ and ]."""
 
     kind: str
@@ -126,8 +118,7 @@ class Hit:
 UsageGroup = Literal["day", "agent_type", "model", "task"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageSum:
+class UsageSum(msgspec.Struct, frozen=True, kw_only=True):
     """What the turns of one group used; of each turn one row counts, the gateway's before the agent's.
 
     `key` is the group's: a day in UTC (2026-01-31), an agent type, a model, a task's id; None is unknown. Tokens and

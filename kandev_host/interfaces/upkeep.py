@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from kandev_host.interfaces.storage import Store
 
@@ -14,8 +15,7 @@ from kandev_host.interfaces.storage import Store
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreReport:
+class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a store, or a copy of one, holds at one moment. `problems` are for a person; none means that it is sound.
 
     `log_bytes` is what was written and is not yet in its place (of SQLite: the write-ahead log). `counts` are rows by

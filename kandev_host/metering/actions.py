@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Awaitable
 from inspect import isawaitable
 from typing import Any
+
+from msgspec.structs import replace
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Action, Call, Telemetry
@@ -53,4 +54,4 @@ def timed(action: Action[Any], telemetry: Telemetry) -> Action[Any]:
         told(began)
         return result
 
-    return dataclasses.replace(action, handler=measured)
+    return replace(action, handler=measured)

@@ -7,10 +7,10 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Stats, Store, Telemetry

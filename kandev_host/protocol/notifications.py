@@ -6,7 +6,6 @@ What the host sends is validated against these by a test; the schema and the doc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -294,8 +293,7 @@ class CommandNotice(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """`topics` are those it is delivered to, besides `*` (unless `only_topics`), and there to those who hold `scope`.
 
     `transient` ones have no `seq` and are not replayed.

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 PROTOCOL_VERSION = 1
 SUBPROTOCOL = "kandev.v1"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorCode:
+class ErrorCode(msgspec.Struct, frozen=True):
     """When the host answers so, and which `details` may come with it: name → meaning."""
 
     code: str
     summary: str
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 _HALF_DONE = {"outcome_unknown": "something of the request was done before, and it will not be carried out again"}

@@ -7,7 +7,6 @@ notification is one that *sends*. The same types give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -36,8 +35,7 @@ DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """One action that is served. Without a `response` its reply is not described."""
 
     request: type

@@ -6,7 +6,6 @@ Every action's method takes `(principal, request)` and answers a response struct
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,8 +75,7 @@ from kandev_host.settings.environment import chosen
 __all__ = ["Services", "build_services"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that actions and plugins may use. Enter it (`async with services`) before the gateway opens.
 
     Entering makes the local user and begins to accept launches; leaving ends what is still being launched. The

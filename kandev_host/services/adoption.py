@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import anyio
+import msgspec
 
 from kandev_host.errors import KandevError, Unavailable
 from kandev_host.interfaces import Op, Owned, Runtime, Store
@@ -46,12 +46,11 @@ KNOWN_S = 10.0
 TURNS = 200  # that are looked back on: prompts that wait come first
 
 
-@dataclass(slots=True)
-class Taken:
+class Taken(msgspec.Struct):
     """The `agents` (by id) that this host goes on with, and why it does not with others."""
 
-    agents: set[str] = field(default_factory=set)
-    refused: dict[str, str] = field(default_factory=dict)
+    agents: set[str] = msgspec.field(default_factory=set)
+    refused: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class NotTaken(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 
@@ -87,7 +86,7 @@ class AgentTypeService:
         limits = given.default_resources if row.default_resources is None else row.default_resources
         options = {**given.options, **row.default_options}
         enabled = given.enabled and row.enabled
-        return dataclasses.replace(given, enabled=enabled, default_resources=limits, options=options)
+        return replace(given, enabled=enabled, default_resources=limits, options=options)
 
     def need(self, name: str) -> AgentType:
         """The same. Raises `NotFound` with the known ones."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import msgspec
 
 from kandev_host.errors import Busy, Conflict, KandevError, Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType, Change, Principal, Put, Store
@@ -59,8 +59,7 @@ START_WAIT_S = 55.0
 NOT_RUNNING: tuple[TaskState, ...] = ("TODO", "BLOCKED", "COMPLETED", "FAILED", "CANCELLED")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants to launch. `prompt` is what they say to it at once."""
 
     agent_type: AgentType

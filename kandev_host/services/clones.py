@@ -7,9 +7,10 @@ transport, so that no object is linked or borrowed and the user's folder is neve
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
+import msgspec
 from anyio import to_thread
+from msgspec.structs import replace
 
 from kandev_host.errors import Unavailable, ValidationFailed
 from kandev_host.interfaces import Mount, Runtime
@@ -26,16 +27,14 @@ AGENT = {"user.name": "kandev agent", "user.email": "agent@localhost.invalid"}
 _COMMIT = re.compile(r"^([0-9a-f]{40}|[0-9a-f]{64})$")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Where a clone comes from, found and checked."""
 
     repository: Repository
     local: LocalRepository | None
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """What the workspace's branch starts from; `branch` is None for a detached HEAD."""
 
     branch: str | None

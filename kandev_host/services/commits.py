@@ -8,12 +8,12 @@ user's repository as files (`local_branches`). Nothing of the user's runs, and n
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from anyio import to_thread
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict, Forbidden, PayloadTooLarge, Unavailable, ValidationFailed
 from kandev_host.events import event
@@ -55,8 +55,7 @@ printf '%s\\n' "$head" "^$1" | git pack-objects --stdout --revs --thin --delta-b
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Home:
+class _Home(msgspec.Struct, frozen=True):
     """Where commits go: the repository of the task, and the branch."""
 
     repository: LocalRepository

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Bus, Store, Upkeep
@@ -32,25 +32,23 @@ from kandev_host.settings import Settings
 LOOK_S = 2.0
 
 
-@dataclass(slots=True)
-class Running:
+class Running(msgspec.Struct):
     """What the process says of itself; the host fills it in as it starts, and at each reload of the settings."""
 
-    started_at: datetime = field(default_factory=now)
-    started_s: float = field(default_factory=time.monotonic)
-    addresses: list[str] = field(default_factory=list)
+    started_at: datetime = msgspec.field(default_factory=now)
+    started_s: float = msgspec.field(default_factory=time.monotonic)
+    addresses: list[str] = msgspec.field(default_factory=list)
     sockets: Callable[[], int] = lambda: 0
     scopes: frozenset[str] = frozenset()  # that some action or route asks for, or a role has
     settings_path: str | None = None
     loads: int = 1
-    loaded_at: datetime = field(default_factory=now)
-    changed: list[str] = field(default_factory=list)
-    restart: list[str] = field(default_factory=list)
+    loaded_at: datetime = msgspec.field(default_factory=now)
+    changed: list[str] = msgspec.field(default_factory=list)
+    restart: list[str] = msgspec.field(default_factory=list)
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
+class Details(msgspec.Struct, frozen=True, kw_only=True):
     """Each method tells one part."""
 
     settings: Settings

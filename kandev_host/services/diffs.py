@@ -8,8 +8,9 @@ configuration, no `assume-unchanged` of its index, no replaced object, no privat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from kandev_host.errors import Unavailable
 from kandev_host.interfaces import Result

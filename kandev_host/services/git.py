@@ -6,7 +6,8 @@ No hooks, no fsmonitor, no remote helpers, no user or system configuration, no p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Mount, Network, ProcessSpec, Result, Runtime
@@ -104,8 +105,7 @@ def alternate_target(index: int) -> str:
     return f"/source/objects-{index}"
 
 
-@dataclass(frozen=True, slots=True)
-class Git:
+class Git(msgspec.Struct, frozen=True):
     """git in one workspace of one runtime. `timeout_s` bounds every command; with `read_only` it changes nothing.
 
     Only who makes the repository sets `pin_git` to false: what a command reads there may make git run an agent's
@@ -118,7 +118,7 @@ class Git:
     mounts: tuple[Mount, ...] = ()
     network: Network = "none"
     allow: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     read_only: bool = False
     pin_git: bool = True
 

@@ -6,13 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Availability, Runtime
@@ -34,8 +34,7 @@ LOW_SHARE = 20
 Status = Literal["ok", "degraded"]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """What is wrong with a part of the host, and what to do about it."""
 
     part: str
@@ -43,8 +42,7 @@ class Problem:
     fix: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True):
     """The file system of the data folder; below `low_bytes` of free room the host is not well."""
 
     path: str

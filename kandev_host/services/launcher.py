@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import anyio.abc
+import msgspec
 from msgspec.structs import replace
 
 from kandev_host import tracing
@@ -56,8 +56,7 @@ def agent_event(agent: AgentInstance, board_id: str, actor: str = "host") -> Eve
     return event("agent.updated", payload, actor=actor, board_id=board_id, task_id=agent.task_id, agent_id=agent.id)
 
 
-@dataclass(slots=True, kw_only=True)
-class Launch:
+class Launch(msgspec.Struct, kw_only=True):
     """One agent on its way up. `stopped` says that somebody stopped it meanwhile, `reason` why.
 
     `handed_over`: the supervisor answers for it; else `conclusion` is its end. `done`: waiting for it ends, but its
@@ -77,8 +76,8 @@ class Launch:
     handed_over: bool = False
     conclusion: Conclusion | None = None
     log: AgentLog | None = None
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    done: anyio.Event = field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = msgspec.field(default_factory=anyio.CancelScope)
+    done: anyio.Event = msgspec.field(default_factory=anyio.Event)
     span: tracing.Span = tracing.NOTHING
 
 

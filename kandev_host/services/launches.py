@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import re
@@ -80,7 +79,7 @@ def process_spec(
             *login_mounts(agent_type.share_login),
             *(mount for extra in extras for mount in extra.mounts),
             *handed.mounts,
-            *(dataclasses.replace(mount, read_only=read_only or mount.read_only) for mount in directories),
+            *(replace(mount, read_only=read_only or mount.read_only) for mount in directories),
         ),
         network=agent_type.network,
         allow=tuple(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kandev_host.errors import ValidationFailed
 
@@ -17,8 +18,7 @@ SMALL_FILE_BYTES = 64 << 10
 ALTERNATES_MAX = 32
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRepository:
+class LocalRepository(msgspec.Struct, frozen=True):
     """`git_dir` holds objects and refs. `head` is what clone would not find: the HEAD of a linked worktree (a ref, or a
     commit), and a detached one, for which git guesses a branch. Else None.
 

@@ -9,7 +9,6 @@ import logging
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -35,8 +34,7 @@ STDERR_BYTES = 64 << 10
 STDERR_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """The first paths that differ from another moment, how many there are, and the `moment` up to which that holds."""
 
     paths: tuple[str, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from kandev_host.errors import Forbidden
 from kandev_host.interfaces import AgentType, Principal, Runtime

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import monotonic
+
+import msgspec
 
 from kandev_host.interfaces import NetworkDecision
 from kandev_host.protocol.notifications import NetworkNotice
@@ -19,8 +20,7 @@ _Owner = tuple[str | None, str | None, str | None]
 _Kind = tuple[str, int, bool, bool]
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(msgspec.Struct):
     """The last decision of a kind, how many (and bytes) are not written yet, and when one was seen (monotonic, s)."""
 
     decision: NetworkDecision
@@ -38,9 +38,8 @@ class _Counted:
         return notice
 
 
-@dataclass(slots=True)
-class _Known:
-    kinds: dict[_Kind, _Counted] = field(default_factory=dict)
+class _Known(msgspec.Struct):
+    kinds: dict[_Kind, _Counted] = msgspec.field(default_factory=dict)
 
 
 class Tally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from kandev_host.errors import Forbidden, NotFound
 from kandev_host.interfaces import ALL_BOARDS, Principal, Store
@@ -33,8 +34,7 @@ FIELDS: Mapping[str, type[Row]] = {
 OF_SETTINGS = "settings:"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where something is: on a board, mostly of a task; or, on none, `person`'s own. Else it is the whole host's."""
 
     board_id: str | None = None

@@ -8,10 +8,9 @@ column of 5,000 tasks to its front takes about 50 ms, from one place to the next
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import replace as replace_end
-
+import msgspec
 from msgspec.structs import replace
+from msgspec.structs import replace as replace_end
 
 from kandev_host.errors import Conflict
 from kandev_host.interfaces import Op, Shift, Store
@@ -21,8 +20,7 @@ Place = tuple[str, str | None]
 """A board's id and a column's id; None is the board's place for tasks without a column."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """Where the next new task goes that asks for the column `wanted`, or for none.
 
     It stands while `Journal.changes_of` the board is `changes`.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from kandev_host.errors import NotFound, ValidationFailed
@@ -116,8 +116,7 @@ async def dropped(
     return changes
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(msgspec.Struct, frozen=True):
     """What waits for a run as it begins; `changes` belong into the commit that begins it, behind its row."""
 
     queue: PromptQueue

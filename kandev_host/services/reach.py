@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from kandev_host.errors import Unavailable
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(msgspec.Struct, frozen=True):
     """Why a runtime did not answer, and what can be done about it, where that is known."""
 
     reason: str | None = None
     fix: str | None = None
 
 
-@dataclass(slots=True)
-class Reach:
+class Reach(msgspec.Struct):
     """Filled by the recovery. A runtime in `silent` starts nothing until it answers. `agents` are those (by id, each
     with its runtime) that a host which died left there: they may still run, so they count as live.
     """
 
-    silent: dict[str, Silence] = field(default_factory=dict)
-    agents: dict[str, str] = field(default_factory=dict)
+    silent: dict[str, Silence] = msgspec.field(default_factory=dict)
+    agents: dict[str, str] = msgspec.field(default_factory=dict)
 
     def check(self, agent_id: str) -> None:
         """Raise `Unavailable` for an agent of which nobody knows whether it runs."""

@@ -7,9 +7,10 @@ the proxy of the runtime with one entry in its allowlist. Keys of ssh enter no j
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+import msgspec
 
 from kandev_host.errors import ValidationFailed
 from kandev_host.interfaces import Network
@@ -20,14 +21,13 @@ from kandev_host.services.network import leads_out
 from kandev_host.services.repositories import FIELD, PORTS, Repository
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(msgspec.Struct, frozen=True):
     """What git is given: the URL, and what its jail may reach."""
 
     url: str
     network: Network
     allow: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def remote_of(repository: Repository, more: tuple[str, ...] = (), brokered: Brokered | None = None) -> Remote:

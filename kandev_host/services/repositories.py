@@ -7,9 +7,10 @@ git's own remote helpers (`ext::` runs any command).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
+
+import msgspec
 
 from kandev_host.errors import ValidationFailed
 
@@ -23,8 +24,7 @@ _SCP = re.compile(r"^(?:(?P<user>[A-Za-z0-9_][\w.\-]*)@)?(?P<host>[A-Za-z0-9][A-
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True):
     """A local folder, or a URL that git fetches from; `loopback_port` is set for services of this host."""
 
     kind: Literal["local", "remote"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict, ValidationFailed
 from kandev_host.interfaces import AgentType, Runtime, Store
@@ -37,8 +37,7 @@ class _Result(msgspec.Struct):
 _result = msgspec.json.Decoder(_Result)
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """The run that a new one goes on with: with its prompts that wait, and with its session if `resume` says so.
 
     `interrupted`: a person cut it short with a prompt that is still to be sent.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,7 @@ class SnapshotFailed(Unavailable):
     """A program of ours in the jail could not do what it should, and says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotJail:
+class SnapshotJail(msgspec.Struct, frozen=True):
     """For one workspace of one runtime. Raises `SnapshotFailed`, `TimedOut`, and `Unavailable` as `Runtime.run`."""
 
     runtime: Runtime

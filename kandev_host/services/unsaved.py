@@ -7,7 +7,8 @@ git fetched or pushed count. Files that the repository ignores are no work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from kandev_host.errors import Unavailable, ValidationFailed
 from kandev_host.models import Task, Workspace
@@ -59,8 +60,7 @@ git diff-index --cached --no-renames --name-only -z --ignore-submodules=none "$h
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Unsaved:
+class Unsaved(msgspec.Struct, frozen=True):
     """So many files that differ from the last commit, and so many commits; `names` are the first of the files."""
 
     files: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.models import now
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from kandev_host.interfaces import Bus, Commit, Store, Subscription
 
 
-@dataclass(slots=True)
-class Writes:
+class Writes(msgspec.Struct):
     """What the store said of the last writes. `failed` is of `failed_s` on the monotonic clock; None: it went well."""
 
     committed_at: datetime | None = None

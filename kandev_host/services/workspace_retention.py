@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 
 import anyio
+import msgspec
 
 from kandev_host.errors import KandevError, Unavailable
 from kandev_host.interfaces import Principal, Store
@@ -28,8 +28,7 @@ HOST = Principal("host", "host", "host")
 OVER: tuple[TaskState, ...] = ("COMPLETED", "FAILED", "CANCELLED")
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     """One that is there; `used_at` is None of one whose task is not over."""
 
     workspace: Workspace

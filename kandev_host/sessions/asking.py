@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import anyio
@@ -25,8 +24,7 @@ def unnoted(_row_id: str) -> Sequence[Change]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """An agent's question: session/request_permission, with what the host knows around it.
 
     `noted` says what is to be recorded with the row, by its id, that the question becomes.
@@ -41,8 +39,7 @@ class Asked:
     noted: Noted = unnoted
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What somebody answers: an option or the outcome, for what they were shown, and for how long."""
 
     principal: Principal
@@ -52,8 +49,7 @@ class Answer:
     remember: Remember | None
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(msgspec.Struct):
     """A request that waits for its answer. `waited_s` is for how long it did so before, for an earlier run or host.
 
     `void` says why it is no more what was asked, or asked no more, while policies still looked at it.

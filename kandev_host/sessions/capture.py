@@ -13,11 +13,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from kandev_host.interfaces import Process, Stats
 from kandev_host.secrets import KnownOf
@@ -41,8 +41,7 @@ COUNT_EVERY_BYTES = 16 << 20
 Job = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     recorder: _Recorder
     direction: Direction
     data: bytes

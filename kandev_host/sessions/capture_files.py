@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 # Longer than any line that is written.
 READ_LIMIT_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Whole lines without their newlines, and where the next one begins; so many bytes before them are gone."""
 
     lines: list[str]
@@ -26,8 +26,7 @@ class Page:
     dropped_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One file of an agent's capture; it begins at `offset`."""
 
     path: Path

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kandev_host.errors import Unavailable
 from kandev_host.interfaces import AgentType, Change, Decision, Process, ProcessSpec, Runtime
@@ -31,8 +32,7 @@ OnEnd = Callable[[AgentInstance, Ending, Sequence[Change]], Awaitable[bool]]
 OnExit = Callable[[AgentInstance, str | None], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Crew:
+class Crew(msgspec.Struct):
     """What all runs of a supervisor share. The callbacks are set by the services."""
 
     journal: Journal
@@ -42,7 +42,7 @@ class Crew:
     on_turn_end: OnTurnEnd | None = None
     on_exit: OnExit | None = None
     on_end: OnEnd | None = None
-    stalls: OrchestratorSettings = field(default_factory=OrchestratorSettings)
+    stalls: OrchestratorSettings = msgspec.field(default_factory=OrchestratorSettings)
     priced: Priced | None = None
     captures: Captures | None = None
     looks: Looks | None = None
@@ -64,8 +64,7 @@ class Crew:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """What is started, where and for what.
 
     `situation` says what it may do without asking; `resume` is what it goes on with, `prompts` what waits for it

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
@@ -39,8 +38,7 @@ _WORDS = {"accept": "accepted", "decline": "declined", "cancel": "cancelled"}
 _complete = msgspec.json.Decoder(acp.ElicitationComplete)
 
 
-@dataclass(frozen=True, slots=True)
-class Elicited:
+class Elicited(msgspec.Struct, frozen=True):
     """An agent's question, with what the host knows around it. `asked` was read by `read_elicitation`."""
 
     agent: AgentInstance
@@ -51,8 +49,7 @@ class Elicited:
     noted: Noted = unnoted
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(msgspec.Struct):
     """An elicitation that waits for its answer."""
 
     row: Elicitation

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import anyio
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Process, ProcessSpec, Runtime
@@ -24,8 +24,7 @@ EOF_S = 2.0
 LOCATE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """What a run ends as, and why. `gently` asks before it terminates; `force` kills at once.
 
     `failure` says of what kind its end is: None for a run that ended well or that somebody stopped, "host_died" for

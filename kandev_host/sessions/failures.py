@@ -7,9 +7,10 @@ bounded number of an error's fields are looked at. What nobody knows is "turn", 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from kandev_host.errors import AgentError, Busy, KandevError, StorageFull, TimedOut, Unavailable
 from kandev_host.models import Failure, now
@@ -21,8 +22,7 @@ READ_CHARS = 8 << 10
 DETAIL_CHARS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """What kind of failure; `retry_at` is when the model service said that it would work again, if it said so."""
 
     failure: Failure

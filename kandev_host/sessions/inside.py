@@ -6,11 +6,11 @@ could not go by itself. Only the name is checked here.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from kandev_host.interfaces import ProcessSpec
 from kandev_host.protocol import jsonrpc
@@ -63,4 +63,4 @@ def beside(spec: ProcessSpec, command: tuple[str, ...], **changes: object) -> Pr
     What the agent was given in its environment is the agent's: it is not handed on.
     """
     base = replace(spec, command=command, env={}, network="none", allow=(), nested_sandbox=False)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)

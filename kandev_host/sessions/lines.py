@@ -7,12 +7,12 @@ told as what it says; any other line is something the agent says.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from kandev_host.errors import AgentError, KandevError
 from kandev_host.interfaces import Process, ProcessSpec, Put, Runtime
@@ -36,8 +36,7 @@ ONE_TURN = "each turn of it is a process of its own"
 SILENT = "The agent ended without a word"
 
 
-@dataclass(slots=True)
-class Heard:
+class Heard(msgspec.Struct):
     """What a turn's lines said: its result, and the error that nothing has followed yet."""
 
     result: legacy.LegacyLine | None = None

@@ -10,11 +10,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from anyio.abc import TaskGroup
 from msgspec import UNSET, DecodeError, Raw, json
 
@@ -38,8 +38,7 @@ WITHDRAW_S = 1.0
 Answer = Raw | Exception
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A request of ours that waits. `settle` is called inline, in order with the updates around the answer."""
 
     method: str

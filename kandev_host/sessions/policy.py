@@ -8,9 +8,11 @@ Plugins and claims of the agent only ever lower a decision.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from kandev_host.interfaces import Decision
 from kandev_host.interfaces.agents import Network
@@ -30,8 +32,7 @@ from kandev_host.sessions.presets import (
 TRUNCATED = "truncatedByHost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent was launched with, as far as it decides what it may do without asking. Made at the launch.
 
     `jailed`: the runtime confines it; `read_only`: its workspace is mounted so. `note` says why the preset is less than

@@ -8,8 +8,9 @@ agents; ACP leaves it open.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 # A field of Usage, and how agents spell it: ACP, gemini's and then codex's `_meta.quota`.
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -26,8 +27,7 @@ Tokens = Mapping[str, int | None]
 NOTHING: Tokens = dict.fromkeys(SPELLINGS)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """`tokens` by field of Usage: input with all that was cached, output with all that was thought; None is unknown.
 
     `unclear`: no way of adding the counts up gives the report's own total, or more than one does, or it has none. The

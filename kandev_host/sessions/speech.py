@@ -7,11 +7,11 @@ came. Other updates, the turn's end and a pause of 0.2 s end the wait.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from kandev_host.events import Event
 from kandev_host.protocol import acp
@@ -24,8 +24,7 @@ HELD_CHUNKS = 512
 HELD_BYTES = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """One chunk, and what it takes to tell of it. `place` is where its line begins in the agent's output."""
 
     params: acp.SessionUpdate

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 import anyio
+import msgspec
 
 from kandev_host.models import now
 
@@ -37,8 +37,7 @@ class Asker(Protocol):
     def asking(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StallWatch:
+class StallWatch(msgspec.Struct, frozen=True):
     """Run it as long as the turn. `tell` records since when the agent is stalled, or that it is not any more.
 
     `recover`, if given, is called after as long a silence again, with all its seconds; once per stall.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Change
@@ -46,8 +46,7 @@ class Life(Protocol):
     async def with_stderr(self, message: str) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
     """Where turns happen."""
 
     crew: Crew

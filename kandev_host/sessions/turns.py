@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -30,8 +29,7 @@ _RESULTS: dict[str, TurnResult] = {
 EMPTY = "The agent ended its turn without a word and without a tool call"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnOutcome:
+class TurnOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a turn ended. `asked_to_cancel` tells a cancel of ours from an agent that gave up by itself.
 
     `result` is "completed" only for end_turn with some output that is no model error; "empty" is end_turn with none;
@@ -86,8 +84,7 @@ class _Meta(msgspec.Struct):
     codex: _Codex = msgspec.field(default_factory=_Codex)
 
 
-@dataclass(slots=True)
-class Watch:
+class Watch(msgspec.Struct):
     """What a running turn has shown so far. The last message is kept as its summary, up to a bound."""
 
     turn: Turn
@@ -96,7 +93,7 @@ class Watch:
     has_tools: bool = False
     in_trouble: bool = False
     _message_id: str | None = None
-    _texts: list[str] = field(default_factory=list)
+    _texts: list[str] = msgspec.field(default_factory=list)
     _chars: int = 0
     _fresh: bool = False
     _whole: str = ""

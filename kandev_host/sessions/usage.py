@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any
 
@@ -32,12 +31,11 @@ _LABELS = {"usage_update.used": "context", "usage_update.cost": "cumulative"}
 _PROMPT_LABELS = {"per_turn": "per_turn", "cumulative": "cumulative", "last_call": "context"}
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What the agent last told of a session as a whole: its cost so far, and its tokens so far by field of Usage."""
 
     cost: Cost | None = None
-    tokens: Mapping[str, int | None] = field(default_factory=dict)
+    tokens: Mapping[str, int | None] = msgspec.field(default_factory=dict)
 
 
 def standing(rows: Iterable[Usage]) -> Standing:

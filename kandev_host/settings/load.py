@@ -10,7 +10,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,14 +37,13 @@ _KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """`sources` says where a value came from, by key path (else it is a default); `notes` are for people."""
 
     settings: Settings
     data_dir: Path
     config_path: Path | None = None
-    sources: Mapping[KeyPath, str] = field(default_factory=dict)
+    sources: Mapping[KeyPath, str] = msgspec.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio.to_thread
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -20,8 +20,7 @@ from kandev_host.testing.world import BOARD, TASK, USER, a_task, a_world, write
 HASH = "a-hash-of-a-password"
 
 
-@dataclass(frozen=True, slots=True)
-class StorePlace:
+class StorePlace(msgspec.Struct, frozen=True):
     """Where a store is kept: how it is opened, and its upkeep."""
 
     open: Callable[[], AbstractAsyncContextManager[Store]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from kandev_bwrap.process import JailProcess
 from kandev_host import ProcessSpec, errors
@@ -21,8 +22,7 @@ def _same(policy: Policy, argv: Sequence[str]) -> tuple[Policy, Sequence[str]]:
     return policy, argv
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """What differs from a plain process: the policy and the command, its streams, where it starts, is it the first?"""
 
     change: Onto = _same

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import anyio
+import msgspec
 
 from kandev_docker import wire
 from kandev_sandbox.sockets import Stream
@@ -21,15 +21,14 @@ _HEAD_BYTES = 8
 ATTACH_TIMEOUT_S = 30.0
 
 
-@dataclass(slots=True)
-class Channel:
+class Channel(msgspec.Struct):
     """One stream on its way from the pump to its reader: whoever puts waits while more than its bound is held."""
 
     limit_bytes: int = CHANNEL_BYTES
-    _chunks: deque[bytes] = field(default_factory=deque)
+    _chunks: deque[bytes] = msgspec.field(default_factory=deque)
     _held: int = 0
     _ended: bool = False
-    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _changed: anyio.Event = msgspec.field(default_factory=anyio.Event)
 
     async def put(self, chunk: bytes) -> None:
         """Nothing once the channel has ended: nobody reads it any more."""

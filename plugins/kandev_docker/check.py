@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+
+import msgspec
 
 from kandev_docker.seccomp import profile
 from kandev_host import Mount, errors
@@ -64,8 +65,7 @@ _USER = re.compile(r"[0-9]{1,10}:[0-9]{1,10}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """What one run may have. `own` are the place's mounts, `asked` the run's, `closed` folders of the host that no
     container sees, `sockets` the engine's. `rootless`: the engine's root is the host's own user. `init`: the
     engine's own first process reaps. `seccomp` is the path of the file with the filter, where the engine wants one.

@@ -6,11 +6,12 @@ import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from kandev_docker import DockerSettings, inside, owned
@@ -48,8 +49,7 @@ class NotAdopted(errors.Unavailable):
     """A container that cannot be taken over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """How a container is opened. `size` are the columns and rows of one on a terminal.
 
     `unreached` hears of what its proxy decides. `shell` is what a shell makes of its environment and its command, which
@@ -67,8 +67,7 @@ PLAIN = Opening()
 SIDECAR = Opening(sidecar=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(msgspec.Struct, frozen=True):
     """What every container of one runtime stands on. `closed` are folders of the host that no container sees.
 
     `profile` is where the filter of system calls is written for an engine that reads it from a file.
@@ -212,7 +211,7 @@ def _requested(
         body["HostConfig"]["Mounts"] = [
             {**mount, "Source": targets.get(mount["Target"], mount["Source"])} for mount in mounts
         ]
-        _check(body, replace(allowed, own=[*allowed.own, *copied], asked=kept), sources)
+        _check(body, msgspec.structs.replace(allowed, own=[*allowed.own, *copied], asked=kept), sources)
     return body, [*kept, *copied]
 
 

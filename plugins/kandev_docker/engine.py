@@ -7,10 +7,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import msgspec
 
 from kandev_docker import SOCKET
 from kandev_host import errors
@@ -38,8 +38,7 @@ class Engaged(errors.Unavailable):
     """The engine refuses it in the present state, or says that it is done already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What the engine says of itself. `rootless`: its root is an ordinary user; `podman`: it is no Docker."""
 
     version: str
@@ -49,7 +48,7 @@ class Facts:
     seccomp: bool
     cgroup_version: str
     podman: bool = False
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def socket_path(configured: str | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
+import msgspec
 
 from kandev_docker.engine import Engine, EngineGone, Missing
 from kandev_docker.owned import OURS
@@ -20,8 +20,7 @@ PULL_AGAIN_S = 10.0
 """After a pull that failed: a list of agent types asks for the same image many times, and waits for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """`id` is its content's, so that a tag that moves meanwhile changes nothing; `volumes` and `path` are its own."""
 
     id: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from kandev_docker.engine import Engine, Missing
 from kandev_host import ProcessSpec
@@ -22,8 +23,7 @@ SIDECAR = "sidecar"
 OURS = (OWNER, REF, HOST_PID, HOST_STARTED, WORKSPACE, ADOPTABLE, LABEL, NETWORK, ALLOW)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A container of this owner, whoever started it; `host_alive` says whether that one still lives."""
 
     id: str

@@ -7,11 +7,12 @@ import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from kandev_docker import wire
 from kandev_docker.engine import Engine, EngineGone
@@ -35,13 +36,12 @@ Tell = Callable[[Pull], None]
 Waiter = frozenset[tuple[str, str]]
 
 
-@dataclass(slots=True)
-class Layers:
+class Layers(msgspec.Struct):
     """What is known of the layers of an image, from the engine's words about each."""
 
     image: str
-    _bytes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _done: set[str] = field(default_factory=set)
+    _bytes: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    _done: set[str] = msgspec.field(default_factory=set)
 
     def add(self, step: Mapping[str, Any]) -> None:
         """One step of the engine; of more layers than images have, those beyond are not counted."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kandev_docker.seccomp import profile
 from kandev_docker.terminals import TERM
@@ -25,8 +26,7 @@ _LOG_FILES = 4
 GATE = 'printf "%s\\n" "$0"; read -r go || exit 125; exec "$@"'
 
 
-@dataclass(frozen=True, slots=True)
-class Folders:
+class Folders(msgspec.Struct, frozen=True):
     """A place's folders on this machine."""
 
     workspace: Path
@@ -35,8 +35,7 @@ class Folders:
     snapshots: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class Container(msgspec.Struct, frozen=True, kw_only=True):
     """What one container is made of. `user` is "uid:gid"; `volumes` are those that its image declares.
 
     With `adoptable` it goes on when its host dies, and `log_bytes` of its output are kept. `env` comes on top of the
@@ -53,8 +52,8 @@ class Container:
     limits: Limits
     folders: Folders | None
     marker: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     volumes: Sequence[str] = ()
     adoptable: bool = False
     terminal: bool = False
@@ -62,7 +61,7 @@ class Container:
     init: bool = True
     log_bytes: int = 0
     scratch_bytes: int = 64 << 20
-    seccomp: str = field(default_factory=profile)
+    seccomp: str = msgspec.field(default_factory=profile)
     user_processes: int | None = None
     unasked: Sequence[str] = ()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
 
 import anyio
+import msgspec
+from msgspec.structs import replace
 
 from kandev_docker.process import ContainerProcess
 from kandev_host import Mount, ProcessSpec, errors
@@ -24,8 +25,7 @@ Spawn = Callable[[Change], AbstractAsyncContextManager[ContainerProcess]]
 _CHUNK_BYTES = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Enclosed:
+class Enclosed(msgspec.Struct, frozen=True):
     """A container as what encloses a shell: its streams are pipes here."""
 
     process: ContainerProcess

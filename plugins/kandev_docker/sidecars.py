@@ -18,10 +18,10 @@ import logging
 import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from kandev_docker import containers, execs, inside, owned
 from kandev_docker.execs import Exec

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 import anyio
+import msgspec
 
 from kandev_docker.engine import EngineGone
 from kandev_host import errors
@@ -20,8 +20,7 @@ BODY_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """The head of an answer, and the stream that its body comes from; whoever has it closes it."""
 
     status: int

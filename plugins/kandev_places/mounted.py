@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from kandev_sandbox import volumes
 from kandev_sandbox.errors import VolumeFailed
@@ -18,8 +19,7 @@ IDLE = 8
 _BUSY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(msgspec.Struct, frozen=True):
     """An image, where it is mounted, and what of it is shown where, to whom."""
 
     image: Path
@@ -28,9 +28,8 @@ class Volume:
     owner: int
 
 
-@dataclass(slots=True)
-class _Mount:
-    lock: threading.Lock = field(default_factory=threading.Lock)
+class _Mount(msgspec.Struct):
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
     namespace: int = -1
     users: int = 0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
 import anyio
+import msgspec
 
 from kandev_sandbox import Ending, SandboxError
 from kandev_sandbox.beside import beside
@@ -38,19 +38,17 @@ class Watched(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(msgspec.Struct, frozen=True):
     """What a place may take."""
 
     bytes: int
     inodes: int
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(msgspec.Struct):
     """A place in which something runs, and when to look at it again (loop time)."""
 
-    quotas: dict[Watched, Quota] = field(default_factory=dict)
+    quotas: dict[Watched, Quota] = msgspec.field(default_factory=dict)
     due_s: float = 0.0
     blind: int = 0
 

@@ -10,7 +10,6 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -34,8 +33,7 @@ _ALL = frozenset({"*"})
 _RANK: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What is to be kept, and what removed. What only `ends` something holds at once, written or not."""
 
     puts: tuple[Row, ...] = ()

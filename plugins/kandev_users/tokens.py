@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -42,8 +42,7 @@ _HEADER = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 _REQUIRED = ["exp", "iat", "aud", "iss", "sub", "jti"]  # nbf counts where it is
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(msgspec.Struct, frozen=True):
     """What a good token says. `login` is of our own; of another issuer's it is None, and `subject` a name."""
 
     subject: str
@@ -52,8 +51,7 @@ class Claims:
     login: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Trusted:
+class _Trusted(msgspec.Struct, frozen=True):
     key: Any
     algorithm: str
     issuer: str

@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 LOOK_TIMEOUT_S = 10.0
 
 State = Literal["ok", "warning", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One thing looked at: what was found, why it matters, what to do.
 
     `failed` means that the host is of no use, or not safe.

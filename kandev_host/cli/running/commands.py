@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 HELP = (
     "A line is a prompt. /cancel cancels the turn, /queue shows the prompts that wait, /option ID VALUE sets an option,"
@@ -13,8 +14,7 @@ HELP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(msgspec.Struct, frozen=True):
     """What is to be done: an `action` with its payload beside the agent's id, a word to the person, or to leave."""
 
     does: Literal["ask", "tell", "detach", "nothing"]

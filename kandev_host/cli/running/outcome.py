@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import asdict
 
 Result = Literal["completed", "failed", "blocked", "cancelled"]
 EXIT_STATUS: Mapping[Result, int] = {"completed": 0, "failed": 1, "blocked": 3, "cancelled": 130}
@@ -21,8 +23,7 @@ _KINDS = (
 )
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """Unknown is None: a count that no agent reported is not 0.
 
     `unasked` requests for permission were rejected since there was nobody to ask.
@@ -38,11 +39,11 @@ class Outcome:
     files: int = 0
     additions: int = 0
     deletions: int = 0
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = msgspec.field(default_factory=dict)
     workspace_hint: str | None = None
     attempts: int = 1
-    permissions: dict[str, int] = field(default_factory=dict)
-    withheld_because: list[str] = field(default_factory=list)
+    permissions: dict[str, int] = msgspec.field(default_factory=dict)
+    withheld_because: list[str] = msgspec.field(default_factory=list)
     unasked: int = 0
 
     @property

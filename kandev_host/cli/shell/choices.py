@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 if TYPE_CHECKING:
     from kandev_host.cli.asking import Remote
@@ -31,8 +31,7 @@ def where_options(command: F) -> F:
     return task(workspace(runtime(network(allow(command)))))
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
+class Choices(msgspec.Struct, frozen=True):
     """What of it was given."""
 
     task: str | None
@@ -44,7 +43,7 @@ class Choices:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Choices:
         """Of the arguments that `where_options` brings."""
-        return cls(**{name: options[name] for name in cls.__slots__})
+        return cls(**{name: options[name] for name in cls.__struct_fields__})
 
     async def open(self, remote: Remote, **more: Any) -> dict[str, Any]:
         """The shell, opened."""

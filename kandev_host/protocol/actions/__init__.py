@@ -6,7 +6,7 @@ wrap one thing as `{"task": …}` and lists as `{"tasks": […], "next_cursor": 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from kandev_host.protocol.actions import (
     agents,
@@ -49,8 +49,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What goes in, what comes out, the scope it needs, and whether repeating it is harmless (`reads`)."""
 
     request: type[Request]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
 from anyio import to_thread
 
 from kandev_host.errors import Conflict, Forbidden, SettingsError, ValidationFailed
@@ -31,17 +31,16 @@ SCOPE = "tasks:credentials"
 HANDED = "handed out"
 
 
-@dataclass(slots=True)
-class _Choice:
+class _Choice(msgspec.Struct):
     """What is being put together for one agent."""
 
     agent: AgentInstance
     task: Task
-    env: dict[str, str] = field(default_factory=dict)
-    mounts: list[Mount] = field(default_factory=list)
-    secrets: dict[str, str] = field(default_factory=dict)
-    grants: list[Grant] = field(default_factory=list)
-    notices: list[CredentialNotice] = field(default_factory=list)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    mounts: list[Mount] = msgspec.field(default_factory=list)
+    secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    grants: list[Grant] = msgspec.field(default_factory=list)
+    notices: list[CredentialNotice] = msgspec.field(default_factory=list)
 
     def note(self, name: str, way: CredentialWay, what: str, reason: str, *, allowed: bool = True) -> None:
         self.notices.append(

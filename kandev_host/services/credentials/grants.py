@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 from kandev_host.errors import ValidationFailed
 from kandev_host.protocol.actions.credentials import CredentialVerb
@@ -15,8 +16,7 @@ HTTPS_PORT, SSH_PORT = 443, 22
 GIT_USER = "git"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """`name` is that of the settings. `host` is as URLs have it, `path` as the server is asked for it.
 
     `user` is None for https; `port` is None for the usual one.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.events import Event, event
@@ -43,8 +44,7 @@ class Allowance:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Uses:
+class Uses(msgspec.Struct, frozen=True):
     """The accesses of one agent, or of the clone of a task, to one repository."""
 
     grant: Grant

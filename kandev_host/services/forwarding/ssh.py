@@ -15,10 +15,10 @@ import shlex
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import anyio
 import anyio.abc
+import msgspec
 from anyio.abc import SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -49,8 +49,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Traffic:
+class _Traffic(msgspec.Struct):
     sent: int = 0
     received: int = 0
     stderr: bytes = b""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random as chance
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kandev_host.interfaces import Bus, Runtime, Store
 from kandev_host.journal import Journal
@@ -31,16 +32,14 @@ from kandev_host.services.workspaces import WorkspaceService
 from kandev_host.settings import OrchestratorSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chance:
+class Chance(msgspec.Struct, frozen=True, kw_only=True):
     """What the orchestrator cannot decide by itself: the time, and a number from 0 to 1."""
 
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = msgspec.field(default_factory=Clock)
     random: Callable[[], float] = chance.random
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orchestration:
+class Orchestration(msgspec.Struct, frozen=True, kw_only=True):
     service: OrchestratorService
     dispatcher: Dispatcher
     recovery: Recovery

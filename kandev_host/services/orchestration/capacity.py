@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from kandev_host.models import AgentInstance, QueueEntry, Task
 from kandev_host.settings import OrchestratorSettings
@@ -13,8 +14,7 @@ from kandev_host.settings import OrchestratorSettings
 Scope = Literal["task", "host", "agent_type", "board"]
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
+class Full(msgspec.Struct, frozen=True):
     """The bound that is reached: `used` of `limit` agents."""
 
     scope: Scope
@@ -22,8 +22,7 @@ class Full:
     used: int
 
 
-@dataclass(slots=True)
-class Occupancy:
+class Occupancy(msgspec.Struct):
     """The live agents by type, board and task.
 
     All of them count, also those that people started by hand: only the queue is bound by it. An agent that idles
@@ -31,9 +30,9 @@ class Occupancy:
     """
 
     total: int = 0
-    types: Counter[str] = field(default_factory=Counter)
-    boards: Counter[str] = field(default_factory=Counter)
-    tasks: set[str] = field(default_factory=set)
+    types: Counter[str] = msgspec.field(default_factory=Counter)
+    boards: Counter[str] = msgspec.field(default_factory=Counter)
+    tasks: set[str] = msgspec.field(default_factory=set)
 
     def take(self, agent_type: str | None, board_id: str) -> None:
         """One more."""

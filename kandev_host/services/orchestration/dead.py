@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from kandev_host.events import event
@@ -18,8 +18,7 @@ from kandev_host.sessions.usage import unreported
 from kandev_host.sessions.wire import forgotten
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """What was open of a run that is over: its turn, and its requests."""
 
     turns: int = 0

@@ -8,8 +8,8 @@ its lease can therefore conclude nothing, however late it comes. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from kandev_host.errors import Conflict
@@ -18,8 +18,7 @@ from kandev_host.models import AgentInstance, QueueEntry, Task, TaskState, now
 from kandev_host.services.orchestration.entries import new_entry, queue_event
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What goes into the commit that gives a task to a run. `only_from` are the states in which it may be taken."""
 
     changes: Sequence[Change] = ()

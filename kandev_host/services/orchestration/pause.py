@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import anyio
@@ -21,8 +20,7 @@ class _Value(msgspec.Struct, omit_defaults=True):
     paused_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(msgspec.Struct, frozen=True):
     """Since when, and by whom (a principal's id)."""
 
     at: datetime

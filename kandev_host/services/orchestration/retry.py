@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from kandev_host.models import Failure
 from kandev_host.services.orchestration.clock import LONGEST_S
@@ -16,8 +17,7 @@ WORTH_ANOTHER: frozenset[Failure] = frozenset({"crash", "unavailable", "rate_lim
 HOST_DEATHS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(msgspec.Struct, frozen=True):
     """Another run, in `delay_s` seconds. `attempt` is how many count so far, `host_deaths` how many do apart."""
 
     delay_s: float

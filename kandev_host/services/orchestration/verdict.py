@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from kandev_host.models import AgentInstance, TaskState
 from kandev_host.sessions.turns import TurnOutcome, TurnResult
@@ -17,8 +18,7 @@ RUNNING: tuple[TaskState, ...] = ("IN_PROGRESS",)
 UNFINISHED: tuple[TaskState, ...] = ("IN_PROGRESS", "BLOCKED")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The task's next state and why, if it is in one of `only_from`: what a person decided meanwhile stands."""
 
     state: TaskState

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import anyio
+import msgspec
 
 from kandev_host.events import Event, event
 from kandev_host.protocol.actions.fields import Encoding
@@ -29,8 +29,7 @@ FRAME_COST_BYTES = 64
 PAUSE_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """Bytes of one stream, and where in the output of the shell they stand."""
 
     offset: int

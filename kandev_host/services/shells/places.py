@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import anyio
+import msgspec
 
 from kandev_host.errors import Conflict, NotFound, ValidationFailed
 from kandev_host.interfaces import Put, Runtime, Store
@@ -19,8 +19,7 @@ from kandev_host.services.workspaces import WorkspaceService
 PREPARE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """`task` None: a scratch workspace, in which `runtime` makes the folders."""
 
     workspace_id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from kandev_agents.presets.common import EDIT, RUN, as_json
 from kandev_host import AgentType

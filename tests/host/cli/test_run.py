@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kandev_host.cli.running.outcome import Outcome
 
@@ -54,7 +54,7 @@ def test_a_run_that_went_on_without_a_permission_says_so_and_has_the_status_of_i
     outcome = Outcome(result="completed", unasked=1)
     outcome.settled({"state": "rejected"})
     for change in ({"files": 1}, {"permissions": {"rejected": 1, "allowed": 1}}):
-        found = dataclasses.replace(outcome, **change)
+        found = replace(outcome, **change)
         found.judge()
         assert (found.exit_status, found.withheld()) == (0, "permissions not given: 1 rejected")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from kandev_host.errors import Conflict, Forbidden
 from kandev_host.gateway.logins import EACH, TOTAL, Logins

@@ -6,13 +6,13 @@ import asyncio
 import base64
 import os
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from kandev_host.client import ClientError
 from kandev_host.interfaces import Principal

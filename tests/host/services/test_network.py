@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from kandev_host import AgentType, NetworkDecision, Principal, ProcessSpec
 from kandev_host.errors import Busy, Forbidden, ValidationFailed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from kandev_agents.presets import DEMO
 from kandev_host.errors import Conflict, Forbidden, NotFound, ValidationFailed

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from kandev_agents.presets import DEMO
 from kandev_host.errors import Busy, Conflict, NotFound, Unavailable, ValidationFailed

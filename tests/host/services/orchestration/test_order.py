@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kandev_agents.presets import DEMO
 from kandev_host.interfaces import Put
@@ -189,9 +188,7 @@ async def test_a_deleted_blocker_blocks_nobody(floor: Any) -> None:
 @pytest.mark.anyio
 async def test_an_agent_that_cannot_be_started_keeps_its_task_waiting_with_the_fix_and_nobody_else(floor: Any) -> None:
     unknown = await floor.task(agent_type=None, priority=10)
-    await floor.house.journal.record(
-        Put(msgspec.structs.replace(unknown, agent_type="nobody"))
-    )  # its plugin has gone since
+    await floor.house.journal.record(Put(replace(unknown, agent_type="nobody")))  # its plugin has gone since
     async with floor.dispatching():
         stuck = await floor.task(agent_type="missing", priority=10)
         await floor.became(await floor.task("say: done"), "COMPLETED")

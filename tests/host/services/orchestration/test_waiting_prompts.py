@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from contextlib import asynccontextmanager
@@ -299,7 +298,7 @@ async def test_prompts_for_a_program_that_takes_one_are_sent_one_after_the_other
     """As `auto` may find out only when several wait."""
     async with open_floor(types=[DEMO]) as floor:
         before = await busy(floor, "one", "two")
-    printing = dataclasses.replace(DEMO, dialect="lines", command=("sh", "-c", LAST_WORD))
+    printing = replace(DEMO, dialect="lines", command=("sh", "-c", LAST_WORD))
     async with next_host(open_floor, types=[printing]) as floor:
         await resumed(floor, before, "three")
         await floor.until(lambda action, payload: action == "acp.result" and payload["summary"] == "did three")
@@ -344,6 +343,6 @@ async def test_an_unattended_run_whose_time_is_over_is_resumed_as_one_that_asks(
 async def test_a_preset_that_does_not_fit_any_more_is_one_that_asks(open_floor: Any) -> None:
     async with open_floor() as floor:
         before = await ended(floor, preset="unattended")
-    async with open_floor(types=[dataclasses.replace(DEMO, network="host")]) as floor:
+    async with open_floor(types=[replace(DEMO, network="host")]) as floor:
         after = await resumed(floor, before)
         assert after.preset == "ask"
