@@ -38,8 +38,10 @@ async def serve(
     leaving: Leaving,
 ) -> None:
     """Until a signal ends it. `read` reads the settings again, `stands` is called once the host serves."""
+    gc.disable()  # nothing that is imported is garbage
     from kandev_host.host import Host
 
+    gc.enable()
     signals = _Signals(leaving, loaded.settings.server.stop_timeout_s)
     starting = anyio.CancelScope()
     async with anyio.create_task_group() as group:
