@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -159,6 +158,8 @@ def _secrets(data_dir: Path) -> dict[str, bytes]:
 
 def _copied(path: Path) -> bytes:
     """A small database as it is between two transactions, also while it is written."""
+    import sqlite3  # Python's own, beside the store's: a library of a MiB, for whoever asks for secrets
+
     source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=COPY_S)
     try:
         with closing(sqlite3.connect(":memory:")) as copy:

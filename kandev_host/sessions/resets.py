@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 LONGEST_S = 86_400.0
 EPOCH_S = 1e8  # a smaller number counts seconds from now
@@ -148,6 +147,8 @@ def _of_clock(found: re.Match[str], at: datetime) -> float | None:
     hour, minute = int(found[1]), int(found[2] or 0)
     if not 1 <= hour <= 12 or minute > 59:
         return None
+    from zoneinfo import ZoneInfo  # seldom needed, and not small
+
     try:
         here = at.astimezone(ZoneInfo(found[4]))
     except (ValueError, OSError, KeyError):
