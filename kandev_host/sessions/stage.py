@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from kandev_host.interfaces import AgentType, Change, Process
 from kandev_host.journal import Journal
 from kandev_host.models import Activity, AgentInstance, Elicitation, PermissionRequest, Session, Task, Turn
@@ -22,8 +24,7 @@ from kandev_host.sessions.wire import Wire, WireState
 from kandev_host.settings import SessionSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """The session that a run goes on with.
 
     `transcript` tells what was said in it, for agents that cannot open it again; `lead` is put before the first prompt
@@ -39,8 +40,7 @@ class Resume:
 Question = PermissionRequest | Elicitation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
+class Left(msgspec.Struct, frozen=True, kw_only=True):
     """A run whose host died, and whose process goes on: that, its `session`, and the `turn` that runs; or the one that
     `ended` last, if what follows from its end may not be recorded yet.
 
@@ -53,7 +53,7 @@ class Left:
     wire: WireState
     turn: Turn | None = None
     ended: Turn | None = None
-    questions: Mapping[str, Question] = field(default_factory=dict)
+    questions: Mapping[str, Question] = msgspec.field(default_factory=dict)
     standing: Standing = Standing()
     resumed: Standing | None = None
 
@@ -79,8 +79,7 @@ class Equipment:
         return frozenset([*self.handed, *values, *(word for value in values for word in value.split())])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """What a session of the host stands on.
 
     `set_activity` is told when the agent waits for a person, and `wake` that it may go on. `looks` tells which files
@@ -105,8 +104,7 @@ class Stage:
     wire: Wire
 
 
-@dataclass(slots=True)
-class SessionState:
+class SessionState(msgspec.Struct):
     """What opening, prompting and updates change together.
 
     `row` is None until the session is open. `watch` sees the turn that runs, and `last_turn` is the one before, once it
@@ -122,9 +120,9 @@ class SessionState:
     initialized: acp.InitializeResult | None = None
     watch: Watch | None = None
     last_turn: Turn | None = None
-    tools: dict[str, ToolState] = field(default_factory=dict)
+    tools: dict[str, ToolState] = msgspec.field(default_factory=dict)
     past_tools: tuple[str | None, frozenset[str]] = (None, frozenset())
-    new_effects: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    new_effects: list[tuple[str, dict[str, Any]]] = msgspec.field(default_factory=list)
     asking: int = 0
     replaying: bool = False
     offers: frozenset[str] = frozenset()

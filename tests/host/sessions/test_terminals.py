@@ -183,7 +183,8 @@ async def test_a_command_is_in_the_audit_with_all_that_the_host_knows_of_it(term
     assert (row.stdout_bytes, row.stderr_bytes, row.truncated) == (9000, 4, True)
     assert (row.task_id, row.turn_id, row.created_by) == (world.task.id, "turn", row.agent_id)
     assert row.duration_ms is not None
-    assert row.output_head == "a" * 4096
+    assert len(row.output_head) == 4096
+    assert row.output_head.replace("err\n", "").strip("a") == ""  # whichever of the two pipes was read first
     assert row.changed_files == ["changed"]
 
 

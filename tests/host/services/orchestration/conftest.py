@@ -20,6 +20,7 @@ from kandev_host.protocol.actions.agents import AgentLaunch
 from kandev_host.protocol.actions.boards import BoardCreate
 from kandev_host.protocol.actions.orchestrator import OrchestratorQueue, OrchestratorStart, QueueItem
 from kandev_host.protocol.actions.tasks import TaskCreate, TaskStateChange
+from kandev_host.services.orchestration import service
 from kandev_host.services.orchestration.assembly import Chance
 from kandev_host.services.orchestration.clock import Clock
 from kandev_host.settings import OrchestratorSettings, PermissionSettings, Settings
@@ -184,8 +185,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def open_floor(open_house: Any, tmp_path: Path) -> Any:
+def open_floor(open_house: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Open a floor with these settings of the orchestrator; again, to start the host anew on the same data."""
+    monkeypatch.setattr(service, "CONSIDERED_S", WAIT_S)  # on a busy machine a launch takes longer than a caller waits
 
     @asynccontextmanager
     async def opened(
