@@ -68,7 +68,7 @@ class PipeWriter(ByteSendStream):
 
     async def send(self, item: bytes) -> None:
         """Write all of it. Raises `anyio.BrokenResourceError` when nobody reads any more."""
-        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         rest = memoryview(item)
         while rest:
             if self._descriptor < 0:
@@ -79,6 +79,7 @@ class PipeWriter(ByteSendStream):
                 await anyio.wait_writable(self._descriptor)
             except BrokenPipeError as error:
                 raise anyio.BrokenResourceError from error
+        await anyio.lowlevel.cancel_shielded_checkpoint()  # after it: whoever reads need not wait for our other tasks
 
     async def aclose(self) -> None:
         self.close()
