@@ -190,7 +190,8 @@ async def open_jail(
             stack.push_async_callback(_end_process, started)
             jail = await _built(stack, started, jail_id, policy, bounds)
             listeners = await doors.listen(jail.init.pid, policy)
-        await stack.enter_async_context(watching_disk(jail, policy, namespace))
+        if policy.limits.disk_bytes is not None:
+            await stack.enter_async_context(watching_disk(jail, policy, policy.limits.disk_bytes, namespace))
         if listeners:
             jail.gate = await stack.enter_async_context(doors.serving(listeners, policy))
         stack.push_async_callback(jail.kill)

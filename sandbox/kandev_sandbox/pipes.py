@@ -39,14 +39,17 @@ class PipeReader(ByteReceiveStream):
         while True:
             if self._descriptor < 0:
                 raise anyio.ClosedResourceError
+            received: bytes | None
             try:
                 received = os.read(self._descriptor, max_bytes)
             except BlockingIOError:
+                received = None  # and not waited here: an error that is being handled is kept, with its frames
+            if received is None:
                 await anyio.wait_readable(self._descriptor)
-                continue
-            if not received:
+            elif received:
+                return received
+            else:
                 raise anyio.EndOfStream
-            return received
 
     async def aclose(self) -> None:
         self.close()
