@@ -325,8 +325,7 @@ class Peer:
         An agent that `waits` for a person when its time is over is given as much again. `identifier` was reserved.
         """
         identifier = self.reserve() if identifier is None else identifier
-        call = Call(method, anyio.Event(), settle)
-        self._calls[identifier] = call
+        call = self._calls[identifier] = Call(method, anyio.Event(), settle)
         try:
             with anyio.move_on_after(timeout_s):
                 await self._send(jsonrpc.request(identifier, method, params))
