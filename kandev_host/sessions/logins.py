@@ -20,6 +20,7 @@ from kandev_host.protocol.acp import Json
 from kandev_host.protocol.actions.sessions import AuthMethod
 from kandev_host.protocol.jsonrpc import RpcError
 from kandev_host.sessions.failures import NeedsLogin, classify, describe
+from kandev_host.sessions.lazy_event import LazyEvent
 from kandev_host.sessions.peer import Peer
 from kandev_host.sessions.stage import SessionState, Stage
 
@@ -189,7 +190,7 @@ class Login:
         return login_fix(agent_type, agent.id, self.methods, launch=launch)
 
 
-async def _set_after(ended: anyio.Event, done: anyio.Event) -> None:
+async def _set_after(ended: LazyEvent, done: anyio.Event) -> None:
     await ended.wait()
     done.set()
 

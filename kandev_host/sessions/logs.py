@@ -18,6 +18,7 @@ from kandev_host.interfaces import Change, Process, Put, Remove
 from kandev_host.journal import Journal
 from kandev_host.models import AgentLog, LogLevel
 from kandev_host.secrets import KnownOf
+from kandev_host.sessions.lazy_event import LazyEvent
 from kandev_host.settings import SessionSettings
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class AgentLogs:
         self._closed = False
         self._news = anyio.Event()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self.drained = anyio.Event()
-        self.stored = anyio.Event()
+        self.drained = LazyEvent()
+        self.stored = LazyEvent()
 
     def note(self, level: LogLevel, message: str, **metadata: Any) -> None:
         """Keep one line. Never waits."""

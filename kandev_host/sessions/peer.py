@@ -24,6 +24,7 @@ from kandev_host.models import Failure
 from kandev_host.protocol import acp, jsonrpc
 from kandev_host.protocol.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
 from kandev_host.sessions.handling import Handler
+from kandev_host.sessions.lazy_event import LazyEvent
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +76,13 @@ class Peer:
         self._served: dict[jsonrpc.Id, anyio.CancelScope] = {}
         self._slots = anyio.Semaphore(CONCURRENT_REQUESTS)
         self._serving_bytes = 0
-        self._made_room = anyio.Event()
+        self._made_room = LazyEvent()
         self._sending = anyio.Lock()
         self._next_id = 0
         self._unanswered: deque[int] = deque(maxlen=CONCURRENT_REQUESTS)
         self.assumed: Mapping[str, Raw] = {}
         self._broken = False
-        self._eof = anyio.Event()
+        self._eof = LazyEvent()
         self._received = 0
         self._strayed = False
         self.faults = 0
@@ -91,7 +92,7 @@ class Peer:
         self.last_heard = time.monotonic()
         self.end_reason: str | None = None
         self.end_failure: Failure = "crash"
-        self.ended = anyio.Event()
+        self.ended = LazyEvent()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ class Peer:
             return
         await self._slots.acquire()
         while self._serving_bytes and self._serving_bytes + len(line) > REQUESTS_BYTES:
-            self._made_room = anyio.Event()
+            self._made_room = LazyEvent()
             await self._made_room.wait()
         self._serving_bytes += len(line)
         scope = self._served[message.id] = anyio.CancelScope()
@@ -323,8 +324,7 @@ class Peer:
         An agent that `waits` for a person when its time is over is given as much again. `identifier` was reserved.
         """
         identifier = self.reserve() if identifier is None else identifier
-        call = Call(method, anyio.Event(), settle)
-        self._calls[identifier] = call
+        call = self._calls[identifier] = Call(method, anyio.Event(), settle)
         try:
             with anyio.move_on_after(timeout_s):
                 await self._send(jsonrpc.request(identifier, method, params))

@@ -20,6 +20,7 @@ from kandev_host.sessions.crew import Crew, Launch
 from kandev_host.sessions.dialects import dialect
 from kandev_host.sessions.ending import Ending, end_process, failed, not_started
 from kandev_host.sessions.failures import AgentFailed, cause_of
+from kandev_host.sessions.lazy_event import LazyEvent
 from kandev_host.sessions.logs import AgentLogs
 from kandev_host.sessions.peer import Peer
 from kandev_host.sessions.prompts import ENDED, PromptQueue, cancelled
@@ -81,7 +82,7 @@ class AgentRun:
         floor = Floor(crew=crew, task=task, record=self._record, session=self._session, queue=self.prompts)
         self._turning = Turning(floor, self)
         self.task = task
-        self.ended = anyio.Event()
+        self.ended = LazyEvent()
         self.known = anyio.Event()
         self.loop_task_id: int | None = None
 
@@ -201,11 +202,10 @@ class AgentRun:
     async def _live_with(self, process: Process) -> Ending:
         peer = self._peer = self._peer_of(process)
         async with anyio.create_task_group() as tasks:
-            for job in (peer.run, self.logs.run):
-                tasks.start_soon(job)
+            tasks.start_soon(self._hear, peer)
+            tasks.start_soon(self.logs.run)
             for watch in (self.logs.drain, self._heartbeat):
                 tasks.start_soon(watch, process)
-            tasks.start_soon(self._wake_at_end, peer)
             tasks.start_soon(self.steering.keep_mode)
             tasks.start_soon(self._session.tell_held)
             self._process = process
@@ -235,8 +235,8 @@ class AgentRun:
             self._record.go_on(left)
         return peer
 
-    async def _wake_at_end(self, peer: Peer) -> None:
-        await peer.ended.wait()
+    async def _hear(self, peer: Peer) -> None:
+        await peer.run()
         self._wake.set()
 
     async def _work(self, process: Process, peer: Peer) -> Ending:

@@ -24,6 +24,7 @@ from kandev_host.sessions import legacy
 from kandev_host.sessions.answers import read
 from kandev_host.sessions.failures import cause_of, classify, describe
 from kandev_host.sessions.intake import Intake
+from kandev_host.sessions.lazy_event import LazyEvent
 from kandev_host.sessions.listing import offers
 from kandev_host.sessions.logins import Login
 from kandev_host.sessions.offers import Offers
@@ -69,7 +70,7 @@ class LiveSession:
         self._opening = Opening(stage, self._state, self._intake, self.login, self.steering)
         self._peer: Peer | None = None
         self._result: acp.PromptResult | None = None
-        self._turn_over = anyio.Event()
+        self._turn_over = LazyEvent()
         self._waiting = Waiting(stage, self._state, self.login)
         self._offers = Offers(stage, self._state)
         self._requests = AgentRequests(stage, self._state, self._waiting, self._offers)
@@ -150,7 +151,7 @@ class LiveSession:
 
     def _begun(self, turn: Turn, ago_s: float = 0.0) -> Watch:
         watch = self._state.watch = Watch(turn)
-        self._turn_over = anyio.Event()
+        self._turn_over = LazyEvent()
         self._state.usage.begin_turn(ago_s)
         self._waiting.begin_turn()
         self._state.last_turn = None

@@ -43,6 +43,8 @@ class Bounds:
 
         Raises `ProcessLookupError` when it has ended, `SpawnFailed`.
         """
+        if not self.group.parts:
+            return
         try:
             # The first join after a quiet moment waits for the kernel, up to some 15 ms (measured).
             await anyio.to_thread.run_sync(self.group.join, pid)
@@ -71,18 +73,22 @@ async def bounded(stack: AsyncExitStack, limits: Limits, owner: Owner, jail_id: 
     """Make the groups that the limits need; they are deleted when the stack is left. Raises `SpawnFailed`."""
     if not cgroups.controllers_for(limits):
         return Bounds(limits, Group(()), ())
-    found = await anyio.to_thread.run_sync(cgroups.here) if given is None else given
     try:
-        group = await anyio.to_thread.run_sync(found.make, owner, jail_id, limits)
-    except OSError:
-        # Somebody moved this process, or deleted the group that it was in.
-        found = await anyio.to_thread.run_sync(cgroups.again) if given is None else given
-        try:
-            group = await anyio.to_thread.run_sync(found.make, owner, jail_id, limits)
-        except OSError as error:
-            raise SpawnFailed(f"The limits of the jail cannot be set: {error}.") from error
+        found, group = await anyio.to_thread.run_sync(_made, limits, owner, jail_id, given)
+    except OSError as error:
+        raise SpawnFailed(f"The limits of the jail cannot be set: {error}.") from error
     stack.push_async_callback(_remove, found, group)
     return Bounds(limits, group, found.prefixes(owner))
+
+
+def _made(limits: Limits, owner: Owner, jail_id: str, given: Cgroups | None) -> tuple[Cgroups, Group]:
+    found = given or cgroups.here()
+    try:
+        return found, found.make(owner, jail_id, limits)
+    except OSError:
+        # Somebody moved this process, or deleted the group that it was in.
+        found = given or cgroups.again()
+        return found, found.make(owner, jail_id, limits)
 
 
 async def _remove(found: Cgroups, group: Group) -> None:

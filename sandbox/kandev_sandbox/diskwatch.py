@@ -28,16 +28,13 @@ _MORE_INODES = 1 << 20
 
 
 @asynccontextmanager
-async def watching_disk(jail: Watched, policy: Policy, namespace: int | None) -> AsyncIterator[None]:
-    """Until the context is left. Files without a name that the jail holds open count as well.
+async def watching_disk(jail: Watched, policy: Policy, limit: int, namespace: int | None) -> AsyncIterator[None]:
+    """Hold the policy's folders to this many bytes until the context is left. Files without a name that the jail holds
+    open count as well.
 
     Raises `PolicyError` if the folders hold too much already. Between two looks a jail may go beyond by what it writes
     in that time.
     """
-    limit = policy.limits.disk_bytes
-    if limit is None:
-        yield
-        return
     with ExitStack() as held:
         roots = await anyio.to_thread.run_sync(within, namespace, _opened, policy, held)
         found = await anyio.to_thread.run_sync(measure, roots)

@@ -40,7 +40,7 @@ class Exposed:
     @property
     def for_bwrap(self) -> Policy:
         """The policy without the binds that are there before bwrap runs."""
-        if self.maker == "bwrap":
+        if self.maker == "bwrap" or not self.binds:
             return self.policy
         return replace(self.policy, binds=tuple(bind for bind in self.policy.binds if bind.inside not in self.binds))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from kandev_sandbox import argv, doors, guardian, launch, limits, mountpoints, records
+from kandev_sandbox import argv, doors, guardian, launch, limits, records
 from kandev_sandbox.bounds import Bounds, bounded
 from kandev_sandbox.bwrap import Bwrap
 from kandev_sandbox.cgroups import Cgroups
@@ -20,7 +21,6 @@ from kandev_sandbox.endings import Ending
 from kandev_sandbox.errors import SpawnFailed
 from kandev_sandbox.groups import Group
 from kandev_sandbox.launch import Started, Streams
-from kandev_sandbox.namespaces import within
 from kandev_sandbox.policy import WORKSPACE, Policy
 from kandev_sandbox.processes import Identity, Usage, children, identify, pid_inside, signal_process
 from kandev_sandbox.watchdog import watching
@@ -95,7 +95,7 @@ class Jail:
             if self._returncode is None:
                 code = await _reap(self._started)
                 await _gone(self._init_descriptor)
-                self._ran = self._killed or await launch.command_ran(self._started.status)
+                self._ran = self._killed or launch.command_ran(self._started.status)
                 if self._ending is None and code != 0:
                     self._ending = self._bounds.met()
                 self._returncode = -signal.SIGKILL if self._killed else code
@@ -122,7 +122,9 @@ class Jail:
 
         `because` is what `ending` will say, if nobody killed it before.
         """
-        if self._returncode is None and not self._killed:
+        if self._returncode is not None:
+            return
+        if not self._killed:
             self._killed = True
             self._ending = because
         with anyio.move_on_after(KILL_TIMEOUT_S, shield=True):
@@ -173,7 +175,6 @@ async def open_jail(
         with _deadline():
             bounds = await bounded(stack, policy.limits, owner, jail_id, groups)
             guardian.ensure(owner, bounds.prefixes)
-            await anyio.to_thread.run_sync(within, namespace, mountpoints.make, policy)
             stage = await launch.stage(policy, bwrap, namespace)
             started = launch.start(
                 policy,
@@ -184,13 +185,13 @@ async def open_jail(
                 cwd=cwd,
                 streams=streams or Streams(),
                 mark=owner.mark(jail_id),
-                held=bounds.held,
                 as_init=as_init,
             )
             stack.push_async_callback(_end_process, started)
             jail = await _built(stack, started, jail_id, policy, bounds)
             listeners = await doors.listen(jail.init.pid, policy)
-        await stack.enter_async_context(watching_disk(jail, policy, namespace))
+        if policy.limits.disk_bytes is not None:
+            await stack.enter_async_context(watching_disk(jail, policy, policy.limits.disk_bytes, namespace))
         if listeners:
             jail.gate = await stack.enter_async_context(doors.serving(listeners, policy))
         stack.push_async_callback(jail.kill)
@@ -231,8 +232,8 @@ async def _built(stack: AsyncExitStack, started: Started, jail_id: str, policy: 
     jail = Jail(jail_id, started, init, descriptor, bounds)
     try:
         await bounds.join(init.pid)
-        if limits.from_outside():
-            limits.apply(init.pid, limits.wanted(policy.limits, policy.uid is not None, bounds.held))
+        wanted = limits.wanted(policy.limits, policy.uid is not None, bounds.held)
+        limits.apply(init.pid, wanted, policy.uid)
     except ProcessLookupError as error:
         raise SpawnFailed(await _words(started)) from error
     return jail
@@ -312,7 +313,10 @@ async def _reap(started: Started) -> int:
 
 async def _gone(init_descriptor: int) -> None:
     """Wait for the end of the jail's first process, which comes after that of all others in its pid namespace."""
-    await anyio.wait_readable(init_descriptor)
+    look = select.poll()
+    look.register(init_descriptor, select.POLLIN)
+    if not look.poll(0):  # as a rule it has ended before bwrap
+        await anyio.wait_readable(init_descriptor)
     with suppress(ChildProcessError):  # as a rule it is somebody else's to reap
         # Its parent bwrap is gone, so it falls to us where we are pid 1 of a container, or a subreaper.
         os.waitid(os.P_PIDFD, init_descriptor, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 (WNOHANG)

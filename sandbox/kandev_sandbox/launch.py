@@ -9,7 +9,7 @@ import subprocess
 import termios
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Literal
 
 import anyio
 
-from kandev_sandbox import argv, executable, limits, mountinfo, pins, records, seccomp, staging, userstage
+from kandev_sandbox import argv, executable, limits, mountinfo, mountpoints, pins, records, seccomp, staging, userstage
 from kandev_sandbox.bwrap import Bwrap
 from kandev_sandbox.errors import PolicyError
 from kandev_sandbox.exposed import Exposed
@@ -73,21 +73,26 @@ class Started:
 
 
 async def stage(policy: Policy, bwrap: Bwrap, namespace: int | None = None) -> staging.Stage | None:
-    """As root, the namespace in which the jail's uid reaches its folders; else None, since nothing is dropped.
+    """Make the places of the binds. As root, also the namespace in which the jail's uid reaches its folders; else None,
+    since nothing is dropped.
 
     `namespace` is the one in which the folders are looked for, if not this process's.
     """
-    if os.geteuid() != 0:
-        await anyio.to_thread.run_sync(userstage.prepare, policy)
-        return None
-    if policy.uid is None:
+    if os.geteuid() == 0 and policy.uid is None:
         raise PolicyError("A jail is never run as root.", "give the workspace a uid of its own (Policy.uid)")
+    return await anyio.to_thread.run_sync(within, namespace, _stage, policy, bwrap)
+
+
+def _stage(policy: Policy, bwrap: Bwrap) -> staging.Stage | None:
+    mountpoints.make(policy)
+    if policy.uid is None or os.geteuid() != 0:
+        userstage.prepare(policy)
+        return None
     writable = (folder for folder in (policy.workspace, policy.home, policy.tmp) if folder is not None)
     sources = [staging.Source(folder, False) for folder in writable]
     sources += [staging.Source(bind.source, bind.read_only) for bind in policy.binds]
     sources += [staging.Source(tree, True) for tree in bwrap.trees]
-    fasten = partial(pins.fasten, policy)
-    return await anyio.to_thread.run_sync(within, namespace, staging.stage, sources, policy.uid, fasten)
+    return staging.stage(sources, policy.uid, partial(pins.fasten, policy))
 
 
 def start(
@@ -100,13 +105,9 @@ def start(
     cwd: str,
     streams: Streams,
     mark: str,
-    held: frozenset[str] = frozenset(),
     as_init: bool = False,
 ) -> Started:
-    """Spawn bwrap. Must be called on the event loop's thread: with --die-with-parent, bwrap dies with the *thread*.
-
-    `held` are the cgroup controllers that will hold the jail.
-    """
+    """Spawn bwrap. Must be called on the event loop's thread: with --die-with-parent, bwrap dies with the *thread*."""
     with ExitStack() as ours, ExitStack() as theirs:
         if stage is not None:
             ours.callback(stage.close)
@@ -133,7 +134,7 @@ def start(
         path, around = executable.of(bwrap, stage, theirs)
         passed = [arguments, status_writer, block, program, *files.values()]
         passed += [descriptor for descriptor, _, _ in exposed.pins_for_bwrap]
-        before = [*_dropping(policy, stage, held), path]
+        before = [*_dropping(policy, stage), path]
         if exposed.maker == "script":
             plan = _sealed(userstage.plan(policy, exposed.pinned, {records.VARIABLE: mark, **around}), theirs)
             # A path into this process leads nowhere from another user namespace (ptrace(2)).
@@ -183,14 +184,11 @@ async def child_pid(status: PipeReader) -> int | None:
     return int(json.loads(first)["child-pid"])
 
 
-async def command_ran(status: PipeReader) -> bool:
+def command_ran(status: PipeReader) -> bool:
     """After the end: was the command executed at all? (bwrap tells an exit code only of a command that was.)"""
-    text = b""
-    while True:
-        try:
-            text += await status.receive()
-        except anyio.EndOfStream:
-            return b'"exit-code"' in text
+    with suppress(BlockingIOError):  # it wrote nothing, and a process that is just being started has our end as well
+        return b'"exit-code"' in os.read(status.fileno(), _PAGE)
+    return False
 
 
 async def mounted(started: Started, init: int) -> None:
@@ -221,8 +219,7 @@ class _Sources(dict[Path, str]):
 def _sealed(content: bytes, theirs: ExitStack) -> int:
     descriptor = os.memfd_create("kandev")
     theirs.callback(os.close, descriptor)
-    os.write(descriptor, content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.pwrite(descriptor, content, 0)  # bwrap reads from where the descriptor stands
     return descriptor
 
 
@@ -257,13 +254,10 @@ def _standard(streams: Streams, ours: ExitStack, theirs: ExitStack) -> tuple[dic
     return standard, pipes
 
 
-def _dropping(policy: Policy, stage: staging.Stage | None, held: frozenset[str]) -> list[str]:
+def _dropping(policy: Policy, stage: staging.Stage | None) -> list[str]:
     """Enter the staged namespace and drop to the jail's uid, gid and no groups, before bwrap is executed."""
     if stage is None:
         return []
     # By this process's pid, not by an inherited descriptor: nothing of it can reach the jail.
     namespace = f"--mount=/proc/{os.getpid()}/fd/{stage.namespace}"
-    drop = [limits.tool("nsenter"), namespace, "--setgid", str(policy.uid), "--setuid", str(policy.uid), "--"]
-    if limits.from_outside():
-        return drop
-    return drop + limits.command_prefix(limits.wanted(policy.limits, True, held))
+    return [limits.tool("nsenter"), namespace, "--setgid", str(policy.uid), "--setuid", str(policy.uid), "--"]

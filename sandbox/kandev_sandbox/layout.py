@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 
 from kandev_sandbox.policy import HOME, Policy
@@ -13,7 +12,7 @@ from kandev_sandbox.policy import HOME, Policy
 # What programs need of /etc to start, and to find certificates, fonts and the time. Never a whole /etc/ssl or /etc/pki:
 # private keys lie there, and a user may be in the group that reads them.
 ETC = (
-    *("alternatives", "ca-certificates", "crypto-policies", "fonts", "java-*-openjdk", "ld.so.cache", "localtime"),
+    *("alternatives", "ca-certificates", "crypto-policies", "fonts", "ld.so.cache", "localtime"),
     *("os-release", "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs", "pki/tls/openssl.cnf", "protocols"),
     *("ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf"),
 )
@@ -47,7 +46,8 @@ class Layout:
         masked, hidden = (
             tuple(f"/proc/{name}" for name in names if os.path.exists(f"/proc/{name}")) for names in (_MASKED, _HIDDEN)
         )
-        etc = tuple(f"/etc/{name}" for pattern in ETC for name in sorted(glob(pattern, root_dir="/etc")))
+        java = sorted(name for name in os.listdir("/etc") if name.startswith("java-") and name.endswith("-openjdk"))
+        etc = tuple(path for name in (*ETC, *java) if os.path.lexists(path := f"/etc/{name}"))
         return cls(links, folders, masked, hidden, etc)
 
 

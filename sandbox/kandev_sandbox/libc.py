@@ -12,6 +12,8 @@ CLONE_NEWNET = 0x4000_0000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
 MS_SLAVE = 1 << 19
+# setresgid, setresuid: the machines are those that have a filter (syscalls.py).
+_SET_REAL_IDS = {"x86_64": (119, 117), "aarch64": (149, 147)}
 
 
 @cache
@@ -33,6 +35,15 @@ def unshare(flags: int) -> None:
 def setns(descriptor: int, flags: int) -> None:
     """Move the calling thread into a namespace."""
     _check(_libc().setns(descriptor, flags), "setns")
+
+
+def set_real_ids(number: int) -> None:
+    """Give the calling *thread* this real uid and gid. What it may do depends on its effective ones, which stay.
+
+    The C library's own functions would do so to every thread.
+    """
+    for call in _SET_REAL_IDS[os.uname().machine]:
+        _check(_libc().syscall(*map(ctypes.c_long, (call, number, -1, -1))), "set the real ids")
 
 
 def close_mount(path: str) -> None:

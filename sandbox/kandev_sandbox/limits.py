@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
+from kandev_sandbox import libc
+from kandev_sandbox.apart import apart
 from kandev_sandbox.errors import JailUnavailable
 from kandev_sandbox.policy import Limits
 
 TOOLS = "/usr/bin:/bin:/usr/sbin:/sbin"
-_CAP_SYS_RESOURCE = 24
 
 
 def wanted(limits: Limits, own_uid: bool, held: frozenset[str] = frozenset()) -> dict[int, int]:
@@ -49,35 +50,28 @@ def counts_per_namespace() -> bool:
     return (int(numbers[0]), int(numbers[1].partition("-")[0])) >= (5, 14)
 
 
-def apply(pid: int, limits: dict[int, int]) -> None:
-    """Set them on a process that still waits to run its command. Raises `ProcessLookupError` if it has ended."""
+def apply(pid: int, limits: Mapping[int, int], uid: int | None) -> None:
+    """Set them on a process that still waits to run its command. `uid` is the one that it was dropped to, if it was.
+
+    Raises `ProcessLookupError` if it has ended.
+    """
+    try:
+        _set(pid, limits)
+    except PermissionError:
+        # Root of a container often lacks CAP_SYS_RESOURCE; without, it takes the real ids of that process (prlimit(2)).
+        if uid is None:
+            raise
+        apart(_set_as, uid, pid, limits)
+
+
+def _set(pid: int, limits: Mapping[int, int]) -> None:
     for kind, value in limits.items():
         resource.prlimit(pid, kind, (value, value))
 
 
-@cache
-def from_outside() -> bool:
-    """May this process set another's limits? As root of a container, often not (CAP_SYS_RESOURCE)."""
-    if os.geteuid() != 0:
-        return True
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = next(line for line in lines if line.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
-
-
-def command_prefix(limits: dict[int, int]) -> list[str]:
-    """prlimit(1) before the command: the way where `from_outside` is false. Raises `JailUnavailable`."""
-    names = {
-        resource.RLIMIT_NOFILE: "nofile",
-        resource.RLIMIT_FSIZE: "fsize",
-        resource.RLIMIT_MEMLOCK: "memlock",
-        resource.RLIMIT_NPROC: "nproc",
-        resource.RLIMIT_SIGPENDING: "sigpending",
-        resource.RLIMIT_CORE: "core",
-        resource.RLIMIT_RTPRIO: "rtprio",
-        resource.RLIMIT_DATA: "data",
-    }
-    return [tool("prlimit"), *(f"--{names[kind]}={value}:{value}" for kind, value in limits.items()), "--"]
+def _set_as(uid: int, pid: int, limits: Mapping[int, int]) -> None:
+    libc.set_real_ids(uid)
+    _set(pid, limits)
 
 
 @cache

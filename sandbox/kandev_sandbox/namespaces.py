@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from kandev_sandbox import libc
+from kandev_sandbox.apart import apart
 
 T = TypeVar("T")
 
@@ -18,20 +18,10 @@ def within(namespace: int | None, call: Callable[..., T], *arguments: Any) -> T:
     """
     if namespace is None:
         return call(*arguments)
-    outcome: list[T] = []
-    errors: list[BaseException] = []
 
-    def enter() -> None:
-        try:
-            libc.unshare(libc.CLONE_FS)  # a thread that shares its root and cwd may not move
-            libc.setns(namespace, libc.CLONE_NEWNS)
-            outcome.append(call(*arguments))
-        except BaseException as error:  # handed to the thread that waits for it
-            errors.append(error)
+    def enter() -> T:
+        libc.unshare(libc.CLONE_FS)  # a thread that shares its root and cwd may not move
+        libc.setns(namespace, libc.CLONE_NEWNS)
+        return call(*arguments)
 
-    thread = threading.Thread(target=enter, name="kandev-namespace")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
+    return apart(enter)

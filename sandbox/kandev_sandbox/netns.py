@@ -6,10 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from kandev_sandbox import libc
+from kandev_sandbox.apart import apart
 
 BACKLOG = 128
 _IP_FREEBIND = 15  # ip(7): bwrap tells of its child before the child has brought the loopback device up
@@ -22,7 +23,7 @@ def listen(pid: int, ports: list[int]) -> list[socket.socket]:
     As root, a thread enters the namespace. Otherwise a small helper process first enters the user namespace that
     owns it (which a thread of a multi-threaded process may not) and hands the sockets over.
     """
-    return _in_thread(pid, ports) if os.geteuid() == 0 else _in_helper(pid, ports)
+    return apart(_in_there, pid, ports) if os.geteuid() == 0 else _in_helper(pid, ports)
 
 
 def bind(port: int) -> socket.socket:
@@ -39,30 +40,16 @@ def bind(port: int) -> socket.socket:
     return listener
 
 
-def _in_thread(pid: int, ports: list[int]) -> list[socket.socket]:
-    outcome: list[socket.socket] = []
-    errors: list[OSError] = []
-
-    def enter() -> None:
-        try:
-            descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                libc.setns(descriptor, libc.CLONE_NEWNET)
-            finally:
-                os.close(descriptor)
-            outcome.extend(map(bind, ports))
-        except OSError as error:
-            errors.append(error)
-
-    # A thread of its own, which ends in there: one of a pool would carry the namespace on to other work.
-    thread = threading.Thread(target=enter, name="kandev-netns")
-    thread.start()
-    thread.join()
-    if errors:
-        for listener in outcome:
-            listener.close()
-        raise errors[0]
-    return outcome
+def _in_there(pid: int, ports: list[int]) -> list[socket.socket]:
+    descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc.setns(descriptor, libc.CLONE_NEWNET)
+    finally:
+        os.close(descriptor)
+    with ExitStack() as made:
+        listeners = [made.enter_context(bind(port)) for port in ports]
+        made.pop_all()
+    return listeners
 
 
 def _in_helper(pid: int, ports: list[int]) -> list[socket.socket]:

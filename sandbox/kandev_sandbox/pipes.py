@@ -39,14 +39,17 @@ class PipeReader(ByteReceiveStream):
         while True:
             if self._descriptor < 0:
                 raise anyio.ClosedResourceError
+            received: bytes | None
             try:
                 received = os.read(self._descriptor, max_bytes)
             except BlockingIOError:
+                received = None  # and not waited here: an error that is being handled is kept, with its frames
+            if received is None:
                 await anyio.wait_readable(self._descriptor)
-                continue
-            if not received:
+            elif received:
+                return received
+            else:
                 raise anyio.EndOfStream
-            return received
 
     async def aclose(self) -> None:
         self.close()
@@ -68,7 +71,7 @@ class PipeWriter(ByteSendStream):
 
     async def send(self, item: bytes) -> None:
         """Write all of it. Raises `anyio.BrokenResourceError` when nobody reads any more."""
-        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         rest = memoryview(item)
         while rest:
             if self._descriptor < 0:
@@ -79,6 +82,7 @@ class PipeWriter(ByteSendStream):
                 await anyio.wait_writable(self._descriptor)
             except BrokenPipeError as error:
                 raise anyio.BrokenResourceError from error
+        await anyio.lowlevel.cancel_shielded_checkpoint()  # after it: whoever reads need not wait for our other tasks
 
     async def aclose(self) -> None:
         self.close()

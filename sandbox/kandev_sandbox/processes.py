@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+_CHUNK_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +20,19 @@ class Identity:
 
     def alive(self) -> bool:
         """True while it runs; a zombie does not."""
-        fields = _stat(self.pid)
+        fields = stat_of(self.pid)
         return fields is not None and int(fields[19]) == self.started and fields[0] not in "ZX"
 
 
 def identify(pid: int) -> Identity | None:
     """Who has this pid now; None if nobody."""
-    fields = _stat(pid)
+    fields = stat_of(pid)
     return None if fields is None else Identity(pid, int(fields[19]))
 
 
 def parent_of(pid: int) -> int | None:
     """The pid of its parent; None if there is no such process."""
-    fields = _stat(pid)
+    fields = stat_of(pid)
     return None if fields is None else int(fields[1])
 
 
@@ -37,10 +40,10 @@ def children(pid: int) -> list[int]:
     """Its children, of every thread (needs CONFIG_PROC_CHILDREN, which every distribution sets)."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-        lists = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in threads]
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return [int(child) for text in lists for child in text.split()]
+    lists = (_content(f"/proc/{pid}/task/{thread}/children") for thread in threads)
+    return [int(child) for text in lists if text for child in text.split()]
 
 
 def pid_inside(pid: int) -> int | None:
@@ -82,13 +85,24 @@ def signal_process(who: Identity, number: signal.Signals) -> bool:
     return True
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on (proc(5) field 3 is index 0)."""
+def stat_of(pid: int | str) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on (proc(5) field 3 is index 0); None if there is no such process."""
+    text = _content(f"/proc/{pid}/stat")
+    return None if text is None else text[text.rindex(b")") + 2 :].decode().split()
+
+
+def _content(path: str) -> bytes | None:
+    """Of a file in /proc, in half the time that a file object takes; None if its process is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return text[text.rindex(b")") + 2 :].decode().split()
+    try:
+        return b"".join(iter(partial(os.read, descriptor, _CHUNK_BYTES), b""))
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,7 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """Sum over the process and its descendants that are there now. Blocks (reads /proc)."""
-    found = [fields for fields in map(_stat, tree(pid)) if fields is not None]
+    found = [fields for fields in map(stat_of, tree(pid)) if fields is not None]
     ticks = sum(int(field) for fields in found for field in fields[11:15])
     pages = sum(int(fields[21]) for fields in found)
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), len(found))

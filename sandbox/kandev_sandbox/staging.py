@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kandev_sandbox import libc
+from kandev_sandbox.apart import apart
 from kandev_sandbox.errors import StagingFailed
 
 STAGE = "/tmp"  # noqa: S108 - of the private namespace; any folder that every machine has
@@ -53,27 +53,14 @@ def stage(sources: Iterable[Source], reader: int, finish: Finish | None = None) 
 
     Raises `StagingFailed` when a source is missing or the mounts are refused.
     """
-    outcome: list[Stage | Exception] = []
-    thread = threading.Thread(target=_in_thread, args=(list(sources), reader, finish, outcome), name="kandev-stage")
-    thread.start()
-    thread.join()
-    result = outcome[0]
-    if isinstance(result, Stage):
-        return result
-    if isinstance(result, OSError):
-        fix = _ROOT_FIX if isinstance(result, PermissionError) else None
-        raise StagingFailed(f"The jail's folders cannot be staged: {result}.", fix) from result
-    raise result
-
-
-def _in_thread(sources: list[Source], reader: int, finish: Finish | None, outcome: list[Stage | Exception]) -> None:
     try:
-        outcome.append(_build(sources, reader, finish))
-    except Exception as error:  # handed to the thread that waits for it
-        outcome.append(error)
+        return apart(_build, sources, reader, finish)
+    except OSError as error:
+        fix = _ROOT_FIX if isinstance(error, PermissionError) else None
+        raise StagingFailed(f"The jail's folders cannot be staged: {error}.", fix) from error
 
 
-def _build(sources: list[Source], reader: int, finish: Finish | None) -> Stage:
+def _build(sources: Iterable[Source], reader: int, finish: Finish | None) -> Stage:
     libc.unshare(libc.CLONE_NEWNS)
     libc.mount("none", "/", flags=libc.MS_REC | libc.MS_PRIVATE)
     opened: list[tuple[Source, int]] = []

@@ -12,12 +12,12 @@ import fcntl
 import os
 import struct
 import subprocess
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from kandev_sandbox import libc, limits
+from kandev_sandbox.apart import apart
 from kandev_sandbox.errors import SandboxError, VolumeFailed
 
 LOCK_TIMEOUT_S = 10.0
@@ -74,24 +74,10 @@ def mount(image: Path, point: Path, shown: Mapping[str, Path], owner: int) -> in
     `shown` are folders of its top, made here for `owner`, and where they appear. Blocks, while another process still
     has it mounted, up to ten seconds. Raises `VolumeFailed`.
     """
-    outcome: list[int | Exception] = []
-
-    def work() -> None:
-        try:
-            outcome.append(_mount(image, point, shown, owner))
-        except Exception as error:  # handed to the thread that waits for it
-            outcome.append(error)
-
-    # A thread of its own, which ends in the namespace that it makes.
-    thread = threading.Thread(target=work, name="kandev-volume")
-    thread.start()
-    thread.join()
-    result = outcome[0]
-    if isinstance(result, int):
-        return result
-    if isinstance(result, OSError):
-        raise VolumeFailed(f"The volume {image} cannot be mounted: {result}.") from result
-    raise result
+    try:
+        return apart(_mount, image, point, shown, owner)
+    except OSError as error:
+        raise VolumeFailed(f"The volume {image} cannot be mounted: {error}.") from error
 
 
 def _mount(image: Path, point: Path, shown: Mapping[str, Path], owner: int) -> int:

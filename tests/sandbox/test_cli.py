@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: --own")
 
 
-def cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def cli(*arguments: str, cwd: Path = ROOT, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "sandbox"), *filter(None, sys.path)])}
-    command = [sys.executable, "-m", "kandev_sandbox", *arguments]
+    command = [*before, sys.executable, "-m", "kandev_sandbox", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=90, check=False)
 
 
@@ -204,3 +204,11 @@ def test_a_word_before_the_options_is_told_where_they_belong(folder: Path) -> No
     done = cli("run", "folder", "--timeout", "1m", "--", "ls", cwd=folder)
     assert done.returncode == 2
     assert "the options of run before that" in done.stderr
+
+
+@as_root
+def test_root_without_the_capability_to_set_limits_sets_them_too(folder: Path) -> None:
+    """As root of most containers: CAP_SYS_RESOURCE."""
+    without = ("setpriv", "--bounding-set=-sys_resource", "--")
+    done = cli("run", "--", "sh", "-c", "ulimit -Hn; ulimit -Hc", cwd=folder, before=without)
+    assert done.stdout.split() == ["4096", "0"], done.stderr

@@ -158,6 +158,6 @@ def _taken(descriptor: int, limit: int) -> bytes:
 def _held(descriptor: int) -> bool:
     """Does anybody hold the other end? What has come meanwhile is lost, as all that comes after the end."""
     try:
-        return os.read(descriptor, CHUNK_BYTES) != b""
+        return os.read(descriptor, 1) != b""
     except BlockingIOError:
         return True

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kandev_sandbox.processes import Identity, children, signal_process
+from kandev_sandbox.processes import Identity, children, signal_process, stat_of
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -80,14 +80,14 @@ def members(init: Identity) -> list[_Member]:
         if pid in seen:
             continue
         seen.add(pid)
-        fields = _stat(pid)
+        fields = stat_of(pid)
         if fields is None:
             continue
         who = Identity(pid, int(fields[19]))
         # The leader of a process whose other threads still run looks like a zombie.
         alive = fields[0] not in "ZX" or int(fields[17]) > 1
         found.append(_Member(who, top or who, alive, fields))
-        waiting.extend((child, top or who) for child in _all_children(pid))
+        waiting.extend((child, top or who) for child in children(pid))
     return found if init.alive() else []
 
 
@@ -187,37 +187,13 @@ def _kill(who: Identity) -> None:
     except ProcessLookupError:
         return
     try:
-        fields = _stat(who.pid)
+        fields = stat_of(who.pid)
         if fields is not None and int(fields[19]) == who.started:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
         return
     finally:
         os.close(descriptor)
-
-
-def _all_children(pid: int) -> list[int]:
-    """Of every thread: the kernel lists a child with the thread that forked it."""
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    found: list[int] = []
-    for thread in threads:
-        try:
-            text = Path(f"/proc/{pid}/task/{thread}/children").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found.extend(map(int, text.split()))
-    return found
-
-
-def _stat(pid: int) -> list[str] | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return text[text.rindex(b")") + 2 :].decode().split()
 
 
 def _level(init: int) -> int:

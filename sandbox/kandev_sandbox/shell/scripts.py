@@ -17,17 +17,18 @@ READY = b"ready"
 
 # The kernel keeps all signals of its namespace from the first process but those that it handles, as shells do with
 # some: they are ignored, and restored for each command. Should the supervisor itself fail (no process left to fork), it
-# starts over in place: exec needs no new process. `jobs` reaps what was orphaned meanwhile. Each answer begins
-# with the end of a line: a command that wrote here itself may have been killed in the middle of one. Where that left
-# the pipe full, the death of an orphan interrupts the write that waits; busybox then drops the text, and printf fails.
+# starts over in place: exec needs no new process. `jobs` has none to tell of, but reaps what was orphaned meanwhile.
+# Each answer begins with the end of a line: a command that wrote here itself may have been killed in the middle of one.
+# Where that left the pipe full, the death of an orphan interrupts the write that waits; busybox then drops the text,
+# and printf fails.
 _SUPERVISOR = """\
 trap '' {signals}
 trap 'trap - {signals}; exec /bin/sh {inside}/supervisor "$1"' EXIT
 {unset}
 printf '\\nready\\n'
 while read -r t; do
-  jobs >/dev/null
-  (trap - {signals}; exec "$1" -c ". {inside}/$t.env" sh </dev/null >"{inside}/$t.out" 2>"{inside}/$t.err")
+  jobs
+  (trap - {signals}; exec "$1" -c ". {inside}/$t.env" sh) </dev/null >"{inside}/$t.out" 2>"{inside}/$t.err"
   s=$?
   n=0
   until printf '\\n%s %d\\n' "$t" "$s" || [ "$((n += 1))" -ge {tries} ]; do :; done
@@ -35,22 +36,21 @@ done
 """
 _TRIES = 1000
 _SIGNALS = "1 2 3 4 5 6 7 8 10 11 12 13 14 15 16 24 25 26 27 29 30 31"
-# Each first group is silent even under `set -x`, and undoes what would change the lines after it. In its posix mode,
-# bash lets no function hide `set`, `unset` and `export`.
-# When the script has fallen off its end, and may have replaced our trap. Not always: should a group fail here (no
+# Each group is silent even under `set -x`, and first undoes what would change what comes after. In its posix mode, bash
+# lets no function hide `set`, `unset` and `export`.
+# When the script has fallen off its end, and may have replaced our trap. Not always: should the group fail here (no
 # descriptor left), it takes the exit code along, in the trap it does not.
 _AFTER = """\
-{{ KANDEV_STATUS=$?; {quiet}; }} 2>/dev/null
-{tell}
+{{ KANDEV_STATUS=$?; {quiet}; {tell}; }} 2>/dev/null
 KANDEV_TOLD=1
 \\exit "$KANDEV_STATUS"
 """
-_TRAP = "{{ {quiet}; }} 2>/dev/null; case ${{KANDEV_TOLD-}} in '') {tell};; esac"
+_TRAP = "{{ {quiet}; case ${{KANDEV_TOLD-}} in '') {tell};; esac; }} 2>/dev/null"
 _POSIX = "POSIXLY_CORRECT=; \\export -n POSIXLY_CORRECT; "
 _QUIET = "\\unset -f set unset umask export printf pwd exit; \\set +efnuvx"
 _TELL = (
     '{{ \\umask; \\export -p; \\printf "\\000"; \\pwd; \\printf "\\000%s\\000" "${{OLDPWD-}}"; }} '
-    ">|{inside}/{token}.state 2>/dev/null"
+    ">|{inside}/{token}.state"
 )
 
 
