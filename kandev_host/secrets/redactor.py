@@ -127,12 +127,14 @@ class Redactor:
 
     def found(self, text: bytes) -> bool:
         """Is there anything in it that `clean` might take out? What costs least, for text that mostly has nothing."""
-        look = self._signs.find_matches_as_indexes
-        if not (look(text) if len(text) <= _WINDOW_BYTES else any(look(part) for _, part in self._windows(text))):
-            return False
-        return self._found_values(text) or any(
-            begins in text and _any(pattern, instead, text) for begins, pattern, instead in self._patterns
+        return self._signed(text) and (
+            self._found_values(text)
+            or any(begins in text and _any(pattern, instead, text) for begins, pattern, instead in self._patterns)
         )
+
+    def _signed(self, text: bytes) -> bool:
+        look = self._signs.find_matches_as_indexes
+        return bool(look(text) if len(text) <= _WINDOW_BYTES else any(look(part) for _, part in self._windows(text)))
 
     def _found_values(self, text: bytes) -> bool:
         search = self._search
@@ -160,6 +162,8 @@ class Redactor:
 
     def clean(self, text: bytes) -> bytes:
         """Text of any form without them. What was JSON may not be so any more: then see `clean_json`."""
+        if not self._signed(text):
+            return text
         text = self.clean_values(text)
         for begins, pattern, instead in self._patterns:
             if begins in text:
