@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any
 
@@ -48,11 +47,7 @@ class Auditing:
             acting.owed = None
             ACTING.reset(token)
 
-    @contextmanager
-    def watched(self, action: str, principal: Principal, address: str) -> Iterator[None]:
-        """Within this, being refused something is noted, as is a wrong password that somebody who is in gives."""
-        try:
-            yield
-        except (Forbidden, Unauthorized) as error:
+    def refused(self, error: Exception, action: str, principal: Principal, address: str) -> None:
+        """Being refused something is noted, as is a wrong password that somebody who is in gives."""
+        if isinstance(error, Forbidden | Unauthorized):
             self._refused(principal, address, action, error)
-            raise

@@ -259,7 +259,11 @@ class Connection:
         while True:
             message = await receive()
             if message.type is WSMsgType.TEXT or message.type is WSMsgType.PING:
-                if await self._admitted(message):
+                wait = self._rate.admit(self._loop.time()) or self._shared.guard.wait_of(self.principal)
+                if wait:
+                    await self._refuse(message, wait)
+                else:
+                    self._refused = 0
                     self._take(message, tasks)
             elif not self._on_other(message.type):
                 return
@@ -271,35 +275,30 @@ class Connection:
             if served % ROUND == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _admitted(self, message: WSMessage) -> bool:
-        large = message.type is WSMsgType.TEXT and len(message.data) > LARGE_BYTES
-        wait = self._rate.admit(self._loop.time()) or self._shared.guard.wait_of(self.principal)
-        if not wait:
-            self._refused = 0
-            if large:
-                brackets = message.data.count(b"[") + message.data.count(b"{")
-                self._rate.charge(brackets // BRACKETS_PER_REQUEST)
-            return True
+    async def _refuse(self, message: WSMessage, wait: float) -> None:
         self._refused += 1
         if message.type is WSMsgType.TEXT:
             self._shared.dispatcher.refuse(message.data, RateLimited(round(wait, 3)), self)
-        if large or self._refused % REFUSALS_IN_A_ROW == 0:
+        if self._refused % REFUSALS_IN_A_ROW == 0 or _is_large(message):
             await anyio.sleep(min(wait, REFUSAL_SLEEP_S))
-        return False
 
     def _take(self, message: WSMessage, tasks: asyncio.TaskGroup) -> None:
         if message.type is WSMsgType.PING:
             self._outbox.put(wire(bytes(message.data), PONG), force=True)
-        elif not self._shared.guard.holds(self.principal):
+            return
+        if _is_large(message):
+            brackets = message.data.count(b"[") + message.data.count(b"{")
+            self._rate.charge(brackets // BRACKETS_PER_REQUEST)
+        if not self._shared.guard.holds(self.principal):
             self.review()
-        else:
-            pending = self._shared.dispatcher.serve(message.data, self)
-            if pending is not None:
-                self._working += 1
-                task = tasks.create_task(self._work(pending))
-                if pending.abandonable:
-                    self._abandonable.add(task)
-                    task.add_done_callback(self._abandonable.discard)
+            return
+        pending = self._shared.dispatcher.serve(message.data, self)
+        if pending is not None:
+            self._working += 1
+            task = tasks.create_task(self._work(pending), context=pending.context)
+            if pending.abandonable:
+                self._abandonable.add(task)
+                task.add_done_callback(self._abandonable.discard)
 
     async def _free_slot(self) -> None:
         while self._working >= self._limit:
@@ -388,3 +387,7 @@ class Connection:
         raw = self._transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LIMIT_BYTES)
+
+
+def _is_large(message: WSMessage) -> bool:
+    return message.type is WSMsgType.TEXT and len(message.data) > LARGE_BYTES

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -99,22 +100,17 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Pending:
-    """A request that needs a task of its own. `abandonable` ones only read: nobody misses them on a closed socket."""
+    """A request that needs a task of its own, in the `context` that it was begun in: with the ids of the log.
 
-    __slots__ = ("abandonable", "run")
+    `abandonable` ones only read: nobody misses them on a closed socket.
+    """
+
+    __slots__ = ("abandonable", "context", "run")
 
     def __init__(self, run: Callable[[], Coroutine[Any, Any, None]], abandonable: bool) -> None:
         self.run = run
         self.abandonable = abandonable
-
-    def under(self, ids: bound) -> Pending:
-        """The same, with these ids in the log."""
-
-        async def run() -> None:
-            with ids:
-                await self.run()
-
-        return Pending(run, self.abandonable)
+        self.context = copy_context()
 
     def within(self, span: tracing.Span) -> Pending:
         """The same as this span, which ends with it."""
@@ -164,17 +160,16 @@ class Dispatcher:
         if tracing.on():
             return self._traced(request, caller, ids)
         with ids:
-            pending = self._serve(request, caller)
-        return None if pending is None else pending.under(ids)
+            return self._serve(request, caller)
 
     def _traced(self, request: Request, caller: Caller, ids: bound) -> Pending | None:
         span = self._span(request)
         with ids, span.here():
             pending = self._serve(request, caller)
-        if pending is None:
-            span.end()
-            return None
-        return pending.within(span).under(ids)
+            if pending is not None:
+                return pending.within(span)
+        span.end()
+        return None
 
     def _span(self, request: Request) -> tracing.Span:
         name = request.action if request.action in self._entries else "unknown"
@@ -188,11 +183,9 @@ class Dispatcher:
     def _serve(self, request: Request, caller: Caller) -> Pending | None:
         try:
             entry = self._entry(request.action)
-            value = _decoded(entry, request.payload)
-            with self._auditing.watched(request.action, caller.principal, caller.address):
-                return self._begun(request, entry, value, caller)
+            return self._begun(request, entry, _decoded(entry, request.payload), caller)
         except Exception as error:
-            caller.reply(_refused(request, error))
+            caller.reply(self._refused(request, error, caller))
         return None
 
     def _begun(self, request: Request, entry: _Entry, value: Any, caller: Caller) -> Pending | None:
@@ -226,14 +219,13 @@ class Dispatcher:
 
     async def _finish(self, request: Request, result: Awaitable[Any], seq: int | UnsetType, caller: Caller) -> None:
         try:
-            with self._auditing.watched(request.action, caller.principal, caller.address):
-                payload = await result
+            payload = await result
             then = None
             if isinstance(payload, Followed):
                 payload, then = payload.payload, payload.then
             frame = _told(request, payload, seq)
         except Exception as error:
-            caller.reply(_refused(request, error))
+            caller.reply(self._refused(request, error, caller))
             return
         if len(frame) > SMALL_REPLY_BYTES:
             await caller.room(len(frame))
@@ -273,8 +265,7 @@ class Dispatcher:
             nonlocal then
             try:
                 call = SocketCall(caller.principal, request.id, subscribe, subscriptions, caller.renew, caller.address)
-                with self._auditing.watched(request.action, caller.principal, caller.address):
-                    payload = await self._audited(request, entry, value, call, caller.address, check)
+                payload = await self._audited(request, entry, value, call, caller.address, check)
                 if isinstance(payload, Followed):
                     payload, then = payload.payload, payload.then
                 answer = answer_to(payload)
@@ -282,14 +273,14 @@ class Dispatcher:
                     subscribe(topic)
                 return answer
             except Exception as error:
-                return refusal(_known(error, request))
+                return refusal(self._known(error, request, caller))
 
         try:
             answer = await self._receipts.perform(
                 claim, work, secret=entry.action.keeps == "effect", answer_to=answer_to
             )
         except Exception as error:
-            answer = refusal(_known(error, request))
+            answer = refusal(self._known(error, request, caller))
         if not followed:
             await self._follow(answer, caller)  # it was carried out before, for another socket
         await self._send(request, answer, caller, whole=entry.action.keeps == "effect")
@@ -317,6 +308,21 @@ class Dispatcher:
             nearest = difflib.get_close_matches(name, self._entries, n=1)
             raise UnknownAction(name, nearest[0] if nearest else None)
         return entry
+
+    def _refused(self, request: Request, error: Exception, caller: Caller) -> bytes:
+        """The answer, without known secrets as that of a request that went well."""
+        known_error = self._known(error, request, caller)
+        tracing.current().fail(known_error.code)
+        said = msgspec.json.encode(error_payload(known_error))
+        return encode_answer(request.id, request.action, msgspec.Raw(_clean(request, said)), is_error=True)
+
+    def _known(self, error: Exception, request: Request, caller: Caller) -> KandevError:
+        self._auditing.refused(error, request.action, caller.principal, caller.address)
+        if isinstance(error, KandevError):
+            return error
+        correlation_id = new_id()
+        logger.error("%s failed unforeseen, correlation id %s", request.action, correlation_id, exc_info=error)
+        return KandevError("Something unforeseen went wrong; the host's log has it", correlation_id=correlation_id)
 
 
 def _handled(check: Check | None, action: Action[Any], call: Call, value: Any) -> Any:
@@ -349,14 +355,6 @@ def _told(request: Request, payload: Any, seq: int | UnsetType) -> bytes:
     return encode_response(request.id, request.action, clean, seq)
 
 
-def _refused(request: Request, error: Exception) -> bytes:
-    """The same of an error."""
-    known_error = _known(error, request)
-    tracing.current().fail(known_error.code)
-    said = msgspec.json.encode(error_payload(known_error))
-    return encode_answer(request.id, request.action, msgspec.Raw(_clean(request, said)), is_error=True)
-
-
 def _clean(request: Request, payload: bytes) -> bytes:
     return clean_payload(request.action, payload, *_owners(request))
 
@@ -378,11 +376,3 @@ def _owners(request: Request) -> tuple[str | None, ...]:
     except msgspec.MsgspecError:
         return ()
     return named.agent_id, named.task_id
-
-
-def _known(error: Exception, request: Request) -> KandevError:
-    if isinstance(error, KandevError):
-        return error
-    correlation_id = new_id()
-    logger.error("%s failed unforeseen, correlation id %s", request.action, correlation_id, exc_info=error)
-    return KandevError("Something unforeseen went wrong; the host's log has it", correlation_id=correlation_id)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -60,7 +60,7 @@ class RateLimits:
         if len(self._of) >= REMEMBERED:
             del self._of[next(iter(self._of))]
         self._of[name] = limit
-        return limit.admit(asyncio.get_running_loop().time())
+        return limit.admit(time.monotonic())
 
     def check(self, name: str) -> None:
         """Raises `RateLimited` where `admit` says to wait."""

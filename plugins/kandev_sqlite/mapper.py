@@ -73,6 +73,11 @@ def to_time(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
+def utf8(value: Any) -> str:
+    """Text that SQLite takes: what cannot be encoded is in no row."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
 def _to_json(value: Any) -> str:
     return _encode_json(value).decode()
 

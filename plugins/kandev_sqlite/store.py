@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio.to_thread
 import apsw
@@ -14,7 +14,8 @@ from kandev_host import Commit, Event, Hit, JournalState, Page, Trimmed, UsageGr
 from kandev_sqlite import replay, sums
 from kandev_sqlite.failures import failure, startup_failure
 from kandev_sqlite.ladder import migrate, pragma, private_file
-from kandev_sqlite.mapper import from_time, mapper
+from kandev_sqlite.lookups import Lookups
+from kandev_sqlite.mapper import from_time, mapper, utf8
 from kandev_sqlite.pending import STATEMENTS_KEPT
 from kandev_sqlite.query import Where, conditions, cursor_at, key_of, select
 from kandev_sqlite.text import search
@@ -41,6 +42,7 @@ class SqliteStore:
         self._writer = writer
         self._writing = writing
         self._readers = readers
+        self._lookups = Lookups(readers, read_timeout_s)
         self._read_timeout_s = read_timeout_s
 
     @classmethod
@@ -76,14 +78,7 @@ class SqliteStore:
         return await self._writer.submit(lambda _: self._writing.commit(commits))
 
     async def get(self, kind: type[R], id: str) -> R | None:
-        table = mapper(kind)
-        sql = f'SELECT {table.columns} FROM "{table.table}" WHERE id = ?'  # noqa: S608
-
-        def read(db: apsw.Connection) -> R | None:
-            row = db.execute(sql, (_utf8(id),)).fetchone()
-            return None if row is None else table.decode(row)
-
-        return await self._read(read)
+        return await self._lookups.get(kind, id)
 
     async def find(
         self,
@@ -128,8 +123,8 @@ class SqliteStore:
         action_prefix: str = "",
     ) -> list[Event]:
         start = max(0, min(after_seq, replay.MAX_SEQ))
-        wanted = [_utf8(topic) for topic in topics]
-        how = (_bounded(limit), _utf8(action_prefix), limit_bytes)
+        wanted = [utf8(topic) for topic in topics]
+        how = (_bounded(limit), utf8(action_prefix), limit_bytes)
         return await self._read(lambda db: replay.events(db, start, wanted, *how))
 
     async def expired(self, *, before: datetime | None = None, limit_bytes: int | None = None, limit: int = 500) -> int:
@@ -146,7 +141,7 @@ class SqliteStore:
     async def search(
         self, text: str, *, kinds: Sequence[str] = (), task_id: str | None = None, limit: int = 20
     ) -> list[Hit]:
-        task = None if task_id is None else _utf8(task_id)
+        task = None if task_id is None else utf8(task_id)
         return await self._read(lambda db: search(db, text, kinds, task, _bounded(limit)))
 
     async def _read(self, query: Callable[[apsw.Connection], T]) -> T:
@@ -211,8 +206,3 @@ def _journal_state(db: apsw.Connection) -> JournalState:
 
 def _bounded(limit: int) -> int:
     return max(1, min(limit, LIMIT_ROWS))
-
-
-def _utf8(value: Any) -> str:
-    """Text that SQLite takes: what cannot be encoded is in no row."""
-    return str(value).encode("utf-8", "replace").decode()

@@ -83,16 +83,16 @@ class Workers:
 
     async def query(self, function: Callable[[apsw.Connection], T], timeout_s: float) -> T:
         """Run a query. When this is cancelled it is interrupted, and after `timeout_s` too. Raises `TimedOut`."""
-        job = self._put(function)
-        # A timer, not a cancel scope: each read pays for it.
-        timer = self._loop.call_later(timeout_s, self._expire, job, timeout_s)
+        job = self._timed(function, timeout_s)
         try:
             return await job.future
         except asyncio.CancelledError:
             self._interrupt(job)
             raise
-        finally:
-            timer.cancel()
+
+    def read(self, function: Callable[[apsw.Connection], T], timeout_s: float) -> asyncio.Future[T]:
+        """Run a query that nobody gives up. After `timeout_s` it is interrupted, and raises `TimedOut`."""
+        return self._timed(function, timeout_s).future
 
     async def close(self) -> None:
         """Finish what is queued, close the connections and end the threads."""
@@ -104,6 +104,13 @@ class Workers:
     def _put(self, function: Callable[[apsw.Connection], T]) -> Job[T]:
         job = Job(function, self._loop.create_future())
         self._jobs.put(job)
+        return job
+
+    def _timed(self, function: Callable[[apsw.Connection], T], timeout_s: float) -> Job[T]:
+        job = self._put(function)
+        # A timer, not a cancel scope: each read pays for it.
+        timer = self._loop.call_later(timeout_s, self._expire, job, timeout_s)
+        job.future.add_done_callback(lambda _: timer.cancel())
         return job
 
     def _expire(self, job: Job[Any], timeout_s: float) -> None:

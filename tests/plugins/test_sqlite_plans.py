@@ -30,7 +30,8 @@ from kandev_host.models import (
 )
 from kandev_sqlite import replay
 from kandev_sqlite.ladder import migrate
-from kandev_sqlite.mapper import mapper
+from kandev_sqlite.lookups import statement
+from kandev_sqlite.mapper import TABLES, mapper
 from kandev_sqlite.query import cursor_at, key_of, select
 
 CREATED = ("created_at", "id")
@@ -192,6 +193,13 @@ def test_a_list_is_read_in_the_order_of_an_index(
     assert " INDEX " in steps[0] or "PRIMARY KEY" in steps[0], steps
     chosen = bool([op for _, op, _ in where if op == "="])
     assert steps[0].startswith("SEARCH") or (page == "first" and not chosen), steps
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: str(kind.__name__))
+def test_rows_are_found_by_their_ids(db: apsw.Connection, kind: type[Row]) -> None:
+    steps = plan(db, statement(mapper(kind)), ('["a", "b"]',))
+    assert steps[0].startswith("SEARCH"), steps
+    assert "(id=?)" in steps[0], steps
 
 
 def test_how_many_tasks_a_place_holds_is_counted_in_an_index_alone(db: apsw.Connection) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import stat
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -72,6 +74,48 @@ async def test_a_query_beyond_its_time_is_interrupted(tmp_path: Path) -> None:
             await store.search("same words")
     async with open_store(SqliteSettings(), environment(tmp_path)) as store:
         assert len(await store.search("same words")) == 20
+
+
+@pytest.mark.anyio
+async def test_rows_that_are_asked_for_at_once_are_each_its_askers_own(tmp_path: Path) -> None:
+    tasks = [a_task(title=f"T{number}") for number in range(20)]
+    strange = ["", "nobody", f"{tasks[0].id}\0more", "\ud800", "?", '"', "[", "é"]
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await write(store, Put(USER), Put(BOARD), *map(Put, tasks))
+        wanted = [*tasks, *tasks[:5]]
+        async with asyncio.TaskGroup() as group:
+            found = [group.create_task(store.get(models.Task, task.id)) for task in wanted]
+            boards = [group.create_task(store.get(models.Board, id)) for id in (BOARD.id, tasks[0].id)]
+            nothing = [group.create_task(store.get(models.Task, id)) for id in strange]
+        assert [task.result() for task in found] == wanted
+        assert [task.result() for task in boards] == [BOARD, None]
+        assert {task.result() for task in nothing} == {None}
+
+
+@pytest.mark.anyio
+async def test_who_gives_up_a_row_takes_it_from_nobody_else(tmp_path: Path) -> None:
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await a_world(store)
+        loop = asyncio.get_running_loop()
+        for when in ("before", "after"):  # the query is asked
+            waiting, leaving = (loop.create_task(store.get(models.Board, BOARD.id)) for _ in range(2))
+            for _ in range(1 if when == "before" else 2):
+                await asyncio.sleep(0)
+            leaving.cancel()
+            assert await waiting == BOARD
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+
+
+@pytest.mark.anyio
+async def test_rows_that_cannot_be_read_are_an_error_for_all_who_asked(tmp_path: Path) -> None:
+    async with open_store(SqliteSettings(), environment(tmp_path)) as store:
+        await a_world(store)
+        with closing(apsw.Connection(str(tmp_path / "kandev.db"))) as other:
+            other.execute("ALTER TABLE boards RENAME TO lost")
+        asked = await asyncio.gather(*(store.get(models.Board, id) for id in ("a", "b")), return_exceptions=True)
+        assert [isinstance(error, errors.KandevError) for error in asked] == [True, True]
+        assert await store.get(models.User, USER.id) == USER
 
 
 def test_without_apsw_the_provider_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

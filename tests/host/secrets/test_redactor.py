@@ -59,6 +59,15 @@ def test_a_value_across_two_parts_of_a_long_text_is_taken_out(count: int) -> Non
         assert made.clean(text) == b"." * before + MARK.encode() + b"." * 100_000
 
 
+@pytest.mark.parametrize("values", [(), ("c4nary-0000000000",)])
+def test_a_key_across_two_parts_of_a_long_text_is_taken_out(values: tuple[str, ...]) -> None:
+    made, key = Redactor(values), b"github_pat_0123456789abcdefghij"
+    for before in range(redactor._WINDOW_BYTES - len(key), redactor._WINDOW_BYTES + 1):
+        text = b"." * before + key + b"." * 100
+        assert made.found(text)
+        assert made.clean(text) == b"." * before + MARK.encode() + b"." * 100
+
+
 @pytest.mark.timeout(30)
 def test_p18_a_text_full_of_values_is_looked_through_in_time() -> None:
     made = Redactor([f"{number:06d}" for number in range(60)] + ["aaaaaa"])
