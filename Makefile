@@ -37,8 +37,8 @@ system-packages:
 	@sh .ci/need git
 
 test-packages:
-	@sh .ci/need bwrap=bubblewrap catatonit cc=gcc chromium curl dockerd=docker.io git node=nodejs npm \
-	  nsenter=util-linux openssl podman prometheus promtool=prometheus python3 sshd=openssh-server \
+	@sh .ci/need bwrap=bubblewrap catatonit cc=gcc chromium curl dockerd=docker.io git newuidmap=uidmap node=nodejs npm \
+	  nsenter=util-linux openssl podman prometheus promtool=prometheus python3 rootlesskit sshd=openssh-server \
 	  systemd-analyze=systemd
 
 clean:

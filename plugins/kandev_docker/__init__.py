@@ -29,9 +29,10 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     As root, every workspace gets a uid of its own from `uid_first` on. `max_open_files` and `max_file_bytes` hold for
     each process; `max_processes` (threads count), `memory_limit_bytes` (at most three quarters of the machine's),
     `swap_limit_bytes` on top of it, `cpu_limit` (1.5 is one and a half CPUs) and `time_limit_s` for a container. What
-    an agent type or a run sets goes before memory_limit_bytes and cpu_limit. `scratch_limit_bytes` (of RAM) bounds each
-    tmpfs. With `disk = "watch"` a workspace is looked at every `disk_watch_interval_s` while something runs there, and
-    whatever runs is ended when workspace, home and tmp hold more than `disk_limit_bytes` or `inodes_limit`.
+    an agent type or a run sets goes before memory_limit_bytes and cpu_limit. An engine that cannot bound memory or
+    processes is refused; with `require_limits = false` it is used, without those bounds. `scratch_limit_bytes` (of RAM)
+    bounds each tmpfs. With `disk = "watch"` a workspace is looked at every `disk_watch_interval_s` while something runs
+    there, and whatever runs is ended when workspace, home and tmp hold more than `disk_limit_bytes` or `inodes_limit`.
     """
 
     socket: str | None = None
@@ -51,6 +52,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     swap_limit_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     cpu_limit: Annotated[float, msgspec.Meta(ge=0.01)] | None = None
     time_limit_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    require_limits: bool = True
     scratch_limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 << 20
     disk: Literal["watch", "none"] = "watch"
     disk_limit_bytes: Annotated[int, msgspec.Meta(ge=4 << 20)] = 16 << 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from kandev_docker import DockerSettings, inside, owned
-from kandev_docker.attach import attach, attach_again
+from kandev_docker.attach import Attached, attach, attach_again
 from kandev_docker.check import Allowed, Refused, check
 from kandev_docker.copies import Copies
-from kandev_docker.engine import Engine, EngineGone, Facts, unfit
+from kandev_docker.engine import HANGS_FIX, Engine, EngineGone, Facts, unfit
 from kandev_docker.images import Images
 from kandev_docker.process import ContainerProcess
 from kandev_docker.request import Container, Folders, asked_mounts, create_request, own_mounts
@@ -95,7 +95,8 @@ async def opened(
     """A running container, gone when the context is left. Raises `Unavailable`, `ValidationFailed`, `SandboxError`."""
     facts = await ground.engine.known()
     adoptable = how.adoptable and not facts.podman
-    if (problem := unfit(facts)) is not None:
+    limits = _within_machine(limits_of(ground.settings, spec.limits))
+    if (problem := unfit(facts, needed(ground.settings, limits.cpus))) is not None:
         raise errors.Unavailable(problem[0], fix=problem[1])
     image = await ground.images.ready(spec.image or ground.settings.image, spec.labels)
     policy = _policy(ground, spec, place)
@@ -109,7 +110,6 @@ async def opened(
     if policy is not None:
         await anyio.to_thread.run_sync(mountpoints.make, policy)
     name = owned.name_of(ground.owner, new_id())
-    limits = _within_machine(limits_of(ground.settings, spec.limits))
     container = Container(
         name=name,
         spec=spec,
@@ -144,19 +144,22 @@ async def opened(
         )
         attached = await attach(ground.engine.path, name, container.marker, terminal=container.terminal)
         stack.callback(attached.close)
-        process = ContainerProcess(name, ground.engine, attached, limits, adoptable=adoptable)
+        met = limits if "memory" in facts.bounds else replace(limits, memory_bytes=None)
+        process = ContainerProcess(name, ground.engine, attached, met, adoptable=adoptable)
         await ground.engine.call(lambda client: client.start(name), what="start the container", sure=True)
         tasks = await stack.enter_async_context(beside())
         tasks.start_soon(process.watch)
         stack.push_async_callback(process.kill)
-        init = await _init(ground.engine, name, str(made["Id"]))
-        tasks.start_soon(process.counting(init))
+        init = await _init(ground.engine, attached, name, str(made["Id"]))
+        tasks.start_soon(process.counting(init, str(made["Id"])))
         await anyio.to_thread.run_sync(sources.check, init, asked)
         if policy is not None:
             await _furnished(stack, process, policy, ground, spec)
         if how.size is not None:
             await resized(ground.engine, name, *how.size)
-        await _released(process, attached.started.wait)
+        await _started(attached)
+        with suppress(BrokenPipeError):  # it ended: its exit code tells
+            await process.send(b"\n")
         bound(tasks, process, None if how.sidecar else limits.wall_s)
         yield process
 
@@ -180,8 +183,8 @@ async def adopted(ground: Ground, found: owned.Found, place: Place, position: in
         stack.callback(attached.close)
         process = ContainerProcess(found.ref, engine, attached, limits, adoptable=True)
         tasks = await stack.enter_async_context(beside())
-        tasks.start_soon(process.counting(await _init(engine, found.ref, found.id)))
         tasks.start_soon(process.watch)
+        tasks.start_soon(process.counting(await _init(engine, attached, found.ref, found.id), found.id))
         with anyio.move_on_after(START_TIMEOUT_S):
             await attached.started.wait()
         if not (attached.started.is_set() and attached.whole):
@@ -223,14 +226,12 @@ def _check(body: dict[str, Any], allowed: Allowed, sources: Sources) -> None:
     check(body, allowed, resolve=sources.real, identify=sources.identity)
 
 
-async def _released(process: ContainerProcess, started: Callable[[], Awaitable[object]]) -> None:
-    """Let the command go, once the container says that it waits for that."""
+async def _started(attached: Attached) -> None:
+    """The container says that it waits for being let go, or has ended."""
     with anyio.move_on_after(START_TIMEOUT_S) as scope:
-        await started()
+        await attached.started.wait()
     if scope.cancelled_caught:
-        raise EngineGone(f"The container did not come up within {START_TIMEOUT_S:g} s.", fix="try again")
-    with suppress(BrokenPipeError):  # it ended: its exit code tells
-        await process.send(b"\n")
+        raise EngineGone(f"The container did not come up within {START_TIMEOUT_S:g} s.", fix=HANGS_FIX)
 
 
 async def _furnished(
@@ -273,9 +274,15 @@ def bound(tasks: TaskGroup, process: Watched, wall_s: float | None) -> None:
     tasks.start_soon(end)
 
 
-async def _init(engine: Engine, name: str, container_id: str) -> Identity | None:
+async def _init(engine: Engine, attached: Attached, name: str, container_id: str) -> Identity | None:
+    """By its cgroup; where it has none, by the line that it has written."""
     state = (await engine.call(lambda client: client.inspect_container(name)))["State"]
-    return await anyio.to_thread.run_sync(inside.init_of, int(state.get("Pid") or 0), container_id)
+    pid = int(state.get("Pid") or 0)
+    init = await anyio.to_thread.run_sync(inside.init_of, pid, container_id)
+    if init is None:
+        await _started(attached)
+        init = await anyio.to_thread.run_sync(inside.named, pid, owned.marker_of(name))
+    return init
 
 
 async def _removed(ground: Ground, name: str) -> None:
@@ -342,6 +349,13 @@ def _allowed(ground: Ground, container: Container, facts: Facts) -> Allowed:
         rootless=facts.rootless,
         seccomp=container.seccomp if facts.podman else None,
     )
+
+
+def needed(settings: DockerSettings, cpus: float | None) -> Sequence[str]:
+    """What an engine must be able to bound; the CPUs where there is a limit."""
+    if not settings.require_limits:
+        return ()
+    return ("memory", "processes") if cpus is None else ("memory", "processes", "CPUs")
 
 
 def user_of(place: Place | None, facts: Facts) -> str:

@@ -23,9 +23,9 @@ class MemoryKills:
         self._path: Path | None = None
         self._descriptor: int | None = None
 
-    def arm(self, init: Identity) -> None:
+    def arm(self, init: Identity, container_id: str) -> None:
         """Before its command runs. Blocks for microseconds. Where nothing is seen, `count` stays None."""
-        self._path = _path_of(init.pid)
+        self._path = _path_of(init.pid, container_id)
         with suppress(OSError):  # it has ended
             self._descriptor = os.pidfd_open(init.pid)
         if self._descriptor is not None and not init.alive():
@@ -47,9 +47,10 @@ class MemoryKills:
             self._descriptor = None
 
 
-def _path_of(pid: int) -> Path | None:
+def _path_of(pid: int, container_id: str) -> Path | None:
+    """Of no cgroup that it shares with others: a rootless engine may give it none."""
     for found in hierarchies.read(Path(f"/proc/{pid}"), hierarchies.PROC):
-        if "memory" in found.controllers:
+        if "memory" in found.controllers and container_id in str(found.own):
             return found.own / ("memory.events" if found.version == 2 else "memory.oom_control")
     return None
 

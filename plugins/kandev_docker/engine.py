@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -23,7 +23,18 @@ T = TypeVar("T")
 THREADS = 16
 MIN_API = (1, 41)  # of Docker 20.10: stats of one moment, and private cgroup namespaces
 _GRACE_S = 2.0
-_START_FIX = "start it (systemctl start docker), or name its socket in [runtime.docker] socket"
+_START_FIX = (
+    "start it (systemctl start docker; a rootless one: systemctl --user start docker), or name its socket in"
+    " [runtime.docker] socket"
+)
+HANGS_FIX = "look into its log (journalctl -u docker; a rootless one: journalctl --user -u docker), and restart it"
+_BOUNDED_FIX = ", use an engine of root, or the runtime bwrap"
+_WITHOUT = "; or do without those bounds: [runtime.docker] require_limits = false (docs/containers.md)"
+# What it says of them, and the kernel's controllers.
+_BOUNDS = {"memory": "MemoryLimit", "swap": "SwapLimit", "processes": "PidsLimit", "CPUs": "CpuCfsQuota"}
+_CONTROLLERS = {"memory": "memory", "processes": "pids", "CPUs": "cpu"}
+# Where rootless engines listen, below the user's own folder in /run.
+_OWN_SOCKETS = ("docker.sock", "podman/podman.sock")
 
 
 class EngineGone(errors.Unavailable):
@@ -39,7 +50,10 @@ class Engaged(errors.Unavailable):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What the engine says of itself. `rootless`: its root is an ordinary user; `podman`: it is no Docker."""
+    """What the engine says of itself. `rootless`: its root is an ordinary user; `foreign`: not the host's own.
+
+    `podman`: it is no Docker. `bounds`: what it can bound, of memory, swap, processes and CPUs.
+    """
 
     version: str
     api: str
@@ -48,6 +62,8 @@ class Facts(msgspec.Struct, frozen=True):
     seccomp: bool
     cgroup_version: str
     podman: bool = False
+    foreign: bool = False
+    bounds: frozenset[str] = frozenset()
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -84,8 +100,8 @@ class Engine:
                 return await anyio.to_thread.run_sync(
                     self._asked, ask, limit_s, limiter=self._threads, abandon_on_cancel=True
                 )
-        except TimeoutError as error:
-            raise EngineGone(f"The Docker engine did not {what} within {limit_s:g} s.", fix=_START_FIX) from error
+        except TimeoutError as error:  # its own, or that of the thread
+            raise EngineGone(f"The Docker engine did not {what} within {limit_s:g} s.", fix=HANGS_FIX) from error
 
     async def facts(self) -> Facts:
         """What the engine is, asked anew."""
@@ -95,18 +111,22 @@ class Engine:
     async def known(self) -> Facts:
         """As `facts`, of the first time that it answered."""
         if self._facts is None:
-            version, info = await self.call(lambda client: (client.version(), client.info()))
-            self._facts = _facts(version, info)
+            version, info, owner = await self.call(
+                lambda client: (client.version(), client.info(), os.stat(self.path).st_uid)
+            )
+            self._facts = _facts(version, info, foreign=owner != os.geteuid())
         return self._facts
 
     def _asked(self, ask: Callable[[APIClient], T], limit_s: float) -> T:
         from docker.errors import DockerException
-        from requests.exceptions import RequestException
+        from requests.exceptions import ReadTimeout, RequestException
         from urllib3.exceptions import HTTPError
 
         try:
             self._knock(limit_s)
             return ask(self._connected(limit_s))
+        except ReadTimeout as error:
+            raise TimeoutError from error
         except (DockerException, RequestException, HTTPError, OSError) as error:
             raise self._translated(error) from error
 
@@ -138,7 +158,7 @@ class Engine:
     def gone(self, error: BaseException) -> EngineGone:
         """In words, for people."""
         if not os.path.exists(self.path):
-            return EngineGone(f"There is no Docker engine at {self.path}.", fix=f"install docker.io, or {_START_FIX}")
+            return EngineGone(f"There is no Docker engine at {self.path}.", fix=_absent_fix())
         if not os.access(self.path, os.R_OK | os.W_OK):
             fix = "add this user to the group that owns it (adduser USER docker), knowing that it is as good as root"
             return EngineGone(f"The socket {self.path} of the Docker engine is not this user's to use.", fix=fix)
@@ -152,8 +172,8 @@ class Engine:
                 self._client = None
 
 
-def unfit(facts: Facts) -> tuple[str, str] | None:
-    """What makes an engine unfit, and what to do."""
+def unfit(facts: Facts, needed: Sequence[str]) -> tuple[str, str] | None:
+    """What makes an engine unfit, and what to do. `needed` is what it must be able to bound."""
     api = tuple(int(part) for part in facts.api.split(".") if part.isdigit())
     if api < MIN_API:
         wanted = ".".join(map(str, MIN_API))
@@ -165,32 +185,63 @@ def unfit(facts: Facts) -> tuple[str, str] | None:
         )
     if not facts.seccomp:
         return "The engine has no filter of system calls (seccomp).", "use an engine and a kernel with seccomp"
-    return None
+    if facts.rootless and facts.foreign:
+        return (
+            "The engine is rootless, and another user's: its containers cannot use this host's workspaces.",
+            "run the host as the engine's user, or use an engine of root",
+        )
+    short = shortfall(facts, needed)
+    return None if short is None else (short[0], short[1] + _WITHOUT)
 
 
-def _facts(version: dict[str, Any], info: dict[str, Any]) -> Facts:
+def shortfall(facts: Facts, needed: Sequence[str] = tuple(_CONTROLLERS)) -> tuple[str, str] | None:
+    """What of `needed` it cannot bound, and what to do."""
+    lacking = [name for name in needed if name not in facts.bounds]
+    if not lacking:
+        return None
+    problem = f"The engine cannot bound {' and '.join(lacking)} of a container"
+    if not facts.rootless:
+        names = ", ".join(_CONTROLLERS[name] for name in lacking)
+        return f"{problem}.", f"start the machine with the kernel's cgroup controllers ({names})" + _BOUNDED_FIX
+    if facts.cgroup_version == "1":
+        problem += ": it is rootless, on cgroups of version 1"
+        return f"{problem}.", "start the machine with cgroups of version 2" + _BOUNDED_FIX
+    problem += ": it is rootless, and its user was not given the cgroups for that"
+    return f"{problem}.", "set Delegate=cpu cpuset io memory pids for user@.service of systemd" + _BOUNDED_FIX
+
+
+def _absent_fix() -> str:
+    """With the socket of a rootless engine of this user, if there is one."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    for name in _OWN_SOCKETS:
+        if os.access(path := os.path.join(runtime, name), os.R_OK | os.W_OK):
+            return f'use the one there is: [runtime.docker] socket = "{path}"'
+    return f"install docker.io, or {_START_FIX}"
+
+
+def _facts(version: dict[str, Any], info: dict[str, Any], *, foreign: bool) -> Facts:
     options = [str(option) for option in info.get("SecurityOptions") or ()]
     podman = any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or ())
+    rootless = any("rootless" in option for option in options) or bool(info.get("Rootless"))  # podman's word
+    cgroups = str(info.get("CgroupVersion", "1"))
+    # podman says what the kernel has, also where it is not its user's to use.
+    grouped = not (rootless and cgroups == "1")
     return Facts(
         version=str(version.get("Version", "")),
         api=str(version.get("ApiVersion", "")),
-        rootless=any("rootless" in option for option in options),
+        rootless=rootless,
         remapped=any("userns" in option for option in options),
         seccomp=any("seccomp" in option for option in options),
-        cgroup_version=str(info.get("CgroupVersion", "1")),
+        cgroup_version=cgroups,
         podman=podman,
+        foreign=foreign,
+        bounds=frozenset(name for name, key in _BOUNDS.items() if grouped and info.get(key)),
         details={
             "engine": "podman" if podman else "docker",
             "adoption": "no: podman keeps no output that could be read on" if podman else "yes",
             "kernel": info.get("KernelVersion"),
             "storage": info.get("Driver"),
             "security": options,
-            "limits": {
-                "memory": bool(info.get("MemoryLimit")),
-                "swap": bool(info.get("SwapLimit")),
-                "processes": bool(info.get("PidsLimit")),
-                "cpu": bool(info.get("CpuCfsQuota")),
-            },
         },
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kandev_sandbox import Policy, SandboxError, hierarchies, pins
 from kandev_sandbox.namespaces import within
-from kandev_sandbox.processes import Identity, identify
+from kandev_sandbox.processes import Identity, identify, pid_inside
 from kandev_sandbox.walking import OPEN, walk
 
 # The same on every machine: asm-generic/unistd.h
@@ -21,7 +21,10 @@ _READ_ONLY = 1  # MOUNT_ATTR_RDONLY
 
 
 def init_of(pid: int, container_id: str) -> Identity | None:
-    """The container's first process, if the engine's pid is one of this machine's pids; else None. Blocks."""
+    """The container's first process, if the engine's pid is one of this machine's pids; else None. Blocks.
+
+    None also where containers have no cgroups of their own.
+    """
     who = identify(pid) if pid > 0 else None
     try:
         groups = Path(f"/proc/{pid}/cgroup").read_text()
@@ -31,14 +34,28 @@ def init_of(pid: int, container_id: str) -> Identity | None:
     return who if who is not None and container_id in groups and who.alive() else None
 
 
-def tasks(pid: int) -> int | None:
+def named(pid: int, marker: str) -> Identity | None:
+    """As `init_of`, of a container without a cgroup that has written its first line, which is also an argument of it.
+
+    Nobody else had heard of that line.
+    """
+    who = identify(pid) if pid > 0 else None
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    first = marker.encode() in arguments and pid_inside(pid) == 1
+    return who if who is not None and first and who.alive() else None
+
+
+def tasks(pid: int, container_id: str) -> int | None:
     """How many threads there are in the cgroup of a container's first process; None where that is not seen. Blocks."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
         return None
     for hierarchy in hierarchies.read():
-        for number, names, path in (line.split(":", 2) for line in lines):
+        for number, names, path in (line.split(":", 2) for line in lines if container_id in line):
             if "pids" in names.split(",") if hierarchy.version == 1 else number == "0":
                 try:
                     return int((hierarchy.mount / path.lstrip("/") / "pids.current").read_text())

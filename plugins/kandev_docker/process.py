@@ -126,11 +126,11 @@ class ContainerProcess:
             return Stats()
         return _stats(found)
 
-    def counting(self, init: Identity | None) -> Callable[[], Coroutine[Any, Any, None]]:
+    def counting(self, init: Identity | None, container_id: str) -> Callable[[], Coroutine[Any, Any, None]]:
         """Before the command runs: its first process is this one. What is to run then, until its end."""
         self.init = init
         if init is not None:
-            self._kills.arm(init)
+            self._kills.arm(init, container_id)
         return self._kills.watch
 
     async def watch(self) -> None:
@@ -236,7 +236,7 @@ def _stats(found: dict[str, Any]) -> Stats:
     cached = details.get("total_inactive_file", details.get("inactive_file", 0))
     cpu_ns = ((found.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage")
     return Stats(
-        cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
+        cpu_s=cpu_ns / 1e9 if cpu_ns else None,  # without cgroups the engine says 0
         rss_bytes=None if used is None else max(0, used - cached),
         pids=processes.get("current"),
     )

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from kandev_docker import DockerSettings, containers, owned
 from kandev_docker.copies import Copies
-from kandev_docker.engine import Engine, EngineGone, Facts, socket_path, unfit
+from kandev_docker.engine import Engine, EngineGone, Facts, shortfall, socket_path, unfit
 from kandev_docker.images import Images
 from kandev_docker.process import ContainerProcess
 from kandev_docker.pulls import Pulls
@@ -144,23 +145,30 @@ class DockerRuntime(ConfinedRuntime):
     async def probe(self) -> Availability:
         try:
             facts = await self._engine.facts()
+            details = self._told(facts)
+            if (problem := unfit(facts, containers.needed(self._settings, self._settings.cpu_limit))) is not None:
+                return Availability(False, *problem, details)
             image = await self._images.here(self._settings.image)
         except errors.Unavailable as error:
             return Availability(False, error.message, error.details.get("fix"))
-        problem = unfit(facts)
-        details = {
+        details["image"] = self._settings.image + ("" if image else " (to be pulled)")
+        return Availability(True, details=details)
+
+    def _told(self, facts: Facts) -> dict[str, Any]:
+        short = shortfall(facts)
+        return {
             "version": facts.version,
             "api": facts.api,
             "socket": self._engine.path,
             "root": os.geteuid() == 0,
-            "image": self._settings.image + ("" if image else " (to be pulled)"),
             "allowlist": "no: " + why if (why := _no_allowlist(facts)) else "yes",
             "cgroups": facts.cgroup_version,
+            "bounds": sorted(facts.bounds),
+            "limits": "full" if short is None else "partial",
+            "limits_reason": short and short[0],
+            "limits_fix": short and short[1],
             **facts.details,
         }
-        if problem is not None:
-            return Availability(False, *problem, details)
-        return Availability(True, details=details)
 
     async def locate(self, command: str, image: str | None = None) -> Availability:
         """Asked of the image once; of one that is to be pulled nobody knows. Raises `EngineGone`."""

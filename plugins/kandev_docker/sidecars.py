@@ -68,6 +68,7 @@ class Sidecar:
         self._scope = anyio.CancelScope()
         self._failure: errors.KandevError | None = None
         self._process: ContainerProcess | None = None
+        self._id = ""
         self._user = ""
         self._gate = ""
         self._used = False
@@ -114,7 +115,8 @@ class Sidecar:
         made = await engine.call(lambda client: client.inspect_container(process.ref))
         scratch = sorted({*(made["HostConfig"].get("Tmpfs") or ()), *_EVERYWHERE})
         self._gate = _GATE.format(scratch=shlex.join(scratch))
-        self._tasks = None if process.init is None else await anyio.to_thread.run_sync(inside.tasks, process.init.pid)
+        self._id = str(made["Id"])
+        self._tasks = await self._count(process)
         self.fit = self._tasks is not None and made["Config"]["User"] != self._user
         self._process = process
 
@@ -159,11 +161,15 @@ class Sidecar:
         if met or self._process is None or self._process.init is None:
             return False
         until_s = anyio.current_time() + SETTLE_S
-        while await anyio.to_thread.run_sync(inside.tasks, self._process.init.pid) != self._tasks:
+        while await self._count(self._process) != self._tasks:
             if anyio.current_time() > until_s:
                 return False
             await anyio.sleep(0.01)  # what ends at the same time is counted until it has been waited for
         return not self.ending
+
+    async def _count(self, process: ContainerProcess) -> int | None:
+        init = process.init
+        return None if init is None else await anyio.to_thread.run_sync(inside.tasks, init.pid, self._id)
 
 
 class Sidecars:

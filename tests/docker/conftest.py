@@ -39,15 +39,24 @@ OF_PODMAN = {
 }  # fmt: skip
 
 
+# What the engine of a fixture is made of.
+NEEDED = {
+    "dockerd": ("dockerd",),
+    "podman": ("podman",),
+    "rootless": ("dockerd", "podman", "rootlesskit", "newuidmap"),
+}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A real engine needs root, and Debian's docker.io or podman; CI has all of it."""
+    """A real engine needs root, and Debian's packages; CI has all of it."""
     here = Path(__file__).parent
     if os.environ.get("KANDEV_TEST_PODMAN") != "all":
         left = [item for item in items if "TestPodman" in item.nodeid and item.name.split("[")[0] not in OF_PODMAN]
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
     for item in items:
-        needed = {"dockerd", "podman"} & set(getattr(item, "fixturenames", ()))
+        fixtures = NEEDED.keys() & set(getattr(item, "fixturenames", ()))
+        needed = sorted({name for fixture in fixtures for name in NEEDED[fixture]})
         if not item.path.is_relative_to(here) or not needed:
             continue
         missing = "root" if os.geteuid() != 0 else ", ".join(name for name in needed if shutil.which(name) is None)

@@ -44,7 +44,7 @@ class Dockerd:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + UP_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            if self._answers():
+            if answers(self.socket):
                 return
             time.sleep(0.05)
         raise RuntimeError(f"dockerd did not start: {(self.folder / 'log').read_text()[-2000:]}")
@@ -80,15 +80,6 @@ class Dockerd:
                     ctypes.CDLL(None).umount2(point.encode(), _MNT_DETACH)
             shutil.rmtree(self.folder)
 
-    def _answers(self) -> bool:
-        try:
-            with socket.socket(socket.AF_UNIX) as knocking:  # the SDK leaves its socket open where nobody listens
-                knocking.connect(self.socket)
-            with docker.APIClient(f"unix://{self.socket}", timeout=5) as client:
-                return bool(client.ping())
-        except (docker.errors.DockerException, OSError):
-            return False
-
     def _end_helpers(self, name: str) -> None:
         """What of containerd and its shims has our folder in its arguments; with a name, that program alone.
 
@@ -103,10 +94,22 @@ class Dockerd:
                 continue
             program = line.split(b"\0")[0].rpartition(b"/")[2].decode()
             if str(self.folder).encode() in line and program.startswith("containerd") and name in ("", program):
-                _end(int(entry.name))
+                end(int(entry.name))
 
 
-def _end(pid: int) -> None:
+def answers(path: str) -> bool:
+    """Does an engine serve this socket?"""
+    try:
+        with socket.socket(socket.AF_UNIX) as knocking:  # the SDK leaves its socket open where nobody listens
+            knocking.connect(path)
+        with docker.APIClient(f"unix://{path}", timeout=5) as client:
+            return bool(client.ping())
+    except (docker.errors.DockerException, OSError):
+        return False
+
+
+def end(pid: int) -> None:
+    """At once, and wait for it."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -6,7 +6,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import docker
 
-from .dockerd import END_S, UP_S
+from .dockerd import END_S, UP_S, answers
 
 _MNT_DETACH = 2
 # No systemd is asked for groups, and nothing goes to its journal.
-_CONFIG = """
+CONFIG = """
 [containers]
 log_driver = "k8s-file"
 [engine]
@@ -40,7 +39,7 @@ class Podman:
         """Until it answers."""
         runtime = "runc" if shutil.which("runc") else "crun"
         config = self.folder / "containers.conf"
-        config.write_text(_CONFIG.format(runtime=runtime))
+        config.write_text(CONFIG.format(runtime=runtime))
         places = (("--root", "r"), ("--runroot", "n"), ("--tmpdir", "t"))
         command = ["podman", *(word for option, name in places for word in (option, str(self.folder / name)))]
         command += ["system", "service", "--time", "0", f"unix://{self.socket}"]
@@ -52,7 +51,7 @@ class Podman:
             )
         deadline = time.monotonic() + UP_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            if self._answers():
+            if answers(self.socket):
                 return
             time.sleep(0.05)
         raise RuntimeError(f"podman did not start: {(self.folder / 'log').read_text()[-2000:]}")
@@ -75,12 +74,3 @@ class Podman:
                 if point.startswith(f"{self.folder}/"):
                     ctypes.CDLL(None).umount2(point.encode(), _MNT_DETACH)
             shutil.rmtree(self.folder)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.socket(socket.AF_UNIX) as knocking:
-                knocking.connect(self.socket)
-            with docker.APIClient(f"unix://{self.socket}", timeout=5) as client:
-                return bool(client.ping())
-        except (docker.errors.DockerException, OSError):
-            return False

@@ -108,7 +108,8 @@ async def test_without_root_there_is_no_allowlist(
 
 
 async def test_of_an_engine_elsewhere_there_is_no_allowlist(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers.inside, "init_of", lambda pid, container_id: None)
+    for known_by in ("init_of", "named"):
+        monkeypatch.setattr(containers.inside, known_by, lambda pid, word: None)
     with pytest.raises(errors.Unavailable, match="another machine"):
         await runtime.run(fetch("http://some.example", network="allowlist"))
 

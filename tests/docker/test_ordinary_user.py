@@ -26,8 +26,8 @@ def sh(script, **fields):
     return ProcessSpec(workspace_id="w1", command=("sh", "-c", script), **fields)
 
 async def main():
-    told, (data, socket, mine) = {}, sys.argv[1:]
-    async with open_runtime(DockerSettings(socket=socket, pull="never"), Environment(data, "0")) as runtime:
+    told, (data, mine, settings) = {}, sys.argv[1:]
+    async with open_runtime(DockerSettings(**json.loads(settings)), Environment(data, "0")) as runtime:
         found = await runtime.probe()
         if not found.ok:
             print(json.dumps({"unusable": f"{found.reason} | {found.fix}"}))
@@ -45,6 +45,10 @@ async def main():
             await process.receive()
             await process.kill()
             told["killed"] = await process.wait()
+        async with runtime.spawn(sh("cat; exit 3", adoptable=True)) as process:
+            await process.send(b"said")
+            told["said"] = (await process.receive()).decode()
+            told["adoptable"] = process.adoptable
         async with runtime.open_shell(ProcessSpec(workspace_id="w1", command=("/bin/sh",))) as shell:
             told["shell"] = (await shell.run("echo $((6 * 7))")).stdout.decode()
         for name, fields in {
@@ -74,11 +78,13 @@ def group(dockerd: Dockerd) -> Iterator[None]:
     os.chown(dockerd.socket, 0, 0)
 
 
-def run(becoming: Callable[..., list[str]], home: Path, socket: str) -> dict[str, Any]:
+def run(becoming: Callable[..., list[str]], home: Path, uid: int, **settings: Any) -> dict[str, Any]:
+    """What a host of this user tells of the engine."""
     (home / "mine").write_text("mine")
     for path in (home, home / "mine"):
-        os.chown(path, UID, UID)
-    command = [*becoming(UID, home), sys.executable, "-c", HOST, str(home / "data"), socket, str(home / "mine")]
+        os.chown(path, uid, uid)
+    table = json.dumps({"pull": "never", **settings})
+    command = [*becoming(uid, home), sys.executable, "-c", HOST, str(home / "data"), str(home / "mine"), table]
     env = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done.stderr
@@ -91,10 +97,11 @@ def test_an_ordinary_user_in_the_engines_group_has_all_but_what_needs_root(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    told = run(becoming, home, dockerd.socket)
+    told = run(becoming, home, UID, socket=dockerd.socket)
     assert (told["uids"], told["owner"]) == ([UID, UID], UID)
     assert told["beside"] == ["text\n", 1]
     assert (told["mount"], told["killed"], told["shell"]) == ("mine", -9, "42\n")
+    assert (told["said"], told["adoptable"]) == ("said", True)
     assert "does not run as root" in told["probe"]
     for refused in ("allowlist", "service"):
         assert "This host does not run as root" in told[refused]
@@ -102,4 +109,4 @@ def test_an_ordinary_user_in_the_engines_group_has_all_but_what_needs_root(
     assert "protected by root beside the engine only" in told["protected"]
     assert sdk.containers(all=True) == []
     os.chown(dockerd.socket, 0, 0)
-    assert "adduser USER docker" in run(becoming, home, dockerd.socket)["unusable"]
+    assert "adduser USER docker" in run(becoming, home, UID, socket=dockerd.socket)["unusable"]

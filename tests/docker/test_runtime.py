@@ -24,6 +24,7 @@ async def test_probe_says_that_it_works_and_what_it_can(runtime: Any) -> None:
     found = await runtime.probe()
     assert found.ok
     assert found.details["allowlist"] == "yes"
+    assert (found.details["limits"], found.details["limits_fix"]) == ("full", None)
 
 
 async def test_locate_looks_into_the_image(runtime: Any) -> None:
