@@ -163,6 +163,21 @@ def test_a_mistake_in_the_file_names_file_key_and_way_out(
     assert message in str(caught.value)
 
 
+def test_all_mistakes_of_a_file_are_named_by_their_lines(load_with: Load, tmp_path: Path) -> None:
+    text = "[server]\nprot = 1\nport = 'x'\n[agents]\nx = 1\n[log]\nlevel = 'info'\n[rules.x]\nefect = 'ask'"
+    with pytest.raises(SettingsError) as caught:
+        load_with(text)
+    assert str(caught.value) == (
+        f"{tmp_path}/config.toml: 4 mistakes:"
+        " (1) line 2: server.prot is not a setting; did you mean server.port?"
+        " (2) line 3: server.port: expected a whole number, not 'x'"
+        " (3) line 5: agents.x: expected a table, [agents.x]"
+        " (4) line 9: rules.x.efect is not a setting; did you mean rules.x.effect?"
+    )
+    with pytest.raises(SettingsError, match=r": 12 mistakes: .* \(10\) line 11: server\.k9 .* and 2 more$"):
+        load_with("\n".join(["[server]", *(f"k{number} = 1" for number in range(12))]))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
