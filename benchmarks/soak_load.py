@@ -7,8 +7,8 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,35 @@ class Load:
     async def round(self, seconds: float) -> None:
         """All of it at once, for so long; when this returns nothing of it is left in the host."""
         self._until = time.monotonic() + seconds
+        async with self._attacked(), asyncio.TaskGroup() as tasks:
+            for worker in (*self._workers, self._agent, self._look):
+                tasks.create_task(self._work(worker))
+            tasks.create_task(self._once(self._back_up))
+
+    async def times(self, count: int) -> None:
+        """Each of it so often, every kind beside the others; the attacks as long as that takes."""
+        self._until = 0.0
+        async with self._attacked(), asyncio.TaskGroup() as tasks:
+            for worker in (*self._workers, self._look, self._back_up):
+                tasks.create_task(self._repeat(worker, count))
+
+    @property
+    def _workers(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        return self._agent, self._shell, self._socket, self._scrape, self._session
+
+    @asynccontextmanager
+    async def _attacked(self) -> AsyncIterator[None]:
         attackers = [asyncio.create_task(attack(self.server)) for _ in range(ATTACKERS)]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                workers = (self._agent, self._agent, self._shell, self._socket, self._scrape, self._session, self._look)
-                for worker in workers:
-                    tasks.create_task(self._work(worker))
-                tasks.create_task(self._once(self._back_up))
+            yield
         finally:
             for each in attackers:
                 each.cancel()
             await asyncio.gather(*attackers, return_exceptions=True)
+
+    async def _repeat(self, worker: Callable[[], Awaitable[None]], count: int) -> None:
+        for _ in range(count):
+            await self._once(worker)
 
     async def _work(self, worker: Callable[[], Awaitable[None]]) -> None:
         while time.monotonic() < self._until:
@@ -136,10 +154,12 @@ class Load:
 
     async def _look(self) -> None:
         async with self._client() as client:
-            while time.monotonic() < self._until:
+            while True:
                 began = time.perf_counter()
                 await client.call("health.check", timeout_s=DEADLINE_S)
                 self.latencies_s.append(time.perf_counter() - began)
+                if time.monotonic() >= self._until:
+                    return
                 await asyncio.sleep(BYSTANDER_S)
 
     async def _back_up(self) -> None:

@@ -15,6 +15,7 @@ import anyio
 import msgspec
 
 from kandev_host.errors import KandevError
+from kandev_host.intervals import until_due
 from kandev_host.models import now
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Trimmer:
     async def run(self) -> None:
         """For ever. What the store refuses is tried again at the next interval."""
         while True:
-            await anyio.sleep(self._retention.interval_s)
+            await until_due(lambda: self._retention.interval_s)
             try:
                 await self.trim()
             except KandevError as error:

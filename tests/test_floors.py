@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "metrics", "printable", "secrets", "tracing", "log_ids"),
+    ("version", "errors", "metrics", "printable", "secrets", "tracing", "log_ids", "intervals"),
     ("models", "protocol"),
     ("events", "interfaces", "hookspecs"),
     ("audit", "backups", "bus", "journal", "journal_entries", "private_files", "redaction", "retention", "settings"),

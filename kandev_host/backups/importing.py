@@ -15,6 +15,8 @@ from kandev_host.interfaces import Change, Commit, Progress, Put, Store
 from kandev_host.models import Row, User, new_id
 
 GROUP = 200
+PAGE = 500
+PAGE_BYTES = 8 << 20
 Existing = Literal["refuse", "skip"]
 _line = msgspec.json.Decoder(Line)
 
@@ -46,18 +48,26 @@ def check(path: Path, progress: Progress) -> list[str]:
 async def take(
     store: Store, path: Path, progress: Progress, *, existing: Existing, new_ids: Mapping[str, str] | None = None
 ) -> Imported:
-    """Write all lines. Raises `Conflict` for a row that is there already, unless those are to be skipped.
+    """Write all lines. Raises `Conflict` for what is there already, unless that is to be skipped.
 
-    With `new_ids` (old → new) every id of the file is exchanged, wherever it stands. Users that are there stay as they
-    are.
+    With `new_ids` (old → new) every id of the file is exchanged, wherever it stands, and events get new ones. Users
+    that are there stay as they are.
     """
     done, gone = Imported(), set[str]()
+    events: set[str] | None = None
     group: list[tuple[int, str, Row | Event]] = []
     for number, kind, values in _lines(path):
         if kind == "":
             break
         row = _row(number, kind, values if new_ids is None else _exchanged(values, new_ids))
-        if await _is_left_out(store, row, number, existing, gone):
+        if not isinstance(row, Event):
+            left_out = await _is_there(store, row, number, existing, gone)
+        elif new_ids is not None:
+            row.id, left_out = new_id(), False
+        else:
+            events = events if events is not None else await _event_ids(store, progress)
+            left_out = _is_told(row, number, existing, gone, events)
+        if left_out:
             done.skipped[kind] += 1
             continue
         group.append((number, kind, row))
@@ -75,18 +85,43 @@ def fresh(ids: list[str]) -> dict[str, str]:
     return {id: new_id() for id in ids}
 
 
-async def _is_left_out(store: Store, row: Row | Event, number: int, existing: Existing, gone: set[str]) -> bool:
-    if isinstance(row, Event):
-        return existing == "skip" and not gone.isdisjoint({row.task_id or "", row.board_id or "", row.agent_id or ""})
+async def _is_there(store: Store, row: Row, number: int, existing: Existing, gone: set[str]) -> bool:
     if await store.get(type(row), row.id) is None:
         return False
     gone.add(row.id)
     if existing == "refuse" and not isinstance(row, User):
-        raise Conflict(
-            f"Line {number}: {type(row).__name__} {row.id} is there already; nothing was imported",
-            fix="--skip-existing leaves what is there as it is, --new-ids brings all in beside it",
-        )
+        raise _there(number, type(row).__name__, row.id)
     return True
+
+
+def _is_told(event: Event, number: int, existing: Existing, gone: set[str], events: set[str]) -> bool:
+    """It is in the journal, or belongs to what is left out. What is taken counts as there for the lines behind it."""
+    if existing == "refuse":
+        if event.id in events:
+            raise _there(number, "Event", event.id)
+        return False
+    if event.id in events or not gone.isdisjoint({event.task_id or "", event.board_id or "", event.agent_id or ""}):
+        return True
+    events.add(event.id)
+    return False
+
+
+async def _event_ids(store: Store, progress: Progress) -> set[str]:
+    """Of all events in the journal."""
+    seq, head = 0, (await store.journal_state()).head
+    ids = set[str]()
+    while found := await store.events(seq, limit=PAGE, limit_bytes=PAGE_BYTES):
+        ids.update(event.id for event in found)
+        seq = found[-1].seq or head
+        progress("read events", seq, head)
+    return ids
+
+
+def _there(number: int, what: str, id: str) -> Conflict:
+    return Conflict(
+        f"Line {number}: {what} {id} is there already; nothing was imported",
+        fix="--skip-existing leaves what is there as it is, --new-ids brings all in beside it",
+    )
 
 
 async def _write(store: Store, group: list[tuple[int, str, Row | Event]]) -> None:

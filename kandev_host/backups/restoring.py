@@ -30,7 +30,8 @@ def restore(
 ) -> Restored:
     """Put a backup, or a database that an earlier restore kept, in the place of the store. No host may run.
 
-    Raises `Unavailable` for what is damaged, hostile or newer, `StorageFull`; the store is then as it was.
+    Raises `Unavailable` for what is damaged, hostile or newer, and for secrets that are wanted and not in it,
+    `StorageFull`; the store is then as it was.
     """
     with explained(origin.data_dir), partial(origin.data_dir / WORK) as copy:
         manifest, secrets = None, {}
@@ -38,8 +39,12 @@ def restore(
             raise Damaged(source, "it is not a regular file")
         if _is_archive(source):
             with opened(source) as archive:
+                if with_secrets and not archive.manifest.secrets:
+                    raise _without_secrets(source)
                 report, manifest = _unpacked(origin, archive, copy, progress), archive.manifest
                 secrets = {name: archive.secret(name) for name in manifest.secrets} if with_secrets else {}
+        elif with_secrets:
+            raise _without_secrets(source)
         else:
             check_room(origin.data_dir, source.stat().st_size)
             origin.upkeep.back_up(copy, progress, source=source, with_secrets=True)
@@ -50,6 +55,13 @@ def restore(
         for name, content in secrets.items():
             _write_secret(origin.data_dir, name, content)
     return Restored(report=report, manifest=manifest, kept=kept, secrets=tuple(secrets))
+
+
+def _without_secrets(source: Path) -> Unavailable:
+    return Unavailable(
+        f"{source.name} has no secrets: no users, no tokens, no keys; nothing was changed",
+        fix="leave --with-secrets out, and those that are there stay; or restore one that was made with it",
+    )
 
 
 def _unpacked(origin: Origin, archive: Archive, copy: Path, progress: Progress) -> StoreReport:

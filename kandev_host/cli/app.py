@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -113,9 +112,10 @@ def run(arguments: Sequence[str]) -> int:
         return CANCELLED
     except Exception as error:  # the last place: every error is one line, and the trace is for who asks
         alone = _alone(error)
-        if isinstance(alone, BrokenPipeError):
-            # The reader has gone, as in `| head`; without this Python complains once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if _is_a_closed_pipe(alone):
+            from kandev_host.cli.output import silence
+
+            silence()
             return 1
         message, status, expected = _explained(alone)
         if not expected and "--debug" in arguments:
@@ -129,6 +129,13 @@ def _alone(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def _is_a_closed_pipe(error: BaseException) -> bool:
+    """Alone, or what all tasks of a group met."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(BrokenPipeError)[1] is None
+    return isinstance(error, BrokenPipeError)
 
 
 def _is_an_answer(error: BaseException) -> TypeGuard[ClientError]:

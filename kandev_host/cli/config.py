@@ -105,7 +105,7 @@ def init(config: Path | None, data_dir: Path | None, stdout: bool) -> None:
 def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """Check file, environment and plugins.
 
-    Exit status 1, and one line on what is wrong and where.
+    Exit status 1, and one line on what is wrong and where: of the file all mistakes, up to 10.
     """
     loaded = load_settings(config, data_dir)
     from kandev_host import preflight

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +35,22 @@ _STYLES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that never reads markup, emoji codes or numbers out of what it prints."""
+    """A rich console that never reads markup, emoji codes or numbers out of what it prints.
+
+    Raises `BrokenPipeError` when nobody reads it any more.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich's own would end the process, from wherever in a task group this is
+
+    return Plain(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def silence() -> None:
+    """The reader has gone, as in `| head`; without this Python complains once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit(value: Any, *, err: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from kandev_host.cli.options import as_json, example, load_settings, settings_op
 
 if TYPE_CHECKING:
     from kandev_host.cli.running.conversation import Order
+    from kandev_host.cli.running.outcome import Outcome
     from kandev_host.settings.load import Loaded
 
 TITLE_CHARS = 80
@@ -79,7 +81,7 @@ def command(
     """Give an agent one task, watch it work, see its diff.
 
     PROMPT is what to do; - reads it from standard input. The running host is used, or one is started for the time.
-    Ctrl-C cancels the turn; a second one stops the agent.
+    Ctrl-C cancels the turn; a second one stops the agent, and so does an output that nobody reads any more.
     """
     if yes != (policy is not None):
         raise click.UsageError("--yes and --policy go together: --yes --policy contained")
@@ -115,11 +117,18 @@ def _meant(confirm: str | None) -> None:
         raise click.UsageError("Not confirmed: nothing was started.")
 
 
+def _tell_unread(outcome: Outcome) -> None:
+    if outcome.result == "cancelled":
+        told = f"nobody reads this any more, so the agent was stopped; its work is kept: task {outcome.task_id}"
+        with suppress(BrokenPipeError):
+            click.echo(f"kandev-host: {told}", err=True)
+
+
 def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
     import anyio
 
     from kandev_host.cli.access import open_client
-    from kandev_host.cli.output import console
+    from kandev_host.cli.output import console, silence
     from kandev_host.cli.running.ask import Asker
     from kandev_host.cli.running.conversation import Conversation
     from kandev_host.cli.running.view import JsonView, TerminalView, View
@@ -131,7 +140,14 @@ def _run(loaded: Loaded, order: Order, *, as_json: bool) -> int:
     async def converse() -> int:
         async with open_client(loaded, runs=True) as (client, url):
             outcome = await Conversation(client, order, view, asker, url).run()
-        view.finished(outcome)
+        try:
+            if not outcome.unread:
+                view.finished(outcome)
+        except BrokenPipeError:
+            outcome.unread = True
+        if outcome.unread:
+            silence()
+            _tell_unread(outcome)
         return outcome.exit_status
 
     with logging_to(loaded.settings.log):

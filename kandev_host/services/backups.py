@@ -1,14 +1,9 @@
-"""backup.*, and the backups that the host makes by itself.
-
-Its clock counts while the machine sleeps and never jumps, so that neither a changed time nor a lid makes one early or
-late.
-"""
+"""backup.*, and the backups that the host makes by itself."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +19,7 @@ from kandev_host.backups.folder import FOLDER, Backup, backups, newest_automatic
 from kandev_host.backups.making import Origin, make
 from kandev_host.errors import KandevError, Unavailable
 from kandev_host.interfaces import Principal, Progress, Store
+from kandev_host.intervals import clock_s, until_due
 from kandev_host.models import LOCAL_USER_ID, AuditRow, User, now
 from kandev_host.protocol.actions.backups import BackupCreate, BackupInfo, BackupList, BackupReply, BackupsReply
 from kandev_host.protocol.actions.host import BackupState
@@ -31,8 +27,8 @@ from kandev_host.settings import BackupSettings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LOOK_S = 60.0
 RETRY_S = 3600.0
+FAR_S = 1e9  # what is told of a time that no calendar has
 
 
 class _Ended(Exception):
@@ -70,7 +66,8 @@ class BackupService:
         self._origin = origin
         self._name = name
         self._last_at: datetime | None = None
-        self._next_at: datetime | None = None
+        self._counted: tuple[datetime, float] | None = None
+        self._failed = False
         self._one = anyio.Lock()
         self._scope = anyio.CancelScope()
 
@@ -110,6 +107,17 @@ class BackupService:
         enabled = self._settings.enabled and self._origin is not None
         return BackupState(enabled=enabled, last_at=self._last_at, next_at=self._next_at, problem=self.problem)
 
+    @property
+    def _next_at(self) -> datetime | None:
+        """By the settings as they are now; what is due is due now."""
+        if self._counted is None:
+            return None
+        return max(self._counted[0] + timedelta(seconds=min(self._wait_s(), FAR_S)), now())
+
+    def _wait_s(self) -> float:
+        interval_s = self._settings.interval_s
+        return min(interval_s, RETRY_S) if self._failed else interval_s
+
     def _able(self) -> Origin:
         if self._origin is None:
             raise unable(self._name)
@@ -120,16 +128,15 @@ class BackupService:
 
     async def _daily(self, origin: Origin) -> None:
         with self._scope:
-            wait_s = await self._first(origin)
+            since = await self._first(origin)
+            age_s = self._wait_s() if since is None else max(0.0, (now() - since).total_seconds())
             while True:
-                self._next_at = now() + timedelta(seconds=wait_s)
-                await _sleep(wait_s)
-                interval_s = self._settings.interval_s
-                wait_s = interval_s if await self._automatic(origin) else min(interval_s, RETRY_S)
+                self._counted = now() - timedelta(seconds=age_s), clock_s() - age_s
+                await until_due(self._wait_s, self._counted[1])
+                self._failed, age_s = not await self._automatic(origin), 0.0
 
-    async def _first(self, origin: Origin) -> float:
-        """How long until the next one is due: 0 for one that was missed. A new host waits one interval."""
-        interval_s = self._settings.interval_s
+    async def _first(self, origin: Origin) -> datetime | None:
+        """Since when the next one is waited for; None makes it now. A new host waits one interval."""
         try:
             last: datetime | None = await anyio.to_thread.run_sync(newest_automatic, self._folder(origin))
             self._last_at = self.checked_at = last
@@ -138,8 +145,8 @@ class BackupService:
                 last = local.created_at if local else now()
         except (OSError, KandevError) as error:
             log.warning("The backups could not be looked at, and one is made now: %s", error)
-            return 0.0
-        return min(max(0.0, interval_s - (now() - last).total_seconds()), interval_s)
+            return None
+        return last
 
     async def _automatic(self, origin: Origin) -> bool:
         folder = self._folder(origin)
@@ -186,12 +193,6 @@ def told(backup: Backup) -> BackupInfo:
         counts=manifest.counts,
         secrets=list(manifest.secrets),
     )
-
-
-async def _sleep(duration_s: float) -> None:
-    due = time.clock_gettime(time.CLOCK_BOOTTIME) + duration_s
-    while (left := due - time.clock_gettime(time.CLOCK_BOOTTIME)) > 0:  # noqa: ASYNC110
-        await anyio.sleep(min(left, LOOK_S))
 
 
 async def _in_thread(work: Callable[[Progress], T]) -> T:

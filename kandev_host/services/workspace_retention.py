@@ -16,6 +16,7 @@ import msgspec
 
 from kandev_host.errors import KandevError, Unavailable
 from kandev_host.interfaces import Principal, Store
+from kandev_host.intervals import until_due
 from kandev_host.models import AgentInstance, Task, TaskState, Workspace, now
 from kandev_host.protocol.actions.workspaces import WorkspaceDelete
 from kandev_host.services.rows import every
@@ -64,7 +65,7 @@ class WorkspaceRetention:
 
     async def _run(self) -> None:
         while True:
-            await anyio.sleep(self._settings.retention_interval_s)
+            await until_due(lambda: self._settings.retention_interval_s)
             if self._settings.kept_s is None and self._settings.quota_bytes is None:
                 continue
             try:

@@ -25,8 +25,6 @@ ALIASES: dict[str, KeyPath] = {
     "LOG_OUTPUT_PATH": ("log", "path"),
     "NATS_URL": ("bus", "nats", "url"),
     "DOCKER_HOST": ("runtime", "docker", "socket"),
-    "DOCKER_API_VERSION": ("runtime", "docker", "api_version"),
-    "DOCKER_DEFAULT_NETWORK": ("runtime", "docker", "default_network"),
     "JWT_SECRET": ("authenticator", "users", "secret"),
     "TOKEN_DURATION": ("authenticator", "users", "token_lifetime_s"),
     "DB_HOST": ("store", "postgresql", "host"),
@@ -39,6 +37,8 @@ ALIASES: dict[str, KeyPath] = {
 MEANINGLESS = {
     "NATS_CLUSTER_ID": "it named a cluster of NATS Streaming, which JetStream replaced",
     "NATS_CLIENT_ID": "it named a client of NATS Streaming, which JetStream replaced",
+    "DOCKER_API_VERSION": "the version of its API is agreed upon with the engine",
+    "DOCKER_DEFAULT_NETWORK": "what an agent may reach is said by the network and allow of its type",
     "DOCKER_VOLUME_BASE_PATH": "workspaces are kept under KANDEV_HOME, never in a shared folder",
 }
 _WORDS = (("log", "level"), ("log", "format"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from kandev_host.settings.keys import (
 )
 
 DATA_MODE = 0o700
+MISTAKES = 10
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
 _KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
 S = TypeVar("S")
@@ -54,13 +55,13 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Loaded:
-    """Read all layers. `flags` maps dotted keys to values (None is unset). Raises `SettingsError`. Creates nothing."""
+    """Read all layers. `flags` maps dotted keys to values (None is unset). Creates nothing.
+
+    Raises `SettingsError`, which names all mistakes of the file that are mistakes alone, MISTAKES of them at most.
+    """
     home = data_home(data_dir, environ)
     path = config_file(config, home, environ)
-    with _told_by_line(path):
-        entries = list(_from_file(path)) if path else []
-        for entry in entries:
-            entry.checked()
+    entries = _entries_of(path) if path else []
     found, notes = from_environment(environ, _agent_names(entries))
     entries += found
     entries += [_flag(key, value) for key, value in (flags or {}).items() if value is not None]
@@ -167,15 +168,32 @@ def _told_by_line(path: Path | None) -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        start = f"{path}: "
-        message = str(error)
-        key = message.removeprefix(start).partition(" is not a setting")[0].partition(": ")[0]
-        if path is None or not message.startswith(start) or not re.fullmatch(r"[\w.@/-]+", key):
+        place, message = _placed(path, str(error))
+        if path is None or not place:
             raise
-        line = line_of(path.read_text(encoding="utf-8"), tuple(key.split(".")))
-        if line is None:
-            raise
-        raise SettingsError(f"{path}, line {line}: {message.removeprefix(start)}") from error
+        raise SettingsError(f"{path}, {place}: {message}") from error
+
+
+def _placed(path: Path | None, message: str) -> tuple[str, str]:
+    """Where in the file that is, as `line 3`, or nothing, and the rest of the message."""
+    start = f"{path}: "
+    key = message.removeprefix(start).partition(" is not a setting")[0].partition(": ")[0]
+    if path is None or not message.startswith(start) or not re.fullmatch(r"[\w.@/-]+", key):
+        return "", message.removeprefix(start)
+    line = line_of(path.read_text(encoding="utf-8"), tuple(key.split(".")))
+    return "" if line is None else f"line {line}", message.removeprefix(start)
+
+
+def _together(path: Path, mistakes: Sequence[SettingsError]) -> SettingsError:
+    """All of them as one, by their lines."""
+    placed = [_placed(path, str(mistake)) for mistake in mistakes]
+    if len(placed) == 1:
+        place, message = placed[0]
+        return SettingsError(f"{path}{place and ', '}{place}: {message}")
+    placed.sort(key=lambda each: int(each[0].removeprefix("line ") or 0))
+    told = [f"({number}) {place}{place and ': '}{message}" for number, (place, message) in enumerate(placed, start=1)]
+    more = f" and {len(told) - MISTAKES} more" if len(told) > MISTAKES else ""
+    return SettingsError(f"{path}: {len(told)} mistakes: {' '.join(told[:MISTAKES])}{more}")
 
 
 def line_of(text: str, path: KeyPath) -> int | None:
@@ -204,7 +222,24 @@ def _agent_names(entries: list[Entry]) -> set[str]:
     return {entry.path[1] for entry in entries if entry.path[0] == "agents"}
 
 
-def _from_file(path: Path) -> Iterator[Entry]:
+def _entries_of(path: Path) -> list[Entry]:
+    """Raises `SettingsError`."""
+    entries, mistakes = list[Entry](), list[SettingsError]()
+    for found in _from_file(path):
+        try:
+            if isinstance(found, SettingsError):
+                raise found
+            found.checked()
+            entries.append(found)
+        except SettingsError as error:
+            mistakes.append(error)
+    if mistakes:
+        raise _together(path, mistakes)
+    return entries
+
+
+def _from_file(path: Path) -> Iterator[Entry | SettingsError]:
+    """What is in it, in order, and what should not be. Raises `SettingsError` for what cannot be read at all."""
     try:
         if path.stat().st_mode & 0o002:
             # Who may write this file chooses the programs that the host starts.
@@ -217,30 +252,34 @@ def _from_file(path: Path) -> Iterator[Entry]:
     yield from _flat(table, children(Settings), (), str(path))
 
 
-def _flat(table: Mapping[str, Any], known: Mapping[str, Any], path: KeyPath, source: str) -> Iterator[Entry]:
+def _flat(table: Any, known: Mapping[str, Any], path: KeyPath, source: str) -> Iterator[Entry | SettingsError]:
+    if not isinstance(table, dict):
+        yield SettingsError(f"{source}: {dotted(path)}: expected a table, [{dotted(path)}]")
+        return
     for key, value in table.items():
-        here = (*path, key)
-        if key not in known:
-            raise unknown(here, source, known)
-        kind = known[key]
-        inner = table_of(kind)
-        if struct_of(kind) is not None:
-            yield from _flat(_a_table(here, value, source), children(kind), here, source)
-        elif inner is not None:
-            for name, entries in _a_table(here, value, source).items():
-                yield from _flat(_a_table((*here, name), entries, source), children(inner), (*here, name), source)
+        here, kind = (*path, key), known.get(key)
+        if kind is None:
+            yield unknown(here, source, known)
+        elif struct_of(kind) is not None:
+            yield from _flat(value, children(kind), here, source)
+        elif (inner := table_of(kind)) is not None:
+            yield from _flat(value, dict.fromkeys(value, inner) if isinstance(value, dict) else {}, here, source)
         elif is_raw(kind):
-            for name, entries in _a_table(here, value, source).items():
-                named = (*here, name)
-                contents = _a_table(named, entries, source)
-                yield from (Entry((*named, raw), content, source) for raw, content in contents.items())
-                if not contents:
-                    yield Entry(named, {}, source)
+            yield from _raw(value, here, source)
         else:
             yield Entry(here, value, source)
 
 
-def _a_table(path: KeyPath, value: Any, source: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise SettingsError(f"{source}: {dotted(path)}: expected a table, [{dotted(path)}]")
-    return value
+def _raw(tables: Any, path: KeyPath, source: str) -> Iterator[Entry | SettingsError]:
+    """Those of providers, by name: what is in them is for their plugins to say."""
+    if not isinstance(tables, dict):
+        yield SettingsError(f"{source}: {dotted(path)}: expected a table, [{dotted(path)}]")
+        return
+    for name, content in tables.items():
+        named = (*path, name)
+        if not isinstance(content, dict):
+            yield SettingsError(f"{source}: {dotted(named)}: expected a table, [{dotted(named)}]")
+        elif content:
+            yield from (Entry((*named, key), value, source) for key, value in content.items())
+        else:
+            yield Entry(named, {}, source)

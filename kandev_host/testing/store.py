@@ -140,6 +140,17 @@ class StoreContract(AuditContract, RetentionContract, UsageContract):
         assert bytes(kept.payload) == bytes(told.payload)
         assert {**asdict(kept), "payload": None} == {**asdict(told), "payload": None}
 
+    async def test_pages_of_events_tell_every_id_once(self, store: Store) -> None:
+        """An import that leaves out what is there asks for them so."""
+        told = [event("test", {"n": n}) for n in range(7)]
+        await store.commit([Commit(told)])
+        ids: list[str] = []
+        after = 0
+        while found := await store.events(after, limit=3):
+            ids += [each.id for each in found]
+            after = found[-1].seq or 0
+        assert ids == [each.id for each in told]
+
     async def test_a_failed_precondition_undoes_only_its_own_commit(self, store: Store) -> None:
         await a_world(store)
         old = Conflict("old", state="TODO")

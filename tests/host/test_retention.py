@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kandev_host import Environment, Put, Store, Trimmed
+from kandev_host import Environment, Put, Store, Trimmed, intervals
 from kandev_host.bus import MemoryBus
 from kandev_host.errors import StorageFull
 from kandev_host.events import event
@@ -129,4 +129,20 @@ async def test_a_store_that_refuses_is_asked_again() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(trimmer.run)
             await asked_again.wait()
+            group.cancel_scope.cancel()
+
+
+async def test_a_shorter_interval_counts_although_a_longer_one_was_begun(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intervals, "LOOK_S", 0.02)
+    await write(store, event("test", {}, created_at=now() - timedelta(days=2)))
+    retention = Retention(kept_s=DAY_S, interval_s=DAY_S)
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(Trimmer(store, retention, lambda _: None).run)
+            await anyio.wait_all_tasks_blocked()
+            retention.interval_s = 0.01
+            while await store.events(0):
+                await anyio.sleep(0.02)
             group.cancel_scope.cancel()

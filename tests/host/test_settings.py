@@ -12,15 +12,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from kandev_docker import DockerSettings
 from kandev_host.errors import SettingsError
 from kandev_host.plugins import provider_settings
 from kandev_host.settings import AgentOverride, Settings, Table
-from kandev_host.settings.environment import chosen
+from kandev_host.settings.environment import ALIASES, chosen
 from kandev_host.settings.example import default_of, description, example
 from kandev_host.settings.keys import all_keys, children, struct_of
 from kandev_host.settings.live import difference, is_live, live_keys, own, take_over
 from kandev_host.settings.load import Loaded, decode_table, load, prepare_data_dir
 from kandev_otel import OtelSettings
+from kandev_users import UsersSettings
 
 ROOT = Path(__file__).parents[2]
 Load = Callable[..., Loaded]
@@ -102,8 +104,20 @@ def test_our_own_name_beats_the_plans(load_with: Load) -> None:
     assert load_with(SERVER_PORT="1", KANDEV_SERVER__PORT="2").settings.server.port == 2
 
 
-def test_a_name_of_the_plan_without_a_meaning_is_noted(load_with: Load) -> None:
-    assert load_with(NATS_CLUSTER_ID="c").notes[0].startswith("NATS_CLUSTER_ID has no effect: ")
+@pytest.mark.parametrize("name", ["NATS_CLUSTER_ID", "DOCKER_API_VERSION", "DOCKER_DEFAULT_NETWORK"])
+def test_a_name_of_the_plan_without_a_meaning_is_noted(load_with: Load, name: str) -> None:
+    loaded = load_with('[use]\nruntime = "docker"', **{name: "1.43"})
+    assert loaded.notes[0].startswith(f"{name} has no effect: ")
+    assert loaded.settings.runtime == {}
+
+
+@pytest.mark.parametrize(("name", "path"), [item for item in ALIASES.items() if len(item[1]) == 3])
+def test_a_name_of_the_plan_is_a_setting_of_its_provider(name: str, path: tuple[str, str, str]) -> None:
+    """Of those that kandev-host brings; the others are for third parties."""
+    kind, provider, key = path
+    types = {("runtime", "docker"): DockerSettings, ("authenticator", "users"): UsersSettings}
+    if (table := types.get((kind, provider))) is not None:
+        assert key in children(table), name
 
 
 @pytest.mark.parametrize(
@@ -147,6 +161,21 @@ def test_a_mistake_in_the_file_names_file_key_and_way_out(
         load_with(toml)
     assert re.match(rf"{re.escape(str(tmp_path))}/config\.toml(, line [0-9]+)?: ", str(caught.value))
     assert message in str(caught.value)
+
+
+def test_all_mistakes_of_a_file_are_named_by_their_lines(load_with: Load, tmp_path: Path) -> None:
+    text = "[server]\nprot = 1\nport = 'x'\n[agents]\nx = 1\n[log]\nlevel = 'info'\n[rules.x]\nefect = 'ask'"
+    with pytest.raises(SettingsError) as caught:
+        load_with(text)
+    assert str(caught.value) == (
+        f"{tmp_path}/config.toml: 4 mistakes:"
+        " (1) line 2: server.prot is not a setting; did you mean server.port?"
+        " (2) line 3: server.port: expected a whole number, not 'x'"
+        " (3) line 5: agents.x: expected a table, [agents.x]"
+        " (4) line 9: rules.x.efect is not a setting; did you mean rules.x.effect?"
+    )
+    with pytest.raises(SettingsError, match=r": 12 mistakes: .* \(10\) line 11: server\.k9 .* and 2 more$"):
+        load_with("\n".join(["[server]", *(f"k{number} = 1" for number in range(12))]))
 
 
 @pytest.mark.parametrize(

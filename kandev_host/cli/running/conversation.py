@@ -12,7 +12,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from kandev_host.cli.running.ask import Asker, rejecting
-from kandev_host.cli.running.outcome import REMEDY, Outcome, result_of
+from kandev_host.cli.running.outcome import Outcome, result_of
 from kandev_host.cli.running.questions import Questions
 from kandev_host.cli.running.view import View
 from kandev_host.client import Client, ClientError, ConnectionLost
@@ -37,7 +37,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Conversation:
-    """Talks to one host about one task. `run` returns how it ended; it never raises for what the agent did."""
+    """Talks to one host about one task. `run` returns how it ended; it never raises for what the agent did.
+
+    When nobody reads what it shows, the agent is stopped: nobody would see what it does, or answer it.
+    """
 
     def __init__(self, client: Client, order: Order, view: View, asker: Asker, url: str) -> None:
         self._client = client
@@ -50,10 +53,28 @@ class Conversation:
         self._interrupts = 0
 
     async def run(self) -> Outcome:
-        """Follow the task to its end, or to the time limit, or until Ctrl-C."""
+        """Follow the task to its end, or to the time limit, or until Ctrl-C, or until nobody reads any more."""
         attempts = (await self._client.call("orchestrator.status"))["attempts"]
         task = await self._create()
         self._outcome.task_id = task["id"]
+        try:
+            await self._watch(task, attempts)
+        except* BrokenPipeError:
+            self._outcome.unread = True
+        if self._outcome.unread:
+            await self._stop("nobody reads its output any more")
+            await self._ended()
+            if self._outcome.result != "completed":
+                self._outcome.result, self._outcome.reason = "cancelled", "nobody reads its output any more"
+            return self._outcome
+        if self._outcome.agent_id is None:
+            # Interrupted while the host was starting it: the answer never came, the agent may.
+            await self._stop("cancelled at the terminal")
+        await self._gather()
+        self._outcome.judge(self._order.preset, networked=bool(self._order.allow))
+        return self._outcome
+
+    async def _watch(self, task: Mapping[str, Any], attempts: int) -> None:
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._listen_for_signals, tasks)
             reply = await self._start(task)
@@ -66,12 +87,6 @@ class Conversation:
                 await self._stop(f"not done after {self._order.timeout_s:g} s")
                 self._outcome.result, self._outcome.reason = "failed", f"not done after {self._order.timeout_s:g} s"
             tasks.cancel_scope.cancel()
-        if self._outcome.agent_id is None:
-            # Interrupted while the host was starting it: the answer never came, the agent may.
-            await self._stop("cancelled at the terminal")
-        await self._gather()
-        self._outcome.judge()
-        return self._outcome
 
     async def _start(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """The host's answer. A task whose agent cannot be started is not left behind. Raises `ClientError`."""
@@ -167,7 +182,9 @@ class Conversation:
         if not self._asker.interactive:
             title = (permission.get("tool_call") or {}).get("title")
             self._outcome.unasked += 1
-            self._view.note(f"Rejected: {title}. Nobody can be asked here; {REMEDY}.")
+            self._outcome.asked_because = permission.get("reason") or self._outcome.asked_because
+            remedy = self._outcome.remedy(self._order.preset, networked=bool(self._order.allow))
+            self._view.note(f"Rejected: {title}. Nobody can be asked here; {remedy}.")
             return rejecting(permission.get("options") or [])
         return await self._questions.at_the_terminal(lambda: self._asker.ask(permission))
 

@@ -13,7 +13,7 @@ EXIT_STATUS: Mapping[Result, int] = {"completed": 0, "failed": 1, "blocked": 3, 
 _RESULTS: Mapping[str, Result] = {
     "COMPLETED": "completed", "FAILED": "failed", "BLOCKED": "blocked", "CANCELLED": "cancelled",
 }  # fmt: skip
-REMEDY = "run it at a terminal, or with --yes --policy contained"
+_DEFAULT = "the default is to ask"
 _KINDS = (
     ("input", "input_tokens"),
     ("output", "output_tokens"),
@@ -26,7 +26,8 @@ _KINDS = (
 class Outcome(msgspec.Struct):
     """Unknown is None: a count that no agent reported is not 0.
 
-    `unasked` requests for permission were rejected since there was nobody to ask.
+    `unasked` requests for permission were rejected since there was nobody to ask; `asked_because` is why the host did
+    not decide the last of them by itself. `unread`: nobody read the output any more, so the agent was stopped.
     """
 
     result: Result = "failed"
@@ -45,6 +46,8 @@ class Outcome(msgspec.Struct):
     permissions: dict[str, int] = msgspec.field(default_factory=dict)
     withheld_because: list[str] = msgspec.field(default_factory=list)
     unasked: int = 0
+    asked_because: str | None = None
+    unread: bool = False
 
     @property
     def exit_status(self) -> int:
@@ -61,14 +64,30 @@ class Outcome(msgspec.Struct):
         if state != "allowed" and reason and reason not in self.withheld_because:
             self.withheld_because.append(reason)
 
-    def judge(self) -> None:
+    def judge(self, preset: str | None = None, *, networked: bool = False) -> None:
         """A run that was given nothing, for want of somebody to ask, and changed nothing, is not done: it is blocked.
 
         Its agent may call that a success, and its task be COMPLETED; but whoever started it wanted the work.
         """
         if self.result == "completed" and self.unasked and not self.permissions.get("allowed") and not self.files:
             self.result = "blocked"
-            self.reason = f"the agent needed permission, and nobody can be asked here; {REMEDY}"
+            remedy = self.remedy(preset, networked=networked)
+            self.reason = f"the agent needed permission, and nobody can be asked here; {remedy}"
+
+    def remedy(self, preset: str | None, *, networked: bool) -> str:
+        """What helps with this `preset` of the command line, never what was done already, and why it was asked for.
+
+        `networked`: the command line names what the agent may reach.
+        """
+        why = self.asked_because or _DEFAULT
+        if preset is None and why == _DEFAULT:
+            return "run it at a terminal, or with --yes --policy contained"
+        ways = ["run it at a terminal"]
+        if why.startswith("preset "):  # such a request a rule may allow, unlike one that is always asked for
+            ways.append("let a rule of the settings allow it")
+            if networked and "network" in why:
+                ways.append("leave --allow out")
+        return f"{', '.join(ways[:-1])}{' or ' if ways[1:] else ''}{ways[-1]} ({why})"
 
     def withheld(self) -> str | None:
         """What the agent had to do without; None if it was given all that it asked for.

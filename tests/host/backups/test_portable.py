@@ -90,8 +90,49 @@ async def test_what_is_there_already_is_refused_unless_it_is_to_be_skipped(expor
         done = await into(store, exported, existing="skip")
         assert {kind: done.taken[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
         assert (await store.find(Task)).rows == before
-        assert done.skipped["event"] == 1
-        assert (await store.journal_state()).head == head + 1
+        assert (done.taken["event"], done.skipped["event"]) == (0, 2)
+        assert (await store.journal_state()).head == head
+
+
+def with_an_event(exported: Path) -> tuple[str, Path]:
+    """The export of a host in which one thing more has happened since; its id."""
+    path = exported.with_name("later.jsonl")
+    *rest, last = exported.read_bytes().splitlines(keepends=True)
+    told = next(line for line in rest if b'"host.test"' in line)
+    id = json.loads(told)["row"]["id"]
+    more = told.replace(id.encode(), b"later")
+    path.write_bytes(b"".join([*rest, more, last.replace(b'"event":2', b'"event":3')]))
+    return "later", path
+
+
+@pytest.mark.anyio
+async def test_an_event_comes_in_once_however_often_it_is_imported(exported: Path, empty: Callable[[str], Any]) -> None:
+    """Also one that belongs to no row: nothing else tells that it is there."""
+    async with empty("other").open() as store:
+        await into(store, exported)
+        ids = [each.id for each in await store.events(0)]
+        assert (await into(store, exported, existing="skip")).taken["event"] == 0
+        later, path = with_an_event(exported)
+        for taken in (1, 0):
+            assert (await into(store, path, existing="skip")).taken["event"] == taken
+        assert [each.id for each in await store.events(0)] == [*ids, later]
+
+
+def events_alone(exported: Path) -> Path:
+    path = exported.with_name("events.jsonl")
+    first, *rest, _ = exported.read_bytes().splitlines(keepends=True)
+    events = [line for line in rest if line.startswith(b'{"kind":"event"')]
+    path.write_bytes(b"".join([first, *events, b'{"end":{"event":2}}\n']))
+    return path
+
+
+@pytest.mark.anyio
+async def test_events_alone_are_refused_when_they_are_there(exported: Path, empty: Callable[[str], Any]) -> None:
+    path = events_alone(exported)
+    async with empty("other").open() as store:
+        await into(store, path)
+        with pytest.raises(Conflict, match=r"Line 2: Event .* is there already"):
+            await into(store, path)
 
 
 @pytest.mark.anyio
@@ -102,7 +143,8 @@ async def test_with_new_ids_all_of_it_stands_beside_what_is_there(exported: Path
         task = await store.get(Task, ids[TASK.id])
         assert task == replace(TASK, id=ids[TASK.id], board_id=ids[BOARD.id], column_id=ids[TASK.column_id or ""])
         assert (await store.get(Task, TASK.id)) == TASK
-        told = (await store.events(2))[0]
+        before, told = await store.events(0, limit=2), (await store.events(2))[0]
+        assert told.id not in {each.id for each in before}
         assert told.task_id == ids[TASK.id] == json.loads(bytes(told.payload))["task"]["id"]
         assert await store.count(User) == 1
         assert await store.count(Workspace) == 1

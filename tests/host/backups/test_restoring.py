@@ -68,7 +68,12 @@ def test_secrets_go_and_come_only_when_both_ask_for_them(
     with zipfile.ZipFile(plain.path) as file:
         assert sorted(file.namelist()) == ["database", "manifest.json"]
     other = empty("other")
-    assert restore(other.origin, plain.path, going_on, with_secrets=True).secrets == ()
+    for has_none in (plain.path, place.origin.data_dir / "kandev.db"):
+        for dry_run in (True, False):
+            with pytest.raises(Unavailable, match="has no secrets") as refused:
+                restore(other.origin, has_none, going_on, with_secrets=True, dry_run=dry_run)
+            assert "leave --with-secrets out" in refused.value.details["fix"]
+    assert other.origin.upkeep.size_bytes() is None
     assert restore(other.origin, whole.path, going_on, with_secrets=asked).secrets == (("token",) if asked else ())
     token = other.origin.data_dir / "token"
     assert token.exists() == asked

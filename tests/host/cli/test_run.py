@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,19 @@ def test_a_run_that_was_given_nothing_since_nobody_could_be_asked_is_blocked(kan
     assert "blocked: the agent needed permission, and nobody can be asked here; run it at a terminal" in done.out
     summary = kandev(*demo("write HELLO.md: hello", repository, "--json")).json
     assert (summary["permissions"], summary["unasked"], summary["result"]) == ({"rejected": 1}, 1, "blocked")
+
+
+def test_what_a_blocked_run_is_told_to_do_is_not_what_was_done(kandev: Any, repository: Path) -> None:
+    given = ("--yes", "--policy", "contained")
+    networked = kandev(*demo("run: touch x", repository, *given, "--allow", "example.org", "--json")).json
+    assert networked["result"] == "blocked"
+    assert networked["reason"].endswith(
+        "; run it at a terminal, let a rule of the settings allow it or leave --allow out"
+        " (preset contained, but the agent has a network)"
+    )
+    protected = kandev(*demo("write AGENTS.md: hello", repository, *given)).out
+    assert "nobody can be asked here; run it at a terminal (/workspace/AGENTS.md is protected" in protected
+    assert "--yes" not in protected
 
 
 def test_a_run_that_went_on_without_a_permission_says_so_and_has_the_status_of_its_turn() -> None:
@@ -267,6 +282,29 @@ def test_ctrl_c_ends_an_agent_that_does_not_begin(tmp_path: Path, repository: Pa
             read_until(leader, awaited)
         assert re.search("cancelled: (cancelled|stopped) at the terminal", read_until(leader, "tokens:"))
         assert process.wait(60) == 130
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+def test_an_agent_whose_output_nobody_reads_is_stopped_in_one_line(
+    kandev: Any, home: Path, repository: Path, more: tuple[str, ...]
+) -> None:
+    """As of `| head -2`: the reader goes in the middle of what the agent says."""
+    env = {"KANDEV_HOME": str(home), "COLUMNS": "200"}
+    prompt = demo("say one\nsleep 600", repository, "--yes", "--policy", "contained")
+    command = [sys.executable, "-m", "kandev_host", *prompt, *more]
+    with subprocess.Popen(
+        command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read().decode()
+        assert process.wait(60) == 130
+    assert re.fullmatch(r"kandev-host: nobody reads this any more, so the agent was stopped; .* task \S+\n", told), told
+    task = told.split()[-1]
+    assert kandev("task", "show", task, "--json", **env).json["task"]["state"] == "CANCELLED"
+    assert kandev("agent", "list", "--task", task, "--json", **env).json["agents"][0]["status"] == "STOPPED"
 
 
 def test_escape_sequences_of_an_agent_never_reach_the_terminal(kandev: Any, repository: Path) -> None:

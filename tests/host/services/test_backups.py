@@ -12,8 +12,9 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import force_setattr
 
-from kandev_host import Environment, Put, Store
+from kandev_host import Environment, Put, Store, intervals
 from kandev_host.backups.folder import FOLDER, backups, free_name
 from kandev_host.backups.making import Origin
 from kandev_host.errors import Unavailable
@@ -106,6 +107,29 @@ async def test_they_follow_each_other_and_only_the_oldest_automatic_ones_go(desk
     left = {path.name for path in desk.folder.iterdir()}
     assert len([name for name in left if name.startswith("kandev-auto-")]) in {3, 4}  # stopped before one went
     assert not [name for name in left if name.startswith(".")]
+
+
+def due(daily: BackupService) -> bool:
+    return daily.state.next_at is not None and daily.state.next_at <= now() + timedelta(minutes=10)
+
+
+async def test_a_reload_brings_the_next_one_nearer_or_puts_it_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service holds the table that a reload changes: what it says is so at once, what it does at the next look."""
+    monkeypatch.setattr(intervals, "LOOK_S", 0.02)
+    an_earlier_one(desk, timedelta(hours=1))
+    settings = BackupSettings()
+    async with desk.open() as store, BackupService(settings, store, desk.origin, "sqlite") as daily:
+        await desk.until(lambda: daily.state.next_at)
+        last, first = daily.state.last_at, daily.state.next_at
+        assert last is not None
+        assert first is not None
+        assert abs(first - (last + DAY)) < timedelta(minutes=1)
+        force_setattr(settings, "interval_s", 2 * 86_400.0)
+        assert daily.state.next_at == first + DAY
+        force_setattr(settings, "interval_s", 1800.0)
+        await desk.until(lambda: desk.names)
+        await desk.until(lambda: daily.state.next_at and not due(daily))
+        assert (daily.state.next_at or first) <= now() + timedelta(minutes=30)
 
 
 async def test_a_failure_is_told_with_the_fix_and_is_over_with_the_next_success(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
+from kandev_host import intervals
 from kandev_host.errors import Unavailable
 from kandev_host.interfaces import PlaceUse, Put
 from kandev_host.models import QueueEntry, Task, TaskState, Workspace, now
 from kandev_host.protocol.actions.boards import BoardCreate
+from kandev_host.services import workspace_retention
 from kandev_host.settings import Settings, WorkspaceSettings
 
 pytestmark = pytest.mark.anyio
 
 DAY_S = 86_400.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -89,6 +93,30 @@ async def test_unless_the_settings_say_workspaces_stay_for_ever(open_desk: Any) 
     async with open_desk() as desk:
         workspace = await aged(desk, 9999)
         assert await left(desk) == {workspace.id}
+
+
+async def test_a_shorter_interval_counts_although_a_longer_one_was_begun(
+    open_house: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intervals, "LOOK_S", 0.02)
+    table = WorkspaceSettings(kept_s=DAY_S, retention_interval_s=DAY_S)
+    async with open_house(tmp_path / "data", [], Settings(workspace=table)) as house:
+        looked, begun = anyio.Event(), anyio.Event()
+
+        async def look() -> None:
+            looked.set()
+
+        async def until_due(interval_s: Callable[[], float]) -> None:
+            begun.set()
+            await intervals.until_due(interval_s)
+
+        monkeypatch.setattr(house.workspace_retention, "look", look)
+        monkeypatch.setattr(workspace_retention, "until_due", until_due)
+        with anyio.fail_after(DEADLINE_S):
+            async with house.workspace_retention:
+                await begun.wait()
+                force_setattr(table, "retention_interval_s", 0.01)
+                await looked.wait()
 
 
 async def test_beyond_the_quota_the_least_recently_used_goes_first(
