@@ -145,6 +145,7 @@ async def opened(
         attached = await attach(ground.engine.path, name, container.marker, terminal=container.terminal)
         stack.callback(attached.close)
         process = ContainerProcess(name, ground.engine, attached, limits, adoptable=adoptable)
+        process.known_as(str(made["Id"]), image.name)
         await ground.engine.call(lambda client: client.start(name), what="start the container", sure=True)
         tasks = await stack.enter_async_context(beside())
         tasks.start_soon(process.watch)
