@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Call,
         CommandResult,
         Commit,
+        Container,
         Credentials,
         Decision,
         Environment,
@@ -86,8 +87,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "interfaces": (
-        "Action AgentType Append Authenticator Availability Bus Call CommandResult Commit Credentials "
-        "Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Issued Issuer Job "
+        "Action AgentType Append Authenticator Availability Bus Call CommandResult Commit Container "
+        "Credentials Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Issued Issuer Job "
         "JournalState LaunchExtras LogLine Logging Mount NetworkDecision OnOutput Owned Page PlaceUse Price "
         "Prices Principal Process ProcessSpec Progress Provider Pull Pulling Put ROLES Remove Result Role "
         "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Tracing "
@@ -103,8 +104,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 
 __all__ = [
     "ROLES", "Action", "AgentType", "Append", "Authenticator", "Availability", "Bus", "Call", "CommandResult",
-    "Commit", "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry", "Gauges",
-    "Hit", "Image", "Images", "Issued", "Issuer", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging",
+    "Commit", "Container", "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry",
+    "Gauges", "Hit", "Image", "Images", "Issued", "Issuer", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging",
     "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices", "Principal", "Process",
     "ProcessSpec", "Progress", "Provider", "Pull", "Pulling", "Put", "Remove", "Result", "Role", "Route", "Runtime",
     "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile",

@@ -159,6 +159,7 @@ class Host:
             journal=journal,
             bus=bus,
             runtimes=runtimes,
+            installed=plugins.providers["runtime"],
             agent_types=agent_types,
             broker=broker,
             supervisor=supervisor,

@@ -151,12 +151,17 @@ class Connection:
         # The host takes replays and unsubscriptions of one socket in turn, and sends in that order.
         await self._send(id, "events.unsubscribe", {"topics": [NOBODY]})
 
-    async def take(self) -> Notification | Settled:
-        """The next one; raises why the connection ended when none is left."""
+    async def first(self) -> Notification | Settled:
+        """The one that `take` takes next; raises why the connection ended when none is left."""
         while not self._waiting:
             if self.error is not None:
                 raise self.error
             await self._wait()
+        return self._waiting[0]
+
+    async def take(self) -> Notification | Settled:
+        """The next one. Raises as `first`."""
+        await self.first()
         taken = self._waiting.popleft()
         self._changed.set()
         return taken

@@ -84,6 +84,15 @@ class Client(Requests):
                     self.resume_seq = taken.seq
                 yield taken
 
+    async def leading(self, action: str) -> AsyncIterator[Notification]:
+        """The next ones of this name; it ends before the first of another, which is left for `notifications`.
+
+        Raises as that does.
+        """
+        while isinstance(found := await self._connection.first(), Notification) and found.action == action:
+            await self._connection.take()
+            yield found
+
     async def history(
         self, *topics: str, after_seq: int = 0, journal_id: str | None = None
     ) -> AsyncIterator[Notification]:

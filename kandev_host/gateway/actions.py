@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from kandev_host.errors import NotFound, StartupError, Unavailable
@@ -116,7 +118,7 @@ def core_actions(services: Services) -> list[Action[Any]]:
 def _shells(services: Services) -> dict[str, Handler]:
     shells = services.shells
     return {
-        "shell.open": _plain(shells.open),
+        "shell.open": _opening(shells.open),
         "shell.run": _plain(shells.run),
         "shell.input": _plain(shells.input),
         "shell.resize": _plain(shells.resize),
@@ -175,6 +177,20 @@ def _starting(method: Method) -> Handler:
             raise
 
     return handle
+
+
+def _opening(method: Callable[..., Any]) -> Handler:
+    """Whoever opens a shell hears of what it waits for."""
+    return lambda call, request: method(call.principal, request, partial(_following, _subscriptions_of(call)))
+
+
+@contextmanager
+def _following(subscriptions: Subscriptions, topic: str) -> Iterator[None]:
+    subscriptions.follow(topic)
+    try:
+        yield
+    finally:
+        subscriptions.unfollow(topic)
 
 
 def _subscriptions(store: Store) -> dict[str, Handler]:

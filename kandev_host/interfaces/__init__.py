@@ -28,7 +28,16 @@ from kandev_host.interfaces.images import Image, Images, Pull, Pulling, Tell
 from kandev_host.interfaces.issuers import Issued, Issuer
 from kandev_host.interfaces.network import NetworkDecision
 from kandev_host.interfaces.prices import Price, Prices, Use
-from kandev_host.interfaces.processes import Mount, Owned, Process, ProcessSpec, Result, Stats
+from kandev_host.interfaces.processes import (
+    Container,
+    Mount,
+    Owned,
+    Process,
+    ProcessSpec,
+    Result,
+    Stats,
+    container_of,
+)
 from kandev_host.interfaces.providers import Availability, Environment, Provider
 from kandev_host.interfaces.roles import ALL_BOARDS, ROLES, SCOPES, Role, scopes_of
 from kandev_host.interfaces.runtimes import Runtime
@@ -69,6 +78,7 @@ __all__ = [
     "Change",
     "CommandResult",
     "Commit",
+    "Container",
     "Credentials",
     "Decision",
     "Dialect",
@@ -129,5 +139,6 @@ __all__ = [
     "UsageSum",
     "Use",
     "Watching",
+    "container_of",
     "scopes_of",
 ]

@@ -41,12 +41,14 @@ class Pulling(Protocol):
     async def fetch(self, image: str | None, labels: Mapping[str, str]) -> None:
         """Have the image here (None: its default one), pulling it if need be. Raises `Unavailable`.
 
-        Those who ask for the same one wait for the same pull, which ends when none of them waits any more.
+        Those who ask for the same one wait for the same pull, which ends when none of them waits any more. Nobody else
+        bounds it: the runtime ends one that takes too long.
         """
         ...
 
     def pulls(self) -> AsyncIterator[Pull]:
-        """What is told of pulls from now on, once for each who waits; for one reader, at most twice a second each."""
+        """What is told of pulls from now on, once for each who waits, for one reader: at most twice a second each, and
+        at least every half a minute, by which a client knows what it waits for."""
         ...
 
 

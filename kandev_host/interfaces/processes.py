@@ -92,6 +92,21 @@ class Owned(msgspec.Struct, frozen=True):
     running: bool
 
 
+class Container(msgspec.Struct, frozen=True):
+    """What people find a process by in its engine: the `id` and the `name` of its container, and the `image` that was
+    asked for."""
+
+    id: str
+    name: str
+    image: str
+
+
+def container_of(process: object) -> Container | None:
+    """Of a process whose runtime tells it, as `container`; others need not have that."""
+    found = getattr(process, "container", None)
+    return found if isinstance(found, Container) else None
+
+
 class Process(Protocol):
     """A running process and all that it started. Its `ref` is opaque and finds it again after a restart."""
 

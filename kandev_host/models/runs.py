@@ -46,8 +46,8 @@ class AgentInstance(Row, frozen=True, kw_only=True):
     `attempt` says which attempt at its task it is, of an orchestrated run; `failure` of what kind its end was, and
     `stalled_at` since when it has said nothing (None while it talks). `resumed_from` is the run with whose session it
     goes on. `network` is what its jail has: none, allowlist or host.
-    `process_ref` is what the runtime needs to find the process again (opaque); `container_id` and
-    `container_name` are the plan's, and set by container runtimes only.
+    `process_ref` is what the runtime needs to find the process again (opaque); `container_id`,
+    `container_name` and `image_name` are set once it runs, by container runtimes only.
     """
 
     task_id: str

@@ -5,7 +5,7 @@ Every action's method takes `(principal, request)` and answers a response struct
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -161,6 +161,7 @@ def build_services(
     journal: Journal,
     bus: Bus,
     runtimes: Mapping[str, Runtime],
+    installed: Collection[str] = (),
     agent_types: Mapping[str, AgentType],
     broker: PermissionBroker,
     supervisor: Supervisor,
@@ -177,8 +178,8 @@ def build_services(
 ) -> Services:
     """Tie the services together, and tell the supervisor whom to tell how runs end.
 
-    `private` is the host's own folder, `upkeep` that of the store, and `writes` what it says of its writes. Raises
-    `SettingsError` for a directory that no agent may be shown.
+    `installed` are the runtimes that could be opened, `private` is the host's own folder, `upkeep` that of the store,
+    and `writes` what it says of its writes. Raises `SettingsError` for a directory that no agent may be shown.
     """
     default_runtime = settings.use.runtime
     locks = Locks()
@@ -189,7 +190,9 @@ def build_services(
     credentials = Credentials(settings.credentials, journal, private)
     agent_tokens = AgentTokens()
     setups = Setups(settings.repositories, journal)
-    workspaces = WorkspaceService(store, journal, runtimes, settings.workspace, captures, setups, credentials)
+    workspaces = WorkspaceService(
+        store, journal, runtimes, settings.workspace, captures, setups, credentials, installed
+    )
     holders = workspace_holders(store, runs)
     types = AgentTypeService(
         store,
@@ -200,6 +203,7 @@ def build_services(
         default_runtime=default_runtime,
         reach=reach,
         credentials=settings.credentials,
+        installed=installed,
     )
     mcp, directories = McpServers(settings.mcp), Directories(settings.directories, private)
     tasks = TaskService(

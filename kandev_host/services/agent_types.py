@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from kandev_host.protocol.actions.agents import (
     AgentTypeUpdate,
     AvailabilityInfo,
 )
-from kandev_host.services.availability import agent_availability
+from kandev_host.services.availability import agent_availability, not_open
 from kandev_host.services.credentials.shown import shown
 from kandev_host.services.launches import merge_limits
 from kandev_host.services.locks import Locks
@@ -50,12 +50,14 @@ class AgentTypeService:
         default_runtime: str,
         reach: Reach,
         credentials: Mapping[str, CredentialSettings] | None = None,
+        installed: Collection[str] = (),
     ) -> None:
         self._store = store
         self._journal = journal
         self._locks = locks
         self._given = agent_types
         self._runtimes = runtimes
+        self._installed = installed
         self._reach = reach
         self._credentials = credentials or {}
         self._rows: dict[str, AgentTypeRow] = {}
@@ -102,19 +104,21 @@ class AgentTypeService:
 
     async def availability(self, agent_type: AgentType, runtime_name: str | None = None) -> Availability:
         """Whether it can be started; a runtime that was well is not probed again for a minute."""
-        if not agent_type.enabled and self._given[agent_type.name].enabled:
-            reason = f"The agent {agent_type.name!r} is disabled"
-            return Availability(False, reason, f"kandev-host agent enable {agent_type.name}")
+        if not agent_type.enabled:
+            fix = f"Set [agents.{agent_type.name}] enabled = true in the settings"
+            if self._given[agent_type.name].enabled:
+                fix = f"kandev-host agent enable {agent_type.name}"
+            return Availability(False, f"The agent {agent_type.name!r} is disabled", fix)
         name = runtime_name or agent_type.runtime or self.default_runtime
         if name in self._reach.silent:
             return Availability(False, *self._reach.why(name))
         runtime = self._runtimes.get(name)
         kept = self._probed.get(name)
         if runtime is None:
-            return await agent_availability(agent_type, None, name)
+            return Availability(False, *not_open(name, self._runtimes, self._installed))
         if kept is None or time.monotonic() - kept[0] > PROBE_KEPT_S or not kept[1].ok:
             kept = self._probed[name] = (time.monotonic(), await runtime.probe())
-        return await agent_availability(agent_type, runtime, name, kept[1])
+        return await agent_availability(agent_type, runtime, kept[1])
 
     # --- actions --------------------------------------------------------------------------------------------------
 

@@ -205,7 +205,6 @@ class AgentService:
             runtime=asked.runtime,
             activity="starting",
             orchestrated=asked.orchestrated,
-            image_name=asked.agent_type.image,
             resource_limits=asked.limits,
             attempt=attempt,
             resumed_from=None if resume is None else resume.session.agent_id,

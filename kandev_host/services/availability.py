@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kandev_host.errors import Unavailable
 from kandev_host.interfaces import AgentType, Availability, Runtime
 
 
 async def agent_availability(
-    agent_type: AgentType, runtime: Runtime | None, runtime_name: str, probed: Availability | None = None
+    agent_type: AgentType, runtime: Runtime, probed: Availability | None = None
 ) -> Availability:
     """The first thing that stands in the way. `probed` spares a second probe of the same runtime."""
-    if not agent_type.enabled:
-        fix = f"Set [agents.{agent_type.name}] enabled = true in the settings"
-        return Availability(False, f"The agent {agent_type.name!r} is disabled", fix)
-    if runtime is None:
-        fix = f'Set [agents.{agent_type.name}] runtime to a runtime that is open, or [use] runtime = "{runtime_name}"'
-        return Availability(False, f"The runtime {runtime_name!r} is not running", fix)
     place = probed or await runtime.probe()
     if not place.ok:
         return Availability(False, place.reason, place.fix)
@@ -30,6 +24,14 @@ async def agent_availability(
         install = None if command.details.get("found") else agent_type.install_hint
         return Availability(False, command.reason, install or command.fix)
     return _environment(agent_type, os.environ) or _network(agent_type) or Availability(True)
+
+
+def not_open(name: str, running: Collection[str], installed: Collection[str]) -> tuple[str, str]:
+    """Of a runtime that the host did not open: why, and what to do about it."""
+    if name in installed:
+        fix = f"Add the table [runtime.{name}] to the settings, which may be empty, and start the host again"
+        return f"The runtime {name!r} is not running", f"{fix}; or choose one of {', '.join(sorted(running))}"
+    return f"There is no runtime {name!r}", f"Choose one of {', '.join(sorted({*running, *installed}))}"
 
 
 def _environment(agent_type: AgentType, environment: Mapping[str, str]) -> Availability | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from kandev_host.interfaces import Principal, Put, Remove, Runtime, Store
 from kandev_host.journal import Journal
 from kandev_host.models import Snapshot, Task, Workspace, now
 from kandev_host.protocol.actions.agents import DiffReply, WorkspaceDiff
+from kandev_host.services.availability import not_open
 from kandev_host.services.clones import Source, find_source, make_workspace
 from kandev_host.services.credentials.choice import Credentials
 from kandev_host.services.credentials.grants import takes_login
@@ -56,7 +57,9 @@ class WorkspaceService:
         captures: Captures | None = None,
         setups: Setups | None = None,
         credentials: Credentials | None = None,
+        installed: Collection[str] = (),
     ) -> None:
+        self._installed = installed
         self._store = store
         self._journal = journal
         self.runtimes = runtimes
@@ -72,12 +75,8 @@ class WorkspaceService:
         """The runtime of this name. Raises `Unavailable` for one that the host did not open."""
         found = self.runtimes.get(name)
         if found is None:
-            raise Unavailable(
-                f"The runtime {name!r} is not running",
-                reason=f"no runtime {name!r}",
-                fix=f'Set [use] runtime = "{name}" in the settings, or choose one of {sorted(self.runtimes)}',
-                known=sorted(self.runtimes),
-            )
+            message, fix = not_open(name, self.runtimes, self._installed)
+            raise Unavailable(message, reason=f"no runtime {name!r}", fix=fix)
         return found
 
     def hold(self, task_id: str) -> Held:

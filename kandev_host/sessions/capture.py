@@ -19,7 +19,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from kandev_host.interfaces import Process, Stats
+from kandev_host.interfaces import Container, Process, Stats, container_of
 from kandev_host.secrets import KnownOf
 from kandev_host.sessions import capture_files
 from kandev_host.sessions.capture_files import Page, Tape
@@ -296,6 +296,10 @@ class CapturedProcess:
     @property
     def adoptable(self) -> bool:
         return self._process.adoptable
+
+    @property
+    def container(self) -> Container | None:
+        return container_of(self._process)
 
     @property
     def ending(self) -> str | None:

@@ -11,7 +11,7 @@ import anyio
 
 from kandev_host import tracing
 from kandev_host.errors import Conflict, KandevError
-from kandev_host.interfaces import Process, Put, Stats
+from kandev_host.interfaces import Process, Put, Stats, container_of
 from kandev_host.log_ids import bound
 from kandev_host.models import Activity, AgentInstance, Session, Turn, now
 from kandev_host.sessions.conclusion import Conclusion
@@ -245,7 +245,7 @@ class AgentRun:
         if left is not None:
             await self._go_on(peer, left)
         else:
-            await self._record.write(process_ref=process.ref or None)
+            await self._record.write(**_found_by(process))
             if not await self._open(peer):
                 return await self._verdict(peer)
             self._launching.end()
@@ -384,3 +384,10 @@ class AgentRun:
             stats = await process.stats()
             last = self._session.last_update
             self._record.beat(stats.cpu_s, stats.rss_bytes, None if last is None else time.monotonic() - last)
+
+
+def _found_by(process: Process) -> dict[str, str | None]:
+    """What of the row finds the process."""
+    found = container_of(process)
+    names = {} if found is None else {"container_id": found.id, "container_name": found.name, "image_name": found.image}
+    return {"process_ref": process.ref or None, **names}

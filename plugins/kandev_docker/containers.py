@@ -146,6 +146,7 @@ async def opened(
         stack.callback(attached.close)
         met = limits if "memory" in facts.bounds else replace(limits, memory_bytes=None)
         process = ContainerProcess(name, ground.engine, attached, met, adoptable=adoptable)
+        process.known_as(str(made["Id"]), image.name)
         await ground.engine.call(lambda client: client.start(name), what="start the container", sure=True)
         tasks = await stack.enter_async_context(beside())
         tasks.start_soon(process.watch)

@@ -16,7 +16,7 @@ from kandev_docker import wire
 from kandev_docker.attach import Attached
 from kandev_docker.counted import MemoryKills
 from kandev_docker.engine import Engaged, Engine, EngineGone, Missing
-from kandev_host import Stats, errors
+from kandev_host import Container, Stats, errors
 from kandev_sandbox import Ending, Limits
 from kandev_sandbox.endings import amount
 from kandev_sandbox.processes import Identity, signal_process
@@ -35,6 +35,7 @@ class ContainerProcess:
 
     def __init__(self, name: str, engine: Engine, attached: Attached, limits: Limits, *, adoptable: bool) -> None:
         self.ref = name
+        self.container: Container | None = None
         self.init: Identity | None = None
         self._kills = MemoryKills()
         self._engine = engine
@@ -55,6 +56,10 @@ class ContainerProcess:
     @property
     def ending(self) -> str | None:
         return self._ending
+
+    def known_as(self, container_id: str, image: str) -> None:
+        """From now on `container` tells it."""
+        self.container = Container(container_id, self.ref, image)
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await self._attached.stdout.get(max_bytes)

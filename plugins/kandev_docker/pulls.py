@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TELL_EVERY_S = 0.5
+TELL_AGAIN_S = 15.0
+"""Also where nothing comes: whoever waits goes by what is told."""
 LINE_BYTES = 64 << 10
 LAYERS = 1024
 WAITING = 1024
@@ -203,9 +205,10 @@ class Pulls:
                 answer.stream.close()
 
     async def _tell_changes(self, running: _Running) -> None:
+        told_s = 0.0
         while True:
-            if running.changed:
-                running.changed = False
+            if running.changed or anyio.current_time() >= told_s + TELL_AGAIN_S:
+                running.changed, told_s = False, anyio.current_time()
                 self._tell(running, running.layers.told())
             await anyio.sleep(TELL_EVERY_S)
 

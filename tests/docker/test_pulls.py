@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from kandev_host.cli.app import run
 from kandev_host.client import Client
 
 from ..e2e.conftest import HostProcess
+from .conftest import IMAGE
 from .dockerd import Dockerd
 from .registry import Registry, layer, serving
 from .test_turn import host_of
@@ -93,6 +97,17 @@ async def test_a_pull_is_told_to_everybody_who_waits_for_it_and_is_one(
     assert [dict(end.labels) for end in ends] == labels
     assert all(end.bytes_done == end.bytes_total > 4 << 20 for end in ends)
     assert len([path for path in registry.sent if "/manifests/" in path]) <= 2  # of one pull: by tag, and by digest
+
+
+async def test_a_pull_of_which_nothing_comes_is_told_again(
+    opener: Any, registry: Registry, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kandev_docker.pulls.TELL_AGAIN_S", 0.1)
+    registry.hold = True
+    async with opener(pull="missing") as runtime, listening(runtime) as told, anyio.create_task_group() as tasks:
+        tasks.start_soon(runtime.fetch, image, {"shell_id": "s1"})
+        await until(lambda: len(told) > 2 and told[-1] == told[-2] == told[-3])
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_pull_goes_on_while_somebody_waits_and_ends_with_the_last(
@@ -209,6 +224,35 @@ async def test_who_follows_a_task_hears_of_the_pull_and_a_stopped_agent_ends_it(
             await until(given_up)
     finally:
         await anyio.to_thread.run_sync(host.stop)
+
+
+def test_a_command_waits_for_its_image_shows_the_pull_and_runs(
+    registry: Registry, dockerd: Dockerd, sdk: docker.APIClient, tmp_path: Path
+) -> None:
+    registry.hold = True
+    made = sdk.create_container(IMAGE, ["true"])["Id"]
+    image = registry.add("team/base", [b"".join(sdk.export(made))])
+    sdk.remove_container(made)
+    host: HostProcess = host_of(dockerd.socket, tmp_path, f'image = "{image}"', pull="missing")
+    host.start()
+    try:
+        command = [sys.executable, "-m", "kandev_host", "exec", "echo here"]
+        env = {**os.environ, **host.env, "KANDEV_HOME": str(host.home)}
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            try:
+                assert running.stdout is not None
+                assert running.stderr is not None
+                told = [running.stderr.readline(), running.stderr.readline()]
+                registry.go.set()
+                out, rest = running.communicate(timeout=DEADLINE_S)
+            finally:
+                running.kill()
+    finally:
+        host.stop()
+    assert (running.returncode, out) == (0, "here\n"), rest
+    assert told[0] == f"{image}: asking its registry\n"
+    assert told[1].startswith(f"{image}: 0 of 1 layers")
+    assert rest.splitlines()[-1].startswith(f"{image}: 1 of 1 layers")
 
 
 def test_what_an_engine_says_of_sizes_is_not_trusted() -> None:

@@ -99,6 +99,9 @@ async def test_a_whole_turn_in_a_container_ends_in_a_completed_task_with_a_diff(
         status = await client.call("agent.status", {"agent_id": agent_id})
     assert result["stop_reason"] == "end_turn"
     assert container["Labels"]["kandev.label.agent_id"] == agent_id
+    found_by = {name: status["agent"][name] for name in ("container_id", "container_name", "image_name")}
+    name = container["Names"][0].removeprefix("/")
+    assert found_by == {"container_id": container["Id"], "container_name": name, "image_name": IMAGE}
     assert "hello from a container" in diff["diff"]
     assert status["agent"]["runtime"] == "docker"
     assert "hello" not in subprocess.run(["ls", repository], check=True, capture_output=True, text=True).stdout.split()

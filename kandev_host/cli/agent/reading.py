@@ -17,8 +17,9 @@ from kandev_host.printable import printable
 _STATUSES = click.Choice(["PENDING", "STARTING", "RUNNING", "COMPLETED", "FAILED", "STOPPED"], case_sensitive=False)
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 _SHOWN = (
-    "id", "task_id", "agent_type", "runtime", "status", "activity", "preset", "preset_expires_at", "attempt",
-    "resumed_from", "exit_code", "failure", "error_message", "started_at", "stopped_at",
+    "id", "task_id", "agent_type", "runtime", "container_name", "container_id", "image_name", "status", "activity",
+    "preset", "preset_expires_at", "attempt", "resumed_from", "exit_code", "failure", "error_message", "started_at",
+    "stopped_at",
 )  # fmt: skip
 PAGE = 500
 

@@ -46,8 +46,10 @@ class Choices(msgspec.Struct, frozen=True):
         return cls(**{name: options[name] for name in cls.__struct_fields__})
 
     async def open(self, remote: Remote, **more: Any) -> dict[str, Any]:
-        """The shell, opened."""
+        """The shell, opened; the pull of its image is shown, and waited for."""
         from kandev_host.cli.ids import find_given
+        from kandev_host.cli.pulls import Bar
+        from kandev_host.cli.shell.opening import call_through
 
         payload = {
             "task_id": await find_given(remote, "task", self.task),
@@ -57,7 +59,9 @@ class Choices(msgspec.Struct, frozen=True):
             "allow": list(self.allow) or None,
             **more,
         }
-        shell: dict[str, Any] = (await remote.call("shell.open", **payload))["shell"]
+        asked = {name: value for name, value in payload.items() if value is not None}
+        reply = await call_through(remote.client, "shell.open", asked, Bar(as_json=remote.as_json))
+        shell: dict[str, Any] = reply["shell"]
         if shell["network"] == "host":
             click.echo(f"Warning: {HOST_NETWORK}", err=True)
         return shell

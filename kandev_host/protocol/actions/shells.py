@@ -42,8 +42,9 @@ class ShellOpen(Request, frozen=True, kw_only=True):
     is removed with the last shell in it.
 
     Without `network` as the settings say. With `pty` a terminal of `cols` by `rows` characters runs an interactive
-    shell; without, `shell.run` runs commands. Whoever opens a shell follows it. An `attached` one is closed when nobody
-    has followed it for ten seconds.
+    shell; without, `shell.run` runs commands. Whoever opens a shell follows it, from before its image is pulled where
+    it must be: until `image.pulling` has told the end of that there is no answer. An `attached` one is closed when
+    nobody has followed it for ten seconds.
     """
 
     task_id: Id | None = None

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from kandev_host.errors import Conflict, KandevError, NotFound, TimedOut, Unavailable, ValidationFailed
 from kandev_host.interfaces import Change, Expect, Principal, ProcessSpec, Put, Store
 from kandev_host.journal import Journal
-from kandev_host.models import Command, ShellNetwork, ShellRow, Task, new_id
+from kandev_host.models import Command, ShellNetwork, ShellRow, Task
 from kandev_host.protocol.actions.shells import ShellOpen, ShellReply
 from kandev_host.services.network import leads_out, reach_of
 from kandev_host.services.shells import audit
@@ -75,13 +75,13 @@ class ShellKeeper:
         live = self._live.get(shell_id)
         return live if live is not None and live.recorded else None
 
-    async def open(self, principal: Principal, request: ShellOpen, place: Place) -> ShellReply:
+    async def open(self, principal: Principal, request: ShellOpen, place: Place, shell_id: str) -> ShellReply:
         """Raises `Conflict` when there are too many, and what the runtime raises."""
         if self._closing:
             raise Unavailable("The host is shutting down")
         if len(self._live) >= self._settings.open_limit:
             raise Conflict(f"{self._settings.open_limit} shells are open: close one", state="limit")
-        live = self._make(principal, request, place)
+        live = self._make(principal, request, place, shell_id)
         self._live[live.row.id] = live
         self._places.join(place)
         self._tasks.start_soon(self._own, live, place, name=f"shell {live.row.id}")
@@ -112,12 +112,11 @@ class ShellKeeper:
             live.recorded = True
         return reply
 
-    def _make(self, principal: Principal, request: ShellOpen, place: Place) -> LiveShell:
+    def _make(self, principal: Principal, request: ShellOpen, place: Place, shell_id: str) -> LiveShell:
         if not request.pty and (request.cols or request.rows):
             raise ValidationFailed(
                 "cols" if request.cols else "rows", "Only a terminal has a size: ask for one with pty"
             )
-        shell_id = new_id()
         network, allow = self._reach(request, place)
         row = ShellRow(
             id=shell_id,

@@ -161,7 +161,9 @@ class LiveShell:
         self.end("it exited")
 
     async def _watch(self) -> None:
-        """End it when nobody needs it any more."""
+        """End it when nobody needs it any more, once whoever opened it has it: its opening may have taken long."""
+        await self.settled.wait()
+        self._used_at = self._followed_at = time.monotonic()
         while True:
             self._news = anyio.Event()
             due, reason = self._due()

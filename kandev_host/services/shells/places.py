@@ -54,14 +54,24 @@ class Places:
             raise NotFound("workspace", request.workspace_id, fix="shell.list shows the workspaces of open shells")
         return task
 
+    async def runtime_of(self, task: Task | None, request: ShellOpen) -> Runtime:
+        """That of the place where the shell is to be. Raises what would keep it from being made there."""
+        if task is None:
+            return self.of_scratch(request.workspace_id, request.runtime).runtime
+        self._runs.check_stays(task)
+        return await self._chosen(task, request.runtime)
+
+    async def _chosen(self, task: Task, runtime: str | None) -> Runtime:
+        workspace = await self._store.get(Workspace, task.id)
+        place = self._workspaces.runtime(runtime or (self._default if workspace is None else workspace.runtime))
+        await self._workspaces.check(task, place.name)
+        return place
+
     async def of_task(self, task: Task, runtime: str | None) -> Place:
         """Its workspace, made now if need be. Raises as `WorkspaceService.ensure`, and `Conflict` for the runtime."""
         self._runs.check_stays(task)
-        workspace = await self._store.get(Workspace, task.id)
-        name = runtime or (self._default if workspace is None else workspace.runtime)
-        place = self._workspaces.runtime(name)
-        await self._workspaces.check(task, name)
-        await self._workspaces.ensure(task, name)
+        place = await self._chosen(task, runtime)
+        await self._workspaces.ensure(task, place.name)
         return Place(task.id, place, task)
 
     def of_scratch(self, workspace_id: str | None, runtime: str | None) -> Place:

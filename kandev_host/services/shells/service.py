@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from kandev_host.errors import Conflict, Forbidden, KandevError, ValidationFailed
 from kandev_host.interfaces import Op, Principal, Put, Store
 from kandev_host.journal import Journal
-from kandev_host.models import Command, ShellRow, Task
+from kandev_host.models import Command, ShellRow, Task, new_id
 from kandev_host.protocol.actions import shells as wire
 from kandev_host.secrets import known
 from kandev_host.services.locks import Locks
@@ -25,6 +25,7 @@ from kandev_host.services.runs import LiveRuns
 from kandev_host.services.shells import audit
 from kandev_host.services.shells.audience import Audiences
 from kandev_host.services.shells.changes import Changes
+from kandev_host.services.shells.images import Following, ShellImages
 from kandev_host.services.shells.keeper import ShellKeeper
 from kandev_host.services.shells.live import LiveShell
 from kandev_host.services.shells.output import encoded
@@ -62,6 +63,7 @@ class ShellService:
         self.changes = changes or Changes()
         self._places = Places(store, journal, runs, workspaces, default_runtime)
         self._keeper = ShellKeeper(store, journal, self._places, settings)
+        self._images = ShellImages(self._keeper.audiences)
         self.quiet = Quiet(lambda: self._keeper.live)
         runs.end_shells = self._keeper.end_of_tasks
 
@@ -76,6 +78,7 @@ class ShellService:
 
     async def shutdown(self) -> None:
         """As `ShellKeeper.shutdown`."""
+        self._images.close()
         await self._keeper.shutdown()
 
     @property
@@ -101,16 +104,25 @@ class ShellService:
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
-    async def open(self, principal: Principal, request: wire.ShellOpen) -> wire.ShellReply:
-        """Raises `Forbidden` for all but users, `Conflict`, and what the workspace and the runtime raise."""
+    async def open(
+        self, principal: Principal, request: wire.ShellOpen, following: Following | None = None
+    ) -> wire.ShellReply:
+        """Within `following` a topic, the caller's socket does so. Raises `Forbidden` for all but users, `Conflict`,
+        and what the workspace and the runtime raise."""
         _only_users(principal)
+        shell_id = new_id()
         task = await self._places.task_of(request)
+        runtime = await self._places.runtime_of(task, request)
+        task_id = None if task is None else task.id
+        await self._images.fetch(runtime, shell_id, task_id, following, attached=request.attached)
+        task = await self._places.task_of(request)  # as it is by now
         if task is None:
             place = self._places.of_scratch(request.workspace_id, request.runtime)
-            return await self._keeper.open(principal, request, place)
+            return await self._keeper.open(principal, request, place, shell_id)
         async with self._locks.hold(f"task:{task.id}"):  # whoever deletes the task waits, and then finds the shell
             task = await need(self._store, Task, task.id)
-            return await self._keeper.open(principal, request, await self._places.of_task(task, request.runtime))
+            place = await self._places.of_task(task, request.runtime)
+            return await self._keeper.open(principal, request, place, shell_id)
 
     async def close(self, principal: Principal, request: wire.ShellClose) -> wire.ShellReply:
         """Answers when it is gone. Raises `NotFound`."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 from rich.console import Console
 
 from kandev_host.cli import pulls
 from kandev_host.cli.running.view import TerminalView
+from kandev_host.cli.shell import opening
+from kandev_host.client import ClientError
 from kandev_host.interfaces import Pull
 
 IMAGE = "ghcr.io/team/agent:2"
@@ -61,3 +66,35 @@ def test_with_json_each_step_is_an_object(capsys: pytest.CaptureFixture[str]) ->
     bar.tell(pull(1))
     bar.end()
     assert json.loads(capsys.readouterr().err)["bytes_done"] == 1_000_000
+
+
+class Slow:
+    """A host that tells of a pull, if of any, and answers after a second and a half."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *told: Pull) -> None:
+        self._monkeypatch = monkeypatch
+        self._told = told
+
+    async def call(self, _action: str, _payload: Any, _timeout_s: float) -> Any:
+        await anyio.sleep(1.5)
+        return {"opened": True}
+
+    async def leading(self, _action: str) -> AsyncIterator[Any]:
+        for each in self._told:
+            self._monkeypatch.setattr(opening, "QUIET_S", 1000.0)  # from now on
+            payload = {name: getattr(each, name) for name in Pull.__struct_fields__ if name != "labels"}
+            yield SimpleNamespace(payload=payload | {"shell_id": "s"})
+        await anyio.sleep_forever()
+
+
+@pytest.mark.anyio
+async def test_what_waits_for_a_pull_is_waited_for_as_long_as_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(opening, "QUIET_S", 1.0)
+    silent: Any = Slow(monkeypatch)
+    with pytest.raises(ClientError, match=r"No answer to shell.open within 1 s"):
+        await opening.call_through(silent, "shell.open", {}, pulls.Bar(as_json=False))
+    telling: Any = Slow(monkeypatch, pull(1))
+    assert await opening.call_through(telling, "shell.open", {}, pulls.Bar(as_json=False)) == {"opened": True}
+    assert capsys.readouterr().err == f"{IMAGE}: 0 of 3 layers, 1 of 80 MB\n"

@@ -307,3 +307,13 @@ def test_a_run_is_started_answered_and_looked_at(ask: Ask, new_task: Any, reposi
     assert "COMPLETED" in ask("agent", "list", "--task", task["id"]).out
     assert ask("agent", "status", agent["id"]).status == 0
     assert ask("agent", "prompt", agent["id"], "more").status == 1
+
+
+def test_a_runtime_that_is_not_open_is_told_from_one_that_there_is_not(ask: Ask) -> None:
+    closed = ask("shell", "open", "--runtime", "docker")
+    assert closed.status == 1
+    assert "'docker' is not running. Fix: Add the table [runtime.docker] to the settings" in closed.err
+    unknown = ask("shell", "open", "--runtime", "nope")
+    assert (unknown.status, unknown.err) == (
+        1, "kandev-host: There is no runtime 'nope'. Fix: Choose one of bwrap, docker, host\n",
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ class Bench:
         await self.services.journal.record(Put(task), Put(Workspace(id=task.id, runtime="scripted")))
         return task
 
+    async def until(self, condition: Callable[[], object]) -> None:
+        with anyio.fail_after(DEADLINE_S):
+            while not condition():
+                await anyio.sleep(0.01)
+
     def told(self, action: str) -> list[dict[str, Any]]:
         return [json.loads(bytes(item.payload)) for item in self.events if item.action == action]
 
@@ -105,13 +111,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def opened(data: Path, **settings: Any) -> AsyncIterator[Bench]:
+async def opened(data: Path, runtime: Any = None, **settings: Any) -> AsyncIterator[Bench]:
     chosen = Settings(use=UseSettings(runtime="scripted"), shells=ShellSettings(**settings))
     environment = Environment(str(data), "0")
     async with open_store(SqliteSettings(), environment) as store, Journal(store, bus := MemoryBus()) as journal:
         broker = PermissionBroker(store, journal, settings=chosen.permissions, rules=RuleBook(store, {}))
         async with AgentSupervisor(journal, broker, chosen.session) as supervisor:
-            runtime: Any = ScriptedRuntime()
+            runtime = runtime or ScriptedRuntime()
             services = build_services(
                 chosen,
                 store=store,
@@ -128,7 +134,7 @@ async def opened(data: Path, **settings: Any) -> AsyncIterator[Bench]:
 
 @pytest.fixture
 def open_bench(tmp_path: Path) -> Any:
-    return lambda **settings: opened(tmp_path, **settings)
+    return partial(opened, tmp_path)
 
 
 @pytest.fixture

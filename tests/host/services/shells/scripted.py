@@ -189,9 +189,11 @@ class ScriptedRuntime:
         self.left: list[str] = []
         self.refuses: Exception | None = None
         self.slow: anyio.Event | None = None
+        self.opening = False
 
     @asynccontextmanager
     async def open_shell(self, spec: ProcessSpec) -> AsyncIterator[ScriptedShell]:
+        self.opening = True
         if self.slow is not None:
             await self.slow.wait()
         if self.refuses is not None:

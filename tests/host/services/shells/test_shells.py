@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -14,6 +19,8 @@ from kandev_host.models import Workspace
 from kandev_host.protocol.actions import shells as wire
 from kandev_host.protocol.actions.boards import BoardDelete
 from kandev_host.protocol.actions.tasks import TaskDelete
+
+from .scripted import ScriptedRuntime
 
 pytestmark = pytest.mark.anyio
 DEADLINE_S = 60.0
@@ -302,6 +309,96 @@ async def test_an_attached_shell_is_closed_when_nobody_follows_it(bench: Any, mo
     shell = await bench.open(attached=True)
     bench.unfollow(shell)
     assert (await bench.hears("shell.exited"))["shell"]["reason"] == "nobody follows it any more"
+
+
+async def test_an_attached_shell_is_waited_for_however_long_it_opens(bench: Any, monkeypatch: Any) -> None:
+    passed = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed)
+    monkeypatch.setattr("kandev_host.services.shells.live.time", clock)
+    bench.runtime.slow = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def use() -> None:
+            assert (await bench.run(await bench.open(attached=True), "say here")).stdout == "here\n"
+
+        tasks.start_soon(use)
+        await bench.until(lambda: bench.runtime.opening)
+        passed = 3600.0
+        bench.runtime.slow.set()
+
+
+class Pulled(ScriptedRuntime):
+    """Its image comes when `arrived` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = anyio.Event()
+        self.asked: list[dict[str, str]] = []
+
+    async def fetch(self, image: str | None, labels: Mapping[str, str]) -> None:
+        self.asked.append(dict(labels))
+        await self.arrived.wait()
+
+
+async def test_a_pull_is_followed_by_whoever_opens_a_shell_and_holds_up_nobody_else(open_bench: Any) -> None:
+    async with open_bench(Pulled()) as bench, anyio.create_task_group() as tasks:
+        task = await bench.task()
+        followed: list[str] = []
+        opened: list[Any] = []
+
+        @contextmanager
+        def following(topic: str) -> Iterator[None]:
+            followed.append(topic)
+            bench.services.audiences.join(topic, bench.listener)
+            yield
+            followed.remove(topic)
+
+        async def open_one(**how: Any) -> None:
+            opened.append((await bench.services.shells.open(bench.me, wire.ShellOpen(**how), following)).shell.id)
+
+        async def open_in_the_task() -> None:
+            with pytest.raises(NotFound):
+                await open_one(task_id=task.id)
+
+        tasks.start_soon(partial(open_one, attached=True))
+        tasks.start_soon(open_in_the_task)
+        await bench.until(lambda: len(followed) == 2)
+        first, second = bench.runtime.asked
+        assert set(followed) == {f"shell:{first['shell_id']}", f"shell:{second['shell_id']}"}
+        assert [labels.get("task_id") for labels in (first, second)] == [None, task.id]
+        with anyio.fail_after(DEADLINE_S):
+            await bench.services.tasks.delete(bench.me, TaskDelete(task_id=task.id))
+        bench.runtime.arrived.set()
+        await bench.until(lambda: opened)
+        assert opened == [first["shell_id"]]
+        assert followed == []
+
+
+@pytest.mark.parametrize("end", ["the socket", "the host"])
+async def test_a_pull_that_nobody_waits_for_any_more_is_left(open_bench: Any, end: str) -> None:
+    async with open_bench(Pulled()) as bench, anyio.create_task_group() as tasks:
+        topics: list[str] = []
+
+        @contextmanager
+        def following(topic: str) -> Iterator[None]:
+            topics.append(topic)
+            bench.services.audiences.join(topic, bench.listener)
+            yield
+
+        async def open_it() -> None:
+            why = "Nobody waits" if end == "the socket" else "shutting down"
+            with pytest.raises(Unavailable, match=why):
+                await bench.services.shells.open(bench.me, wire.ShellOpen(attached=True), following)
+            topics.clear()
+
+        tasks.start_soon(open_it)
+        await bench.until(lambda: bench.runtime.asked)
+        if end == "the socket":
+            bench.services.audiences.leave(topics[0], bench.listener)
+        else:
+            await bench.services.shells.shutdown()
+        await bench.until(lambda: not topics)
+        assert bench.runtime.prepared == []
 
 
 async def test_a_task_with_open_shells_is_deleted_only_by_force(bench: Any) -> None:
