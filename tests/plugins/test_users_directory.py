@@ -376,6 +376,9 @@ async def test_a_key_for_what_nothing_asks_for_is_not_made(place: Place, scope: 
     root = (await place.logged_in("root", "admin")).principal
     with pytest.raises(ValidationFailed, match=f"Nothing here asks for {scope}; {told}"):
         await place.ask("key.create", root, name="ci", scopes=["tasks:write", scope])
+    ada = (await place.logged_in("ada")).principal
+    with pytest.raises(ValidationFailed, match=f"Nothing here asks for {scope}; {told}"):
+        await place.ask("key.create", ada, name="ci", scopes=["tasks:write", scope])
     assert (await place.ask("key.list", everybody=True))["keys"] == []
 
 
