@@ -40,12 +40,15 @@ class Conclusion:
         self._agent = agent
         self._ending = ending
         self._changes = changes
+        self._logged = False
         self._written = False
         self._settled = False
 
     async def record(self) -> None:
         """Try for RECORD_S, as long as the store refuses for a reason that passes; `catch_up` goes on from there."""
-        self._log()
+        if not self._logged:  # it may be tried anew, as when the host stops meanwhile
+            self._logged = True
+            self._log()
         with anyio.move_on_after(RECORD_S):
             await self.catch_up()
 
