@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         Pull,
         Pulling,
         Put,
+        Refused,
         Remove,
         Result,
         Role,
@@ -90,7 +91,7 @@ _HOMES = {
         "Action AgentType Append Authenticator Availability Bus Call CommandResult Commit Container "
         "Credentials Decision Environment Expect FileContent FileEntry Gauges Hit Image Images Issued Issuer Job "
         "JournalState LaunchExtras LogLine Logging Mount NetworkDecision OnOutput Owned Page PlaceUse Price "
-        "Prices Principal Process ProcessSpec Progress Provider Pull Pulling Put ROLES Remove Result Role "
+        "Prices Principal Process ProcessSpec Progress Provider Pull Pulling Put ROLES Refused Remove Result Role "
         "Route Runtime Shell Shift Stats Store StoreReport Subscription Telemetry Tell Terminal Tracing "
         "Trimmed Upkeep UsageGroup UsageSum Use Watching scopes_of"
     ),
@@ -107,10 +108,11 @@ __all__ = [
     "Commit", "Container", "Credentials", "Decision", "Environment", "Event", "Expect", "FileContent", "FileEntry",
     "Gauges", "Hit", "Image", "Images", "Issued", "Issuer", "Job", "JournalState", "LaunchExtras", "LogLine", "Logging",
     "Mount", "NetworkDecision", "OnOutput", "Owned", "Page", "PlaceUse", "Price", "Prices", "Principal", "Process",
-    "ProcessSpec", "Progress", "Provider", "Pull", "Pulling", "Put", "Remove", "Result", "Role", "Route", "Runtime",
-    "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal", "TokenFile",
-    "Tracing", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching", "__version__",
-    "errors", "event", "events", "hookimpl", "load_token", "metrics", "models", "scopes_of", "secrets", "tracing",
+    "ProcessSpec", "Progress", "Provider", "Pull", "Pulling", "Put", "Refused", "Remove", "Result", "Role", "Route",
+    "Runtime", "Shell", "Shift", "Stats", "Store", "StoreReport", "Subscription", "Telemetry", "Tell", "Terminal",
+    "TokenFile", "Tracing", "Trimmed", "Upkeep", "UsageGroup", "UsageReading", "UsageSum", "Use", "Watching",
+    "__version__", "errors", "event", "events", "hookimpl", "load_token", "metrics", "models", "scopes_of", "secrets",
+    "tracing",
 ]  # fmt: skip
 
 

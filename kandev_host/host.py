@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -67,7 +68,7 @@ class Host:
         """Without `queue` nothing is started that nobody asks for.
 
         One that only `answers` a question of its own process is nobody else's host, and starts nothing at all: what a
-        host that died left is for the next one that does.
+        host that died left is for the next one that does. `ends` says why it is left, for the log.
         """
         self.settings = own(settings)
         self.reloads: Reloads
@@ -76,6 +77,7 @@ class Host:
         self.data_dir = data_dir
         self.token_path = data_dir / "token"
         self.recovered: dict[str, Any] = {}
+        self.ends = "it is not needed any more"
         self.plugins: Plugins
         self.services: Services
         self.telemetry = FanOut()
@@ -101,6 +103,7 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._gateway.ready = False
+        self._note("Stops: %s", self.ends if kind is None else kind.__name__)
         # Each floor shields its own clean-up; a scope around them all would be left in the wrong order.
         await self._stack.__aexit__(kind, error, trace)
 
@@ -113,6 +116,7 @@ class Host:
         stack.enter_context(secrets.in_use())
         prepare_data_dir(self.data_dir)
         stack.enter_context(only_host(self.data_dir))
+        self._note("Starts: version %s, pid %s, data in %s", __version__, os.getpid(), self.data_dir)
         # In a thread: an import that hangs must not keep a second signal from ending the host.
         self.plugins = plugins = await anyio.to_thread.run_sync(load_plugins, settings.plugins, abandon_on_cancel=True)
         self._stop_time = StopTime(settings.plugins.stop_timeout_s)
@@ -222,6 +226,13 @@ class Host:
             stack.enter_context(announced(self.data_dir, self.url + pin))
             await stack.enter_async_context(services.health)
         self._gateway.ready = True
+        active = [info.name for info in self.plugins.infos if info.state == "active"]
+        self._note("Listens at %s; plugins: %s", self.url, ", ".join(active))
+
+    def _note(self, message: str, *values: object) -> None:
+        """Into the log; not of one that only answers its own process."""
+        if not self._answers:
+            log.info(message, *values)
 
     async def _journal(self, store: Store, bus: Bus, kept: Retention, journal_of: Callable[..., Journal]) -> Journal:
         """The journal, audited from its first row on."""

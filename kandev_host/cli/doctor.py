@@ -120,12 +120,18 @@ async def _host(loaded: Loaded) -> list[Check]:
 
     from kandev_host.cli.access import open_client, remote
     from kandev_host.client import ClientError
+    from kandev_host.presence import holder
 
     info: dict[str, Any] | None = None
     left: list[Path] = []
     url: str | None = None
     try:
         url, _ = remote(loaded)
+        if url is None:
+            with holder(loaded.data_dir) as starting:
+                if starting is not None:
+                    told = f"the host (pid {starting.pid}) is starting or stopping"
+                    return [Check("host", "warning", told, "wait, then ask again; kandev-host logs says more")]
         with anyio.move_on_after(HOST_TIMEOUT_S):
             async with open_client(loaded) as (client, _):
                 info = await client.call("host.info")

@@ -16,7 +16,7 @@ from kandev_host.cli.options import as_json as json_option
 from kandev_host.cli.options import example, load_settings, settings_options
 from kandev_host.errors import SettingsError
 from kandev_host.log_files import Tail
-from kandev_host.logs import log_path
+from kandev_host.logs import log_path, text_of
 from kandev_host.printable import printable
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -86,8 +86,16 @@ def command(
         raise SettingsError(f"there is no log yet at {path} (log.path)")
     wanted, tail = Wanted(level, task and task.strip().lower()), Tail(path)
     try:
-        for line in deque(_shown(tail, wanted, as_json), maxlen=lines):
+        found = deque(_shown(tail, wanted, as_json), maxlen=lines)
+        for line in found:
             click.echo(line)
+        if not found and lines:
+            of_task = f" of the task {printable(task)}" if task else ""
+            click.echo(
+                f"kandev-host: {path} has no line{of_task} at level {level} or above;"
+                f" the host logs from level {loaded.settings.log.level} on (log.level)",
+                err=True,
+            )
         while follow:
             for line in _shown(tail, wanted, as_json):
                 click.echo(line)
@@ -124,7 +132,6 @@ def _fields(line: str) -> dict[str, Any] | None:
 
 def _text(fields: dict[str, Any]) -> str:
     """As the host itself writes text."""
-    head = f"{fields.get('timestamp')} [{fields.get('level'):9}] {fields.get('event')} [{fields.get('logger')}]"
-    more = "".join(f" {name}={value}" for name, value in sorted(fields.items()) if name not in _SHOWN)
-    trace = f"\n{fields['exception']}" if "exception" in fields else ""
-    return printable(head + more + trace, lines=True)
+    told = {name: str(fields.get(name)) for name in _SHOWN if name in fields or name != "exception"}
+    more = {name: str(value) for name, value in fields.items() if name not in _SHOWN}
+    return printable(text_of(told, more), lines=True)

@@ -60,6 +60,7 @@ async def serve(
                 group.start_soon(_attend, manager, host, signals)
                 group.start_soon(_reload, manager, host, signals, read)
                 await signals.stop.wait()
+                host.ends = signals.ended_by
                 manager.stopping()
         except StartupError as error:
             leaving.begin(1, str(error))
@@ -74,6 +75,7 @@ class _Signals:
     def __init__(self, leaving: Leaving, stop_timeout_s: float) -> None:
         self.stop = anyio.Event()
         self.hup = anyio.Event()
+        self.ended_by = ""
         self._leaving = leaving
         self._stop_timeout_s = stop_timeout_s
         # Under nohup it is to live on.
@@ -88,6 +90,7 @@ class _Signals:
                 if self.stop.is_set():
                     # Asked twice: agents die with this process, and the journal holds what was acknowledged.
                     os._exit(1)
+                self.ended_by = signal.Signals(number).name
                 self._leaving.deadline(self._stop_timeout_s)
                 self.stop.set()
 

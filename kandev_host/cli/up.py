@@ -83,7 +83,7 @@ def command(
         else:
             await _print(host)
 
-    with logging_to(loaded.settings.log):
+    with logging_to(loaded.settings.log, serving=True):
         leaving = Leaving()
         try:
             anyio.run(serve, loaded, read, stands, manager, leaving)

@@ -96,7 +96,7 @@ class Gateway:
         served = (*actions, *self._auth.actions())
         self._schema = SchemaRoute(served, settings, lambda: self._address)
         access = Access(services.ownership)
-        auditing = Auditing(audit, self._guard.forbidden)
+        auditing = Auditing(audit, self._guard.forbidden, services.ownership.place)
         dispatcher = Dispatcher(
             served, lambda: journal.published_seq, receipts, access, settings.json_depth_limit, auditing
         )

@@ -15,14 +15,15 @@ import anyio
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from msgspec.structs import replace
 
-from kandev_host.audit.acting import named
+from kandev_host.audit.acting import named, text
 from kandev_host.audit.log import Audit, NoAudit
 from kandev_host.errors import Forbidden, KandevError, Unauthorized, Unavailable
 from kandev_host.gateway.limits import RateLimits, address_of
 from kandev_host.gateway.listening import Address, of_this_user
 from kandev_host.gateway.logins import Logins
-from kandev_host.interfaces import Authenticator, Credentials, Issued, Issuer, Principal, Route
+from kandev_host.interfaces import Authenticator, Credentials, Issued, Issuer, Principal, Refused, Route
 from kandev_host.models import AuditRow, new_id
 from kandev_host.settings import GatewaySettings
 
@@ -131,10 +132,10 @@ class Guard:
             raise Unavailable("This host knows no names and passwords, only tokens", fix=fix)
         return issuer
 
-    async def _issued(self, asking: Coroutine[Any, Any, Issued | None], address: str, wrong: str) -> Issued:
+    async def _issued(self, asking: Coroutine[Any, Any, Issued | Refused | None], address: str, wrong: str) -> Issued:
         issued = await self._asked(asking)
-        if issued is None or not self.holds(issued.principal):
-            await self.failed(address)
+        if not isinstance(issued, Issued) or not self.holds(issued.principal):
+            await self.failed(address, issued if isinstance(issued, Refused) else None)
             raise Unauthorized(wrong)
         return issued
 
@@ -158,9 +159,14 @@ class Guard:
         """The route counts those requests itself: a right password that comes in one is not counted."""
         self._own_count.add((method, path))
 
-    async def failed(self, address: str) -> None:
+    async def failed(self, address: str, refused: Refused | None = None) -> None:
         """Hold up whoever showed bad credentials. Raises `RateLimited`; who has the right ones never comes here."""
-        row = AuditRow(kind="auth", action="auth.login", outcome="failed", actor="unknown", address=address)
+        details = {} if refused is None else {"user": text(refused.name)}
+        row = AuditRow(
+            kind="auth", action="auth.login", outcome="failed", actor="unknown", address=address, details=details
+        )
+        if refused is not None and refused.principal is not None:
+            row = named(replace(row, action="auth.refresh", outcome="reused"), refused.principal, address)
         self._audit.count(row)
         self.count(address)
         await anyio.sleep(FAILED_LOGIN_DELAY_S)

@@ -25,7 +25,7 @@ from kandev_host.interfaces.actions import (
 from kandev_host.interfaces.agents import AgentType, Dialect, Network
 from kandev_host.interfaces.files import FileContent, FileEntry, FileKind, PlaceUse
 from kandev_host.interfaces.images import Image, Images, Pull, Pulling, Tell
-from kandev_host.interfaces.issuers import Issued, Issuer
+from kandev_host.interfaces.issuers import Issued, Issuer, Refused
 from kandev_host.interfaces.network import NetworkDecision
 from kandev_host.interfaces.prices import Price, Prices, Use
 from kandev_host.interfaces.processes import (
@@ -117,6 +117,7 @@ __all__ = [
     "Pull",
     "Pulling",
     "Put",
+    "Refused",
     "Remove",
     "Result",
     "Role",

@@ -20,6 +20,17 @@ class Issued:
     refresh_token: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A log-in that got nothing, of somebody who is known by `name`: for the audit, never for whoever asked.
+
+    `principal` only of who showed a credential that was theirs, as a refresh token that was used before.
+    """
+
+    name: str
+    principal: Principal | None = None
+
+
 @runtime_checkable
 class Issuer(Protocol):
     """An `Authenticator` that also lets people in by name and password (`auth.login`, `auth.refresh`, `POST /login`).
@@ -28,10 +39,13 @@ class Issuer(Protocol):
     it costs to look at a password is the issuer's to bound: a flood of wrong ones must not keep a right one out.
     """
 
-    async def log_in(self, name: str, password: str, address: str) -> Issued | None:
-        """None for what is not right. Takes as long for a name that nobody has as for a wrong password."""
+    async def log_in(self, name: str, password: str, address: str) -> Issued | Refused | None:
+        """None for what is not right, or `Refused` where somebody has that name.
+
+        Takes as long for a name that nobody has as for a wrong password.
+        """
         ...
 
-    async def refresh(self, refresh_token: str, address: str) -> Issued | None:
-        """None for a token that is not good, or not any more."""
+    async def refresh(self, refresh_token: str, address: str) -> Issued | Refused | None:
+        """None for a token that is not good, or not any more; `Refused` for one whose use has ended its log-in."""
         ...

@@ -88,11 +88,16 @@ class BackupService:
         """One at a time."""
         del principal
         origin = self._able()
-        async with self._one:
-            made = await _in_thread(
-                lambda progress: make(origin, self._folder(origin), progress, with_secrets=request.with_secrets)
-            )
+        try:
+            async with self._one:
+                made = await _in_thread(
+                    lambda progress: make(origin, self._folder(origin), progress, with_secrets=request.with_secrets)
+                )
+        except KandevError as error:
+            log.info("The backup that somebody asked for failed: %s", error.message)
+            raise
         self.checked_at = now()
+        log.info("Backed up into %s (%s bytes)", made.path, made.size_bytes)
         return BackupReply(backup=told(made))
 
     async def list(self, principal: Principal, request: BackupList) -> BackupsReply:

@@ -132,9 +132,14 @@ class Health:
                 found = await runtime.probe()
             except (KandevError, OSError) as error:
                 found = Availability(False, str(error), "kandev-host doctor")
+        before = self._probed.get(name)
         self._probed[name] = found
         if found.ok:
             self._needed.add(name)
+            if before is not None and not before.ok:
+                log.info("The runtime %s is back", name)
+        elif name in self._needed and (before is None or before.ok):
+            log.info("The runtime %s is unavailable: %s", name, found.reason)
 
     async def _probe(self) -> None:
         await anyio.sleep(FIRST_PROBE_S)

@@ -138,6 +138,8 @@ class Launcher:
             raise Unavailable("The host is stopping")
         self._starting[launch.agent.id] = launch
         agent = launch.agent
+        with bound(task_id=launch.task.id, agent_id=agent.id):
+            log.info("Agent %s launched in %s, attempt %s", agent.agent_type, agent.runtime, agent.attempt)
         described = {"kandev.agent.id": agent.id, "kandev.task.id": agent.task_id, "kandev.runtime": agent.runtime}
         launch.span = tracing.begin(f"launch {launch.agent_type.name}", described)
         self._group.start_soon(self._run, launch, name=f"launch {launch.agent.id}")

@@ -13,7 +13,7 @@ from kandev_host.interfaces import Change
 from kandev_host.journal import Journal
 from kandev_host.models import AgentInstance
 from kandev_host.sessions.crew import OnEnd, OnExit
-from kandev_host.sessions.ending import Ending
+from kandev_host.sessions.ending import Ending, logged
 from kandev_host.sessions.record import RETRY_S
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,26 @@ class Conclusion:
         self._agent = agent
         self._ending = ending
         self._changes = changes
+        self._logged = False
         self._written = False
         self._settled = False
 
     async def record(self) -> None:
         """Try for RECORD_S, as long as the store refuses for a reason that passes; `catch_up` goes on from there."""
+        if not self._logged:  # it may be tried anew, as when the host stops meanwhile
+            self._logged = True
+            self._log()
         with anyio.move_on_after(RECORD_S):
             await self.catch_up()
+
+    def _log(self) -> None:
+        agent, ending = self._agent, self._ending
+        if ending.failure is None and ending.reason is None:
+            logger.info("Agent %s ended: %s", agent.agent_type, ending.status)
+            return
+        kind = "" if ending.failure is None else f" ({ending.failure})"
+        why = logged(ending.reason, agent.id, agent.task_id)
+        logger.info("Agent %s ended: %s%s: %s", agent.agent_type, ending.status, kind, why)
 
     async def catch_up(self) -> None:
         """Go on trying until it is recorded, however long the store refuses. At once if it was."""

@@ -13,6 +13,7 @@ import msgspec
 from kandev_host.errors import KandevError
 from kandev_host.interfaces import Process, ProcessSpec, Runtime
 from kandev_host.models import AgentStatus, Failure
+from kandev_host.secrets import known
 from kandev_host.sessions.failures import cause_of
 from kandev_host.sessions.session import CLOSE_S, LiveSession
 from kandev_host.sessions.turns import TurnOutcome
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 CANCEL_S = 2.0
 EOF_S = 2.0
 LOCATE_S = 5.0
+LOGGED_CHARS = 200
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -45,6 +47,12 @@ class Ending(msgspec.Struct, frozen=True):
     def keeps_prompts(self) -> bool:
         """Do prompts that wait outlive the run, for one that goes on with it? Not if somebody ended it on purpose."""
         return self.go_on or self.status == "FAILED" or self.failure == "host_died"
+
+
+def logged(reason: str | None, *owners: str | None) -> str:
+    """Why, for the log: its first line, as an agent's own last words follow. `owners` are the agent and its task."""
+    first = (reason or "").strip().partition("\n")[0]
+    return known.of(*owners).clean_text(first)[:LOGGED_CHARS] or "no reason given"
 
 
 def failed(error: KandevError) -> Ending:

@@ -265,6 +265,7 @@ class AgentRun:
     async def _go_on(self, peer: Peer, left: Left) -> None:
         """With what the host had begun that died; `known` is set once all that it had recorded is known again."""
         self.logs.note("info", TAKEN_OVER)
+        logger.info("Agent %s taken over: %s", self.agent.agent_type, TAKEN_OVER)
         await self._record.write(activity="idle" if left.turn is None else "prompting")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tell_known, peer, left.wire.cancelled)

@@ -14,7 +14,7 @@ from kandev_host.errors import KandevError
 from kandev_host.interfaces import Change
 from kandev_host.models import Activity, Failure, Task, Turn, now
 from kandev_host.sessions.crew import Crew
-from kandev_host.sessions.ending import Ending, after
+from kandev_host.sessions.ending import Ending, after, logged
 from kandev_host.sessions.peer import Peer
 from kandev_host.sessions.prompts import PromptQueue
 from kandev_host.sessions.record import RunRecord
@@ -170,6 +170,9 @@ class Turning:
 
     async def _write_end(self, turn: Turn, outcome: TurnOutcome, *changes: Change) -> Turn:
         ended = outcome.applied_to(turn)
+        if ended.state == "failed":
+            why = logged(outcome.error, turn.agent_id, self._task.id)
+            logger.info("Turn failed (%s): %s", outcome.failure or outcome.result, why)
         rest: Activity = "needs_login" if self._session.login.holds else "idle"
         activity: Activity = rest if self._life.ends_as is None else "stopping"
         await self._record.end_turn(ended, outcome, *changes, *self._session.turn_over(), activity=activity)

@@ -67,7 +67,7 @@ class IssuerContract(AuthenticatorContract):
         """What a log-in gets."""
         assert isinstance(authenticator, Issuer)
         issued = await authenticator.log_in(*login, HERE)
-        assert issued is not None
+        assert isinstance(issued, Issued)
         return authenticator, issued
 
     async def test_a_log_in_gets_a_token_of_its_principal(
@@ -84,7 +84,9 @@ class IssuerContract(AuthenticatorContract):
         name, password = login
         wrong = [(name, text) for text in ("", password[:-1], password + "x", password.swapcase(), *STRANGE[2:])]
         wrong += [("nobody", password), ("", ""), (password, name)]
-        assert [await issuer.log_in(*each, HERE) for each in wrong] == [None] * len(wrong)
+        assert not any([isinstance(await issuer.log_in(*each, HERE), Issued) for each in wrong])
+        unknown = [("nobody", password), ("", ""), (password, name)]
+        assert [await issuer.log_in(*each, HERE) for each in unknown] == [None] * len(unknown)
 
     async def test_a_refresh_token_is_good_once_and_used_again_ends_its_log_in(
         self, authenticator: Authenticator, login: tuple[str, str]
@@ -94,8 +96,8 @@ class IssuerContract(AuthenticatorContract):
             return
         assert await whose(authenticator, first.refresh_token) is None
         second = await issuer.refresh(first.refresh_token, HERE)
-        assert second is not None
+        assert isinstance(second, Issued)
         assert second.principal.id == first.principal.id
-        assert await issuer.refresh(first.refresh_token, HERE) is None
+        assert not isinstance(await issuer.refresh(first.refresh_token, HERE), Issued)
         assert not authenticator.holds(second.principal)
         assert [await issuer.refresh(text, HERE) for text in STRANGE] == [None] * len(STRANGE)

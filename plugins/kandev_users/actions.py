@@ -131,6 +131,7 @@ class _Serving:
     async def create_key(self, call: Call, request: KeyCreate) -> dict[str, Any]:
         caller = call.principal
         _check_maker(caller)
+        _check_known(request.scopes, self._scopes())
         owner_id = self._id_of(caller, request.user, WRITE)
         owners = self._directory.scopes(owner_id)
         if owners is None:
@@ -139,7 +140,6 @@ class _Serving:
             for holder in (owners, caller.scopes):
                 if "*" not in holder and scope not in holder:
                     raise Forbidden(scope)
-        _check_known(request.scopes, self._scopes())
         ends = None if request.expires_in_s is None else now() + timedelta(seconds=request.expires_in_s)
         if caller.credential.startswith((KEY, SESSION)) and caller.expires_at is not None:
             ends = caller.expires_at if ends is None else min(ends, caller.expires_at)

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 from datetime import datetime
 
-from kandev_host import Authenticator, Credentials, Issued, Principal
+from kandev_host import Authenticator, Credentials, Issued, Principal, Refused
 from kandev_host.errors import KandevError
 from kandev_host.models import now
 from kandev_users.directory import PREFIX, Directory
@@ -83,20 +83,29 @@ class Users:
             return True
         return False
 
-    async def log_in(self, name: str, password: str, address: str) -> Issued | None:
+    async def log_in(self, name: str, password: str, address: str) -> Issued | Refused | None:
         """As long for a name that nobody has, or that is disabled, as for a wrong password."""
         user = self.directory.called(name)
         right = await self.passwords.check(password, None if user is None else user.password_hash, address)
-        if user is None or not right or user.disabled:
+        if user is None:
             return None
+        if not right or user.disabled:
+            return Refused(user.name)
         made = await self.directory.log_in(user, self._login_lifetime_s)
-        return None if made is None else self._issued(user, *made)
+        return Refused(user.name) if made is None else self._issued(user, *made)
 
-    async def refresh(self, refresh_token: str, address: str) -> Issued | None:
+    async def refresh(self, refresh_token: str, address: str) -> Issued | Refused | None:
         """By the last refresh token of a log-in; an older one ends it."""
         made = await self.directory.refresh(refresh_token)
-        user = None if made is None else self.directory.user(made[0].user_id)
-        return None if made is None or user is None else self._issued(user, *made)
+        if made is None:
+            return None
+        login = made if isinstance(made, Login) else made[0]
+        user = self.directory.user(login.user_id)
+        if user is None:
+            return None
+        if isinstance(made, Login):
+            return Refused(user.name, self._principal(user, LOGIN + login.id, login.expires_at))
+        return self._issued(user, *made)
 
     def _issued(self, user: User, login: Login, refresh_token: str) -> Issued:
         token, expires_at = self._tokens.issue(user.id, login.id, now(), login.expires_at)

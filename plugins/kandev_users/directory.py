@@ -248,25 +248,30 @@ class Directory:
         change = await self._change(decide)
         return (login, token) if change.puts else None
 
-    async def refresh(self, token: str) -> tuple[Login, str] | None:
-        """The log-in and its next refresh token. One that was used before ends the log-in: somebody else has it."""
+    async def refresh(self, token: str) -> tuple[Login, str] | Login | None:
+        """The log-in and its next refresh token.
+
+        One that was used before ends the log-in, as somebody else has it: then the log-in alone.
+        """
         family = token.removeprefix(PREFIX).partition(".")[0]
         following = _refresh_token(family)
         login: Login | None = None
+        ended: Login | None = None
 
         def decide() -> Change:
-            nonlocal login
+            nonlocal login, ended
             found = self.login(self._families.get(digest_of(family), ""))
             if found is None:
                 return Change()
             # Only refresh tokens of this log-in have its family in them: one that is not the last is an old one.
             if not secrets.compare_digest(found.digest, digest_of(token)):
+                ended = found
                 return Change(gone=(found,), ends=True)
             login = msgspec.structs.replace(found, digest=digest_of(following))
             return Change((login,))
 
         await self._change(decide)
-        return None if login is None else (login, following)
+        return ended if login is None else (login, following)
 
     async def log_out(self, id: str) -> bool:
         """Ends the log-in with all its tokens."""

@@ -220,6 +220,10 @@ async def test_everything_that_matters_has_a_row(told: Any) -> None:
         if not any(has(row, {"kind": kind, "action": action, "outcome": outcome, **more}) for row in rows)
     ]
     assert not missing, "\n".join(map(str, [*missing, "of", *told[1]]))
+    placed = [row for row in rows if row["action"] in ("agent.stop", "agent.session_delete", "shell.close")]
+    assert {row["action"]: None not in (row["board_id"], row["task_id"]) for row in placed} == {
+        "agent.stop": True, "agent.session_delete": True, "shell.close": True,
+    }  # fmt: skip
     assert {kind for kind, *_ in EXPECTED} | {"access"} == set(AUDIT_KINDS)  # access: tests/host/gateway
 
 

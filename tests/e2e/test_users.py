@@ -74,6 +74,18 @@ async def ended(client: Client) -> None:
     assert client.closed.details["close_code"] == 4401
 
 
+async def refusals(host: Any, action: str, outcome: str, name: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the audit, once there are some (of the user who is named)."""
+    async with admin(host) as root:
+        with anyio.fail_after(DEADLINE_S):
+            while True:
+                found = (await root.call("audit.list", {"kind": "auth", "limit": 500}))["rows"]
+                rows = [row for row in found if (row["action"], row["outcome"]) == (action, outcome)]
+                if any(name in (None, row["details"].get("user")) for row in rows):
+                    return rows
+                await anyio.sleep(0.1)
+
+
 async def code_of(asking: Any) -> str:
     with pytest.raises(ClientError) as error:
         await asking
@@ -127,6 +139,22 @@ async def test_a_refresh_token_that_is_used_again_closes_all_sockets_of_its_log_
             assert (await post(one_host, refresh_token=told["refresh_token"]))[0] == 401
             await ended(client)
             await ended(other)
+    (row,) = await refusals(one_host, "auth.refresh", "reused")
+    assert (row["actor_name"], row["actor"]) == ("stolen", told["principal"]["id"])
+    assert (row["details"]["user"], row["details"]["credential"][:6]) == ("stolen", "login:")
+
+
+async def test_of_a_failed_log_in_the_audit_has_the_user_and_never_what_was_typed(one_host: Any) -> None:
+    async with admin(one_host) as root:
+        await root.call("user.create", {"name": "Guessed", "password": PASSWORD})
+    typed = "a pass word in the wrong field"
+    for name, password in (("guessed", OTHER), (typed, PASSWORD)):
+        assert (await post(one_host, name=name, password=password))[0] == 401
+    rows = await refusals(one_host, "auth.login", "failed", "Guessed")
+    assert [(row["actor"], row["details"]) for row in rows if "user" in row["details"]] == [
+        ("unknown", {"user": "Guessed"})
+    ]
+    assert typed not in json.dumps(await refusals(one_host, "auth.login", "failed"))
 
 
 async def test_a_log_out_and_a_revoked_key_close_their_sockets(one_host: Any) -> None:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from kandev_host import Credentials, Issued, Principal, TokenFile, scopes_of
+from kandev_host import Credentials, Issued, Principal, Refused, TokenFile, scopes_of
 from kandev_host.errors import (
     Conflict,
     Forbidden,
@@ -97,7 +97,7 @@ class Place:
         """A new user, who is let in."""
         await self.ask("user.create", name=name, role=role, password=password)
         issued = await self.users.log_in(name, password, HERE)
-        assert issued is not None
+        assert isinstance(issued, Issued)
         return issued
 
     async def who(self, token: str, address: str = HERE) -> Principal | None:
@@ -155,12 +155,14 @@ async def test_a_right_password_lets_in_and_every_other_answer_is_the_same_no(pl
     assert await place.who(issued.token) == issued.principal
     assert issued.principal.scopes == scopes_of("viewer")
     assert await place.users.log_in("ada", PASSWORD, HERE) is not None
-    for name, password in (("ada", OTHER), ("ada", ""), ("nobody", PASSWORD), ("", ""), ("ada", "\ud800" * 12)):
+    for name, password in (("nobody", PASSWORD), ("", ""), (PASSWORD, "Ada")):
         assert await place.users.log_in(name, password, HERE) is None
+    for password in (OTHER, "", "\ud800" * 12):
+        assert await place.users.log_in("ada", password, HERE) == Refused("Ada")
     await place.ask("user.create", name="carol")
-    assert await place.users.log_in("carol", "", HERE) is None
+    assert await place.users.log_in("carol", "", HERE) == Refused("carol")
     await place.ask("user.update", user="ada", disabled=True)
-    assert await place.users.log_in("ada", PASSWORD, HERE) is None
+    assert await place.users.log_in("ada", PASSWORD, HERE) == Refused("Ada")
 
 
 async def test_unknown_names_cost_as_much_work_as_wrong_passwords(place: Place, monkeypatch: Any) -> None:
@@ -210,15 +212,18 @@ async def test_a_refresh_token_is_good_once_and_an_old_one_ends_its_log_in(place
     first = await place.logged_in("ada")
     beside = await place.users.log_in("ada", PASSWORD, HERE)
     assert first.refresh_token is not None
-    assert beside is not None
+    assert isinstance(beside, Issued)
     second = await place.users.refresh(first.refresh_token, HERE)
-    assert second is not None
+    assert isinstance(second, Issued)
     assert second.refresh_token is not None
     assert await place.who(second.token) is not None
     place.open()
     assert await place.users.refresh("kd_" + "x" * 22 + "." + "y" * 43, HERE) is None
     assert place.users.holds(second.principal)
-    assert await place.users.refresh(first.refresh_token, HERE) is None
+    refused = await place.users.refresh(first.refresh_token, HERE)
+    assert isinstance(refused, Refused)
+    assert refused.principal is not None
+    assert (refused.name, refused.principal.credential) == ("ada", first.principal.credential)
     for token in (first.token, second.token):
         assert await place.who(token) is None
     assert await place.users.refresh(second.refresh_token, HERE) is None
@@ -227,7 +232,7 @@ async def test_a_refresh_token_is_good_once_and_an_old_one_ends_its_log_in(place
 
 async def test_of_two_who_refresh_at_once_one_gets_a_token_and_the_log_in_ends(place: Place) -> None:
     issued = await place.logged_in("ada")
-    got: list[Issued | None] = []
+    got: list[Issued | Refused | None] = []
 
     async def refresh() -> None:
         assert issued.refresh_token is not None
@@ -236,7 +241,7 @@ async def test_of_two_who_refresh_at_once_one_gets_a_token_and_the_log_in_ends(p
     async with anyio.create_task_group() as group:
         group.start_soon(refresh)
         group.start_soon(refresh)
-    assert len([each for each in got if each is not None]) == 1
+    assert {type(each) for each in got} == {Issued, Refused}
     assert not place.users.holds(issued.principal)
 
 
@@ -371,6 +376,9 @@ async def test_a_key_for_what_nothing_asks_for_is_not_made(place: Place, scope: 
     root = (await place.logged_in("root", "admin")).principal
     with pytest.raises(ValidationFailed, match=f"Nothing here asks for {scope}; {told}"):
         await place.ask("key.create", root, name="ci", scopes=["tasks:write", scope])
+    ada = (await place.logged_in("ada")).principal
+    with pytest.raises(ValidationFailed, match=f"Nothing here asks for {scope}; {told}"):
+        await place.ask("key.create", ada, name="ci", scopes=["tasks:write", scope])
     assert (await place.ask("key.list", everybody=True))["keys"] == []
 
 
@@ -476,7 +484,7 @@ async def test_ones_own_password_wants_the_current_one(place: Place) -> None:
         await place.ask("user.password", ada.principal, current_password=OTHER, password=OTHER)
     await place.ask("user.password", ada.principal, current_password=PASSWORD, password=OTHER)
     assert not place.users.holds(ada.principal)
-    assert await place.users.log_in("ada", PASSWORD, HERE) is None
+    assert await place.users.log_in("ada", PASSWORD, HERE) == Refused("ada")
     assert await place.users.log_in("ada", OTHER, HERE) is not None
 
 

@@ -22,7 +22,7 @@ from kandev_host.services.credentials.files import check_network, mounts_of
 from kandev_host.services.credentials.grants import Grant, grant_of
 from kandev_host.services.credentials.handed import Handed
 from kandev_host.services.credentials.shown import UNSET, own
-from kandev_host.services.credentials.uses import Allowance, Told, Uses, credential_event
+from kandev_host.services.credentials.uses import Allowance, Told, Uses, credential_event, log_refusal
 from kandev_host.services.forwarding.brokerage import Brokerage, Brokered
 from kandev_host.services.named import check_names
 from kandev_host.settings import CredentialSettings
@@ -187,12 +187,15 @@ class Credentials:
 
     def _told(self, task: Task) -> Told:
         async def tell(notice: CredentialNotice) -> None:
+            log_refusal(notice)
             await self._journal.record(credential_event(notice, task.board_id))
 
         return tell
 
     async def _record(self, notices: Sequence[CredentialNotice], task: Task) -> None:
         if notices:
+            for notice in notices:
+                log_refusal(notice)
             await self._journal.record(*(credential_event(notice, task.board_id) for notice in notices))
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from kandev_host.errors import KandevError
 from kandev_host.events import Event, event
+from kandev_host.log_ids import bound
 from kandev_host.protocol.actions.credentials import CredentialVerb
 from kandev_host.protocol.notifications import CredentialNotice
 from kandev_host.services.credentials.grants import Grant
@@ -24,6 +25,12 @@ Told = Callable[[CredentialNotice], Awaitable[None]]
 
 def credential_event(notice: CredentialNotice, board_id: str | None = None) -> Event:
     return event("credential.used", notice, task_id=notice.task_id, agent_id=notice.agent_id, board_id=board_id)
+
+
+def log_refusal(notice: CredentialNotice) -> None:
+    if not notice.allowed:
+        with bound(task_id=notice.task_id or "", agent_id=notice.agent_id or ""):
+            log.info("Credential %s refused: %s", notice.name, notice.reason)
 
 
 class Allowance:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from kandev_host.cli.checks import Check, folder, looked, machine, network, service
+from kandev_host.presence import only_host
 from kandev_host.settings.load import Loaded, load
 
 
@@ -324,6 +325,13 @@ def test_what_keeps_the_doctor_out_of_a_host_that_runs_is_not_mended_by_a_start(
     assert checks["host"]["fix"] == "what it says"
     assert f"{home}/audit-key" in checks["audit"]["found"]
     assert checks["audit"]["fix"].startswith("what it says")
+
+
+def test_a_host_that_is_only_starting_is_waited_for(kandev: Any, data: Path) -> None:
+    with only_host(data):
+        host = next(check for check in kandev("doctor", "--json").json["checks"] if check["name"] == "host")
+    assert (host["state"], host["found"]) == ("warning", f"the host (pid {os.getpid()}) is starting or stopping")
+    assert host["fix"].startswith("wait")
 
 
 def test_a_plugin_that_is_broken_is_warned_of_once(kandev: Any, tmp_path: Path) -> None:

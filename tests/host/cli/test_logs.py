@@ -61,7 +61,10 @@ def test_the_log_is_shown_as_text_by_level_task_and_number(tmp_path: Path, style
     errors = shown("--level", "error")
     assert ("ValueError: lost" in errors, "of the task" in errors, "small" in errors) == (True, False, False)
     assert len(shown("--task", "0C9E6A41").splitlines()) == 1
-    assert len(shown("--task", "ffffffff").splitlines()) == 0
+    nothing = logs(tmp_path, "--task", "ffffffff", "--level", "info", style=style)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    for named in (str(tmp_path / "host.log"), "ffffffff", "level info", "log.level"):
+        assert named in nothing.stderr
     assert "small" not in shown("-n", "1")
 
 

@@ -64,7 +64,7 @@ def test_two_hosts_never_share_a_data_folder(tmp_path: Path, kandev: Any) -> Non
 
 def test_a_port_in_use_is_one_line(kandev: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = kandev("up", "--port", str(taken.getsockname()[1]))
+        done = kandev("up", "--port", str(taken.getsockname()[1]), KANDEV_LOG__LEVEL="warning")
     assert done.status == 1
     assert len(done.err.splitlines()) == 1
     assert "--port" in done.err
