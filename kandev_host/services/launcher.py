@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kandev_host import tracing
-from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
+from kandev_host.errors import Busy, KandevError, Misconfigured, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
 from kandev_host.interfaces import AgentType, Change, LaunchExtras, ProcessSpec, Put
 from kandev_host.journal import Journal
@@ -317,4 +317,5 @@ def failure_of(error: KandevError) -> Failure:
     """Of what kind a failure before the start is: what git or the runtime could not do just now, or a wrong setting."""
     if isinstance(error, GitFailed):
         return "unavailable" if _PASSES.search(error.message) else "config"
-    return "unavailable" if isinstance(error, Unavailable | TimedOut | Busy | StorageFull) else "config"
+    passing = isinstance(error, Unavailable | TimedOut | Busy | StorageFull) and not isinstance(error, Misconfigured)
+    return "unavailable" if passing else "config"

@@ -76,11 +76,15 @@ def process_spec(
         workspace_id=task.id,
         command=agent_type.command,
         env=handed.over(env),
-        mounts=(
-            *login_mounts(agent_type.share_login),
-            *(mount for extra in extras for mount in extra.mounts),
-            *handed.mounts,
-            *(replace(mount, read_only=read_only or mount.read_only) for mount in directories),
+        mounts=tuple(
+            dict.fromkeys(  # two that are equal are one
+                (
+                    *login_mounts(agent_type.share_login),
+                    *(mount for extra in extras for mount in extra.mounts),
+                    *handed.mounts,
+                    *(replace(mount, read_only=read_only or mount.read_only) for mount in directories),
+                )
+            )
         ),
         network=agent_type.network,
         allow=tuple(

@@ -181,6 +181,25 @@ async def test_a_shared_log_in_is_refused_with_an_open_network_unless_handed_out
         assert "Somebody" in await work.said()
 
 
+@pytest.mark.usefixtures("home")
+async def test_the_same_file_named_twice_is_mounted_once(open_work: Any, tmp_path: Path) -> None:
+    twice = {name: CredentialSettings(files=("~/.gitconfig",)) for name in ("a", "b")}
+    both: Any = {**SHARED, "credentials": ("a", "b")}
+    async with open_work(tmp_path / "a", "cat ~/.gitconfig", twice, **both) as work:
+        await work.run()
+        assert "Somebody" in await work.said()
+        assert [each["name"] for each in work.used()] == ["agent type", "a", "b"]
+
+
+async def test_what_a_jail_can_never_be_fails_the_run_as_a_wrong_setting_with_its_fix(
+    open_work: Any, tmp_path: Path
+) -> None:
+    async with open_work(tmp_path, "true", {}, network="allowlist", allow=("*.com",)) as work:
+        agent = await work.run()
+    assert agent.failure == "config"
+    assert "Fix: name the domain, as in *.example.org" in str(agent.error_message)
+
+
 @pytest.mark.parametrize(
     ("path", "private", "told"),
     [
