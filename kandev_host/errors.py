@@ -105,6 +105,10 @@ class Unavailable(KandevError):
         super().__init__(message, reason=reason or message, fix=fix, **details)
 
 
+class Misconfigured(Unavailable):
+    """A runtime refuses what it is asked to start, and would again: a setting or a task is wrong."""
+
+
 class TimedOut(KandevError):
     """A deadline passed."""
 

@@ -136,7 +136,7 @@ class Adoption:
         agent_type = reaching(self._agents.types.need(agent.agent_type), task)
         if agent_type.credentials or task.credentials:
             raise NotTaken("it was handed credentials, which ended with its host")
-        anew = self._agents.check_preset(None, agent_type, agent.runtime, task.id)
+        anew = self._agents.check_preset(None, agent_type, agent.runtime, task)
         situation = kept_situation(agent, anew, agent_type, runtime, self._permissions)
         spec, equipment = await self._launcher.outfit(agent, task, agent_type, situation, NOTHING, runs=True)
         standing = await self._usage.standing([agent.id])

@@ -183,7 +183,7 @@ class AgentService:
             runtime=runtime,
             prompt=None if request.prompt is None else to_blocks(request.prompt),
             limits=merge_limits(agent_type.default_resources, request.resources),
-            situation=self.check_preset(request.preset, agent_type, runtime, task.id),
+            situation=self.check_preset(request.preset, agent_type, runtime, task),
             orchestrated=orchestrated,
             created_by=principal.id,
         )
@@ -225,13 +225,13 @@ class AgentService:
         )
         return launch, handover.changes
 
-    def check_preset(self, preset: Preset | None, agent_type: AgentType, runtime: str, task_id: str) -> Situation:
+    def check_preset(self, preset: Preset | None, agent_type: AgentType, runtime: str, task: Task) -> Situation:
         """What an agent that is launched now may do without asking.
 
         Raises `ValidationFailed` for a preset that it cannot have, and for an unknown runtime.
         """
-        place = self._workspaces.runtime(runtime)
-        return check_preset(preset, agent_type, place, task_id=task_id, settings=self._permissions)
+        place, outward = self._workspaces.runtime(runtime), self._launcher.outward(agent_type, task)
+        return check_preset(preset, agent_type, place, task_id=task.id, outward=outward, settings=self._permissions)
 
     def check_asker(self, principal: Principal, preset: Preset | None) -> None:
         """Raises `Forbidden` for a preset that only users may name."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kandev_host import tracing
-from kandev_host.errors import Busy, KandevError, StorageFull, TimedOut, Unavailable
+from kandev_host.errors import Busy, KandevError, Misconfigured, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
 from kandev_host.interfaces import AgentType, Change, LaunchExtras, ProcessSpec, Put
 from kandev_host.journal import Journal
@@ -27,6 +27,7 @@ from kandev_host.services.directories import Directories
 from kandev_host.services.git import GitFailed
 from kandev_host.services.launches import PrepareLaunch, extras_of, process_spec
 from kandev_host.services.mcp import McpServers
+from kandev_host.services.rules import outward_of
 from kandev_host.services.setups import SetupFailed
 from kandev_host.services.supervision import OnEnd, OnExit, Supervisor
 from kandev_host.services.workspaces import WorkspaceService
@@ -126,6 +127,10 @@ class Launcher:
     @property
     def starting(self) -> Mapping[str, Launch]:
         return self._starting
+
+    def outward(self, agent_type: AgentType, task: Task) -> str | None:
+        """What an agent that starts now would be given that leads out of its jail, beside its network."""
+        return outward_of(agent_type, task, self._mcp.outward(agent_type, task))
 
     def check_open(self) -> None:
         """Raise `Unavailable` when the host is stopping."""
@@ -314,4 +319,5 @@ def failure_of(error: KandevError) -> Failure:
     """Of what kind a failure before the start is: what git or the runtime could not do just now, or a wrong setting."""
     if isinstance(error, GitFailed):
         return "unavailable" if _PASSES.search(error.message) else "config"
-    return "unavailable" if isinstance(error, Unavailable | TimedOut | Busy | StorageFull) else "config"
+    passing = isinstance(error, Unavailable | TimedOut | Busy | StorageFull) and not isinstance(error, Misconfigured)
+    return "unavailable" if passing else "config"

@@ -6,13 +6,14 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from msgspec.structs import asdict, replace
 
 from kandev_host.errors import Unavailable, ValidationFailed
 from kandev_host.interfaces import AgentType, LaunchExtras, Mount, ProcessSpec
 from kandev_host.models import AgentInstance, Limits, Task
+from kandev_host.services.credentials.files import login_source
 from kandev_host.services.credentials.handed import NOTHING, Handed
 from kandev_host.services.mcp import McpChoice
 from kandev_host.services.network import reach_of
@@ -75,11 +76,15 @@ def process_spec(
         workspace_id=task.id,
         command=agent_type.command,
         env=handed.over(env),
-        mounts=(
-            *login_mounts(agent_type.share_login),
-            *(mount for extra in extras for mount in extra.mounts),
-            *handed.mounts,
-            *(replace(mount, read_only=read_only or mount.read_only) for mount in directories),
+        mounts=tuple(
+            dict.fromkeys(  # two that are equal are one
+                (
+                    *login_mounts(agent_type.share_login),
+                    *(mount for extra in extras for mount in extra.mounts),
+                    *handed.mounts,
+                    *(replace(mount, read_only=read_only or mount.read_only) for mount in directories),
+                )
+            )
         ),
         network=agent_type.network,
         allow=tuple(
@@ -105,16 +110,14 @@ def _environment(agent_type: AgentType, host: Mapping[str, str]) -> dict[str, st
 
 
 def login_mounts(paths: Sequence[str]) -> list[Mount]:
-    """Read-only mounts of the user's own log-in files, at the same place in the agent's home; absent ones are left out.
+    """Read-only mounts of the user's own log-in files, at the same place in the agent's home; absent ones are left out,
+    and folders never enter.
 
     Read-only, because some agents keep there what they run: writing it would be running code as the user.
     """
-    mounts = []
-    for path in paths:
-        relative = PurePosixPath(path.removeprefix("~/"))
-        if relative.is_absolute() or ".." in relative.parts:
-            raise ValidationFailed("share_login", f"{path!r} is not a path below the home")
-        source = Path.home() / relative
-        if source.exists():
-            mounts.append(Mount(str(source), f"~/{relative}"))
-    return mounts
+    found = [(path, login_source(path)) for path in paths]
+    return [
+        Mount(os.path.realpath(source), f"~/{PurePosixPath(path.removeprefix('~/'))}")
+        for path, source in found
+        if source.is_file()
+    ]

@@ -37,6 +37,16 @@ class McpServers:
         """Raises `ValidationFailed` for a name that is not in the settings."""
         return check_names("mcp_servers", names, self._settings)
 
+    def outward(self, agent_type: AgentType, task: Task) -> str | None:
+        """What its servers are given that leads out of the jail: a secret of the host's, a service."""
+        for name in (*agent_type.mcp_servers, *task.mcp_servers):
+            settings = self._settings.get(name)
+            if settings is not None and (settings.env_required or settings.headers):
+                return f"the MCP server {name} has a secret"
+            if settings is not None and settings.allow:
+                return f"the MCP server {name} may reach {settings.allow[0]}"
+        return None
+
     async def of(self, agent_type: AgentType, task: Task, runtime: Runtime) -> McpChoice:
         """What an agent that starts now is given.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -170,13 +170,14 @@ def kept_situation(
         left_s = min((past.preset_expires_at - now()).total_seconds(), settings.unattended_limit_s)
     preset = cast("Preset", past.preset)
     note = f"the preset {preset} has expired: the preset is ask"
+    known: Any = {"task_id": past.task_id, "outward": anew.outward, "settings": settings}
     try:
         if left_s is None or left_s > 0:
-            kept = check_preset(preset, agent_type, runtime, task_id=past.task_id, settings=settings)
+            kept = check_preset(preset, agent_type, runtime, **known)
             return kept if left_s is None else replace(kept, expires_at=time.monotonic() + left_s)
     except ValidationFailed as error:
         note = f"{error.message}: the preset is ask"
-    asking = check_preset("ask", agent_type, runtime, task_id=past.task_id, settings=settings)
+    asking = check_preset("ask", agent_type, runtime, **known)
     return replace(asking, note=note)
 
 

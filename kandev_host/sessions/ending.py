@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from kandev_host.errors import KandevError
+from kandev_host.errors import KandevError, Misconfigured
 from kandev_host.interfaces import Process, ProcessSpec, Runtime
 from kandev_host.models import AgentStatus, Failure
 from kandev_host.secrets import known
@@ -104,7 +104,10 @@ async def end_process(
 
 
 async def not_started(runtime: Runtime, spec: ProcessSpec, error: KandevError) -> Ending:
-    """The end of a run that has no process: a runtime may be well again, but a program that is missing stays so."""
+    """The end of a run that has no process: a runtime may be well again, but what is missing or wrong stays so."""
+    if isinstance(error, Misconfigured):
+        fix = error.details.get("fix")
+        return Ending("FAILED", error.message if fix is None else f"{error.message} Fix: {fix}", "config")
     failure = cause_of(error).failure
     try:
         with anyio.move_on_after(LOCATE_S):

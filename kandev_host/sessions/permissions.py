@@ -26,7 +26,7 @@ from kandev_host.sessions.asking import Answer, Asked, Pending, digest
 from kandev_host.sessions.choices import age_s, chosen, only_option, state_of
 from kandev_host.sessions.elicitations import ElicitationBroker
 from kandev_host.sessions.left import effects_of, is_left, left_question
-from kandev_host.sessions.policy import Situation, decide
+from kandev_host.sessions.policy import Situation, decide, given_to
 from kandev_host.sessions.rulebook import Remember, RuleBook, remembered
 from kandev_host.settings import PermissionSettings
 
@@ -93,13 +93,21 @@ class PermissionBroker:
         if pending.void is not None:
             await self._settle(pending, None, "host", pending.void, asked=False, also=pending.also)
             return pending.outcome or acp.cancelled()
-        pending.situation = situation = situation.at(self._clock())
+        pending.situation = situation = await self._now(situation)
         decision = decide(request, situation, self.rules.all(), said)
         if asked.agent.resumed_from is None:
             return await self._decided(pending, decision) or await self._wait(pending)
         async with self._taking:
             outcome = await self._taken_up(pending, asked.agent, decision) or await self._decided(pending, decision)
         return outcome or await self._wait(pending)
+
+    async def _now(self, situation: Situation) -> Situation:
+        """The situation at this time: a preset ends, and what the task may reach holds at once for what runs."""
+        relied_on = situation.preset in ("contained", "unattended") and situation.outward is None
+        task = await self._store.get(Task, situation.task_id) if relied_on else None
+        if task is not None:
+            situation = msgspec.structs.replace(situation, outward=given_to(task))
+        return situation.at(self._clock())
 
     async def _decided(self, pending: Pending, decision: Decision) -> Json | None:
         """What policy says; None if a person is asked, who has then been told."""

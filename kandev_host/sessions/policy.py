@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from kandev_host.interfaces import Decision
 from kandev_host.interfaces.agents import Network
-from kandev_host.models import PermissionRequest, PermissionRule
+from kandev_host.models import PermissionRequest, PermissionRule, Task
 from kandev_host.sessions.commands import commands_in, simple_command
 from kandev_host.sessions.presets import (
     OUTWARD,
@@ -35,8 +35,9 @@ TRUNCATED = "truncatedByHost"
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent was launched with, as far as it decides what it may do without asking. Made at the launch.
 
-    `jailed`: the runtime confines it; `read_only`: its workspace is mounted so. `note` says why the preset is less than
-    the settings have it. After `expires_at` (on the monotonic clock, in seconds) the preset is `ask`.
+    `jailed`: the runtime confines it; `read_only`: its workspace is mounted so. `outward` is what leads out of its jail
+    beside its network: a credential, a service. `note` says why the preset is less than the settings have it. After
+    `expires_at` (on the monotonic clock, in seconds) the preset is `ask`.
     """
 
     agent_type: str
@@ -44,6 +45,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     preset: Preset = "ask"
     jailed: bool = False
     network: Network = "host"
+    outward: str | None = None
     read_only: bool = False
     note: str | None = None
     expires_at: float | None = None
@@ -53,6 +55,15 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
         if self.expires_at is None or clock < self.expires_at:
             return self
         return replace(self, preset="ask", note=f"preset {self.preset} has expired", expires_at=None)
+
+
+def given_to(task: Task) -> str | None:
+    """What the task gives its agent that leads out of the jail; one with hosts also gives it a network."""
+    if task.credentials:
+        return f"the task has the credential {task.credentials[0]}"
+    if task.allow:
+        return f"the task may reach {task.allow[0]}"
+    return None
 
 
 def decide(
@@ -94,8 +105,9 @@ def _of_preset(call: dict[str, Any], situation: Situation) -> Decision:
     if not situation.jailed:
         return Decision("ask", f"preset {preset}, but no jail confines the agent")
     outward = kind in OUTWARD or _runs_something(call)
-    if situation.network != "none" and (preset == "unattended" or outward):
-        return Decision("ask", f"preset {preset}, but the agent has a network")
+    way_out = "the agent has a network" if situation.network != "none" else situation.outward
+    if way_out is not None and (preset == "unattended" or outward):
+        return Decision("ask", f"preset {preset}, but {way_out}")
     return Decision("allow", f"preset {preset}")
 
 

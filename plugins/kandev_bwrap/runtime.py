@@ -28,7 +28,7 @@ from kandev_host import (
 from kandev_places.decisions import Unreached, hint
 from kandev_places.limits import limits_of
 from kandev_places.places import Place
-from kandev_places.runtimes import ConfinedRuntime, Short
+from kandev_places.runtimes import ConfinedRuntime, Short, refused
 from kandev_sandbox import (
     HOME,
     WORKSPACE,
@@ -129,7 +129,7 @@ class BwrapRuntime(ConfinedRuntime):
                     )
                 )
             except SandboxError as error:
-                raise errors.Unavailable(error.reason, fix=error.fix) from error
+                raise refused(error) from error
             except OSError as error:
                 if error.errno not in FULL_ERRNOS:
                     raise

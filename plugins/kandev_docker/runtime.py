@@ -35,7 +35,7 @@ from kandev_host import (
 )
 from kandev_places.decisions import Unreached
 from kandev_places.places import Place
-from kandev_places.runtimes import ConfinedRuntime, Short
+from kandev_places.runtimes import ConfinedRuntime, Short, refused
 from kandev_sandbox import HOME, WORKSPACE, SandboxError
 from kandev_sandbox.short import run_to_end
 
@@ -232,7 +232,7 @@ class DockerRuntime(ConfinedRuntime):
                 await self._check_command(spec)
                 yield place
         except SandboxError as error:
-            raise errors.Unavailable(error.reason, fix=error.fix) from error
+            raise refused(error) from error
 
     @asynccontextmanager
     async def _opened(

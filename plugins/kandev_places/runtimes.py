@@ -17,7 +17,7 @@ from kandev_places.held import HeldPlaces
 from kandev_places.limits import DiskBounds, quota_of
 from kandev_places.places import Disk, Places
 from kandev_places.watch import Watched
-from kandev_sandbox import Owner, PolicyError, Uids, expand_allow
+from kandev_sandbox import Owner, PolicyError, SandboxError, Uids, expand_allow
 from kandev_sandbox.short import Piped, run_to_end
 
 
@@ -102,3 +102,9 @@ class ConfinedRuntime(PlacesRuntime):
 
     def allow(self, labels: Mapping[str, str], entries: Sequence[str]) -> None:
         self._gates.allow(labels, entries)
+
+
+def refused(error: SandboxError) -> errors.Unavailable:
+    """What keeps a process from being started, for the host: a wrong policy is no better the next time."""
+    kind = errors.Misconfigured if isinstance(error, PolicyError) else errors.Unavailable
+    return kind(error.reason, fix=error.fix)

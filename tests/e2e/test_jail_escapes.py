@@ -74,8 +74,8 @@ allow = ["127.0.0.1:{neighbour}"]
 [agents.shared]
 command = ["{shared}"]
 mode = "ask"
-login_files = [".login/inner"]
-share_login = [".login/inner"]
+login_files = [".login/inner/key"]
+share_login = [".login/inner/key"]
 """
     return make_host(config, HOME=str(home), SECRET_OF_THE_USER="hunter2")
 

@@ -11,7 +11,8 @@ import pytest
 
 from kandev_bwrap import BwrapSettings
 from kandev_bwrap import open_runtime as open_bwrap
-from kandev_host import Environment, ProcessSpec, errors
+from kandev_host import Environment, Mount, ProcessSpec, errors
+from kandev_host.services.launcher import failure_of
 from kandev_places.places import Place, Places
 from kandev_unjailed import HostSettings
 from kandev_unjailed import open_runtime as open_host
@@ -46,6 +47,14 @@ async def test_further_programs_are_there_with_what_they_need(bwrap: Any, tmp_pa
 async def test_a_further_program_that_is_missing_is_unavailable(bwrap: Any) -> None:
     with pytest.raises(errors.Unavailable, match="no-such-server"):
         await bwrap.run(sh("true", programs=("no-such-server",)))
+
+
+async def test_two_mounts_at_one_place_are_a_wrong_setting_and_not_a_runtime_that_may_come_back(bwrap: Any) -> None:
+    mounts = (Mount("/usr/bin/env", "~/x"), Mount("/usr/bin/true", "~/x"))
+    with pytest.raises(errors.Misconfigured, match="Two binds claim /home/agent/x") as caught:
+        await bwrap.run(sh("true", mounts=mounts))
+    assert caught.value.details["fix"] == "remove one of them"
+    assert failure_of(caught.value) == "config"
 
 
 async def test_the_searched_folders_may_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from kandev_host.models import AgentInstance, Task
 from kandev_host.protocol.actions.credentials import CredentialWay
 from kandev_host.protocol.notifications import CredentialNotice
 from kandev_host.secrets import register
-from kandev_host.services.credentials.files import check_network, mounts_of
+from kandev_host.services.credentials.files import check_login, check_network, mounts_of
 from kandev_host.services.credentials.grants import Grant, grant_of
 from kandev_host.services.credentials.handed import Handed
 from kandev_host.services.credentials.shown import UNSET, own
@@ -116,7 +116,11 @@ class Credentials:
         or a repository that is none, and what keeps it from being written.
         """
         choice = _Choice(agent, task)
-        _own(choice, agent_type)
+        try:
+            await to_thread.run_sync(_own, choice, agent_type, self._private)
+        except (Conflict, ValidationFailed):
+            await self._record([notice for notice in choice.notices if not notice.allowed], task)
+            raise
         for name in check_names("credentials", (*agent_type.credentials, *task.credentials), self._settings):
             try:
                 await self._choose(choice, name, self._settings[name], agent_type)
@@ -226,7 +230,17 @@ def _grant(name: str, settings: CredentialSettings, task: Task) -> Grant:
     return grant_of(name, repository, push=settings.git == "push")
 
 
-def _own(choice: _Choice, agent_type: AgentType) -> None:
-    """What its type takes by itself, as its plugin and the settings say, is written down as well."""
+def _own(choice: _Choice, agent_type: AgentType, private: Path | None) -> None:
+    """What its type takes by itself, as its plugin and the settings say, is written down as well. Blocks.
+
+    Raises `Conflict` and `ValidationFailed` for a file that it must not have.
+    """
     for each in own(agent_type):
-        choice.note(each.name, each.way, each.what or "", each.missing or HANDED, allowed=each.missing is None)
+        what = each.what or ""
+        if each.way == "file" and each.missing is None:
+            try:
+                check_login(what, agent_type, private)
+            except (Conflict, ValidationFailed) as error:
+                choice.note(each.name, each.way, what, error.message, allowed=False)
+                raise
+        choice.note(each.name, each.way, what, each.missing or HANDED, allowed=each.missing is None)

@@ -132,7 +132,7 @@ class OrchestratorService:
         found = None if name is None else self._agents.types.get(name)
         if request.preset is not None and found is not None:
             runtime = found.runtime or self._agents.types.default_runtime
-            self._agents.check_preset(request.preset, reaching(found, task), runtime, task.id)
+            self._agents.check_preset(request.preset, reaching(found, task), runtime, task)
 
     def _fresh(
         self, principal: Principal, task: Task, request: OrchestratorTrigger, seen: QueueEntry | None

@@ -122,8 +122,11 @@ def test_a_login_file_outside_of_the_home_is_refused(path: str) -> None:
         login_mounts([path])
 
 
-def test_login_files_that_exist_are_mounted_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_files_that_exist_are_mounted_read_only_and_folders_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".claude").mkdir()
-    mounts = login_mounts([".claude", "~/.codex"])
-    assert [(mount.target, mount.read_only) for mount in mounts] == [("~/.claude", True)]
+    (tmp_path / ".claude/key").touch()
+    mounts = login_mounts([".claude", "~/.codex", "~/.claude/key"])
+    assert [(mount.target, mount.read_only) for mount in mounts] == [("~/.claude/key", True)]

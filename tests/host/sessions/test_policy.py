@@ -41,6 +41,7 @@ def touches(path: str, kind: str = "edit") -> dict[str, Any]:
 
 EDIT, READ, RUN = touches("src/a.py"), touches("src/a.py", "read"), runs("make test")
 HOST = {"network": "host"}
+GIVEN = {"outward": "the task has the credential push"}
 BARE = {"jailed": False, "read_only": False}
 GIT = touches("/workspace/.git/config")
 
@@ -80,6 +81,10 @@ TABLE: list[tuple[Preset, dict[str, Any], dict[str, Any], list[PermissionRule], 
     ("contained", {}, touches("/home/agent/.bashrc"), [], [], "ask"),
     ("contained", {}, {**EDIT, TRUNCATED: True}, [], [], "ask"),
     ("contained", HOST, EDIT, [], [], "allow"),
+    ("contained", GIVEN, EDIT, [], [], "allow"),
+    ("contained", GIVEN, RUN, [], [], "ask"),
+    ("contained", GIVEN, {}, [], [], "ask"),
+    ("contained", GIVEN, RUN, [rule("allow", command=("make", "test"))], [], "allow"),
     ("contained", HOST, READ, [], [], "allow"),
     ("contained", HOST, RUN, [], [], "ask"),
     ("contained", HOST, {"kind": "fetch"}, [], [], "ask"),
@@ -103,6 +108,7 @@ TABLE: list[tuple[Preset, dict[str, Any], dict[str, Any], list[PermissionRule], 
     ("unattended", {}, GIT, [], [], "ask"),
     ("unattended", {}, GIT, [rule("allow", path=".git/*")], [ALLOW], "ask"),
     ("unattended", HOST, EDIT, [], [], "ask"),
+    ("unattended", GIVEN, EDIT, [], [], "ask"),
     ("unattended", BARE, EDIT, [], [], "ask"),
     ("unattended", {}, RUN, [rule("deny", command=("make",))], [], "deny"),
     ("unattended", {}, runs("cd src && make test"), [rule("deny", command=("make",))], [], "deny"),

@@ -12,7 +12,7 @@ from kandev_host import AgentType, Principal
 from kandev_host.errors import Conflict, Forbidden, ValidationFailed
 from kandev_host.models import AgentInstance, Task
 from kandev_host.protocol.actions.tasks import TaskCreate, TaskUpdate
-from kandev_host.services.credentials.files import check_network
+from kandev_host.services.credentials.files import check_login, check_network
 from kandev_host.services.credentials.handed import Handed
 from kandev_host.services.launches import process_spec
 from kandev_host.settings import CredentialSettings
@@ -160,6 +160,60 @@ async def test_files_are_refused_to_an_agent_with_an_open_network_unless_forced(
     async with open_work(tmp_path / "b", "cat ~/.gitconfig", forced, **reach) as work:
         await work.run()
         assert "Somebody" in await work.said()
+
+
+SHARED: Any = {"login_files": (".ssh", ".gitconfig"), "share_login": (".gitconfig",)}
+
+
+@pytest.mark.usefixtures("home")
+async def test_a_shared_log_in_is_refused_with_an_open_network_unless_handed_out_by_a_credential_that_forces_it(
+    open_work: Any, tmp_path: Path
+) -> None:
+    async with open_work(tmp_path / "a", "true", {}, network="host", **SHARED) as work:
+        agent = await work.run()
+        (used,) = work.used()
+    assert (agent.failure, agent.process_ref) == ("config", None)
+    assert "[agents.sh] share_login hands out ~/.gitconfig, and sh has the network" in str(agent.error_message)
+    assert 'files = ["~/.gitconfig"] and open_network = true' in str(agent.error_message)
+    assert (used["name"], used["what"], used["allowed"]) == ("agent type", "~/.gitconfig", False)
+    async with open_work(tmp_path / "b", "cat ~/.gitconfig", {}, network="allowlist", **SHARED) as work:
+        await work.run()
+        assert "Somebody" in await work.said()
+
+
+@pytest.mark.usefixtures("home")
+async def test_the_same_file_named_twice_is_mounted_once(open_work: Any, tmp_path: Path) -> None:
+    twice = {name: CredentialSettings(files=("~/.gitconfig",)) for name in ("a", "b")}
+    both: Any = {**SHARED, "credentials": ("a", "b")}
+    async with open_work(tmp_path / "a", "cat ~/.gitconfig", twice, **both) as work:
+        await work.run()
+        assert "Somebody" in await work.said()
+        assert [each["name"] for each in work.used()] == ["agent type", "a", "b"]
+
+
+async def test_what_a_jail_can_never_be_fails_the_run_as_a_wrong_setting_with_its_fix(
+    open_work: Any, tmp_path: Path
+) -> None:
+    async with open_work(tmp_path, "true", {}, network="allowlist", allow=("*.com",)) as work:
+        agent = await work.run()
+    assert agent.failure == "config"
+    assert "Fix: name the domain, as in *.example.org" in str(agent.error_message)
+
+
+@pytest.mark.parametrize(
+    ("path", "private", "told"),
+    [
+        (".ssh", ".data", "names .ssh, which is no file"),
+        (".gitconfig", "", "the host's own folder is there"),
+        ("../x", ".data", "is not a path below the home"),
+    ],
+)
+def test_a_shared_log_in_is_a_file_of_the_home_and_none_of_the_hosts(
+    home: Path, path: str, private: str, told: str
+) -> None:
+    kind = AgentType(name="a", command=("a",), login_files=(path,), share_login=(path,))
+    with pytest.raises((Conflict, ValidationFailed), match=told):
+        check_login(path, kind, home / private)
 
 
 @pytest.mark.parametrize("entry", ["*", "*.com", "*:443", "*.com:443"])
