@@ -152,12 +152,17 @@ async def test_a_turn_is_one_trace_from_the_socket_to_the_tool_and_its_agent_is_
 
     # A warning of the launch: what it logs belongs to its span, here and in the host's own log.
     line = await anyio.to_thread.run_sync(
-        receiver.until, lambda: next((line for line in receiver.lines if line.trace_id == THEIR_TRACE), None)
+        receiver.until,
+        lambda: next((line for line in receiver.lines if line.level == "WARN" and line.trace_id == THEIR_TRACE), None),
     )
     assert (line.logger, line.level, line.span_id) == ("kandev_host.services.launcher", "WARN", launched[0].span_id)
     assert line.attributes == {"kandev.task.id": task_id, "kandev.agent.id": agent_id}
     logged = [json.loads(line) for line in traced.log().splitlines()]
-    ids = [(each["trace_id"], each["span_id"]) for each in logged if each.get("agent_id") == agent_id]
+    ids = [
+        (each["trace_id"], each["span_id"])
+        for each in logged
+        if each["level"] == "warning" and each.get("agent_id") == agent_id
+    ]
     assert (THEIR_TRACE, launched[0].span_id) in ids
 
 

@@ -288,9 +288,9 @@ def test_ctrl_c_ends_an_agent_that_does_not_begin(tmp_path: Path, repository: Pa
 def test_an_agent_whose_output_nobody_reads_is_stopped_in_one_line(
     kandev: Any, home: Path, repository: Path, more: tuple[str, ...]
 ) -> None:
-    """As of `| head -2`: the reader goes in the middle of what the agent says."""
+    """As of `| head -2`: the reader goes in the middle of what the agent says, which goes on for a minute."""
     env = {"KANDEV_HOME": str(home), "COLUMNS": "200"}
-    prompt = demo("say one\nsleep 600", repository, "--yes", "--policy", "contained")
+    prompt = demo("say: one\nsleep 1\n" * 60, repository, "--yes", "--policy", "contained")
     command = [sys.executable, "-m", "kandev_host", *prompt, *more]
     with subprocess.Popen(
         command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
