@@ -222,7 +222,8 @@ class _Engine(http.server.BaseHTTPRequestHandler):
         if path.endswith("/version"):
             told = {"Version": "28.5.2", "ApiVersion": "1.51"}
         elif path.endswith("/info"):
-            told = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2"}
+            bounds = dict.fromkeys(("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota"), True)
+            told = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2", **bounds}
         elif path.endswith("/containers/json"):
             told = []
         self._answer(404 if "/images/" in path else 200, [told], 0)
