@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kandev_host import tracing
-from kandev_host.errors import Busy, KandevError, Misconfigured, StorageFull, TimedOut, Unavailable
+from kandev_host.errors import Busy, Conflict, KandevError, Misconfigured, StorageFull, TimedOut, Unavailable
 from kandev_host.events import Event, event
 from kandev_host.interfaces import AgentType, Change, LaunchExtras, ProcessSpec, Put
 from kandev_host.journal import Journal
@@ -251,7 +251,13 @@ class Launcher:
     ) -> tuple[ProcessSpec, Equipment]:
         """The agent's process, and what its session is opened with; it `runs` already. Raises `KandevError`."""
         runtime = self._workspaces.runtime(agent.runtime)
-        mcp = await self._mcp.of(agent_type, task, runtime)
+        secrets = [] if runs else self._mcp.secrets(agent_type, task)
+        try:
+            mcp = await self._mcp.of(agent_type, task, runtime)
+        except Conflict:
+            await self._credentials.record_servers(agent, task, secrets, refused=True)
+            raise
+        await self._credentials.record_servers(agent, task, secrets)
         mounts, directories = self._directories.of(agent_type, task, runtime)
         extras = await extras_of(self._prepare_launch, agent, task)
         variables = [extra.token_variable for extra in extras if extra.token_variable]

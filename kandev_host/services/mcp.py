@@ -11,6 +11,7 @@ from kandev_host.errors import Conflict
 from kandev_host.interfaces import AgentType, Runtime
 from kandev_host.models import Task
 from kandev_host.protocol.acp import Json
+from kandev_host.secrets import looks_secret
 from kandev_host.services.named import check_names
 from kandev_host.settings import McpSettings
 
@@ -46,6 +47,21 @@ class McpServers:
             if settings is not None and settings.allow:
                 return f"the MCP server {name} may reach {settings.allow[0]}"
         return None
+
+    def secrets(self, agent_type: AgentType, task: Task) -> list[tuple[str, str, bool]]:
+        """What its servers are given that is secret: server, variable or header, and whether it is there to be given.
+
+        Raises `ValidationFailed` for a name that is gone.
+        """
+        found = []
+        for name in self.check((*agent_type.mcp_servers, *task.mcp_servers)):
+            settings = self._settings[name]
+            required = settings.env_required or ()
+            found += [(name, variable, bool(os.environ.get(variable))) for variable in required]
+            found += [(name, f"header {header}", True) for header in settings.headers or ()]
+            own = [variable for variable in settings.env or () if variable not in required and looks_secret(variable)]
+            found += [(name, variable, True) for variable in own]
+        return found
 
     async def of(self, agent_type: AgentType, task: Task, runtime: Runtime) -> McpChoice:
         """What an agent that starts now is given.

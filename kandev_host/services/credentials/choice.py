@@ -140,6 +140,16 @@ class Credentials:
             secrets=frozenset(choice.secrets),
         )
 
+    async def record_servers(
+        self, agent: AgentInstance, task: Task, secrets: Sequence[tuple[str, str, bool]], *, refused: bool = False
+    ) -> None:
+        """Write down what its MCP servers are given, before they are; of those that are `refused`, what is missing."""
+        choice = _Choice(agent, task)
+        for server, what, there in secrets:
+            if not (there and refused):
+                choice.note(f"MCP server {server}", "variable", what, HANDED if there else UNSET, allowed=there)
+        await self._record(choice.notices, task)
+
     @asynccontextmanager
     async def cloning(self, name: str, repository: str, task: Task) -> AsyncIterator[Brokered]:
         """Fetch of what the workspace of a task is cloned from, until the context is left. `name` is of the table.

@@ -96,6 +96,36 @@ async def test_the_secrets_of_a_server_are_in_no_row_event_or_argument(
     assert not any(SECRET.encode() in text for text in (*lines, *events, kept))
 
 
+async def test_each_secret_that_a_server_is_given_is_written_down(
+    open_shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKETS_TOKEN", SECRET)
+    settings = Settings(mcp={"notes": a_server(tmp_path / "tools"), **HTTP})
+    async with open_shop(settings, task={"mcp_servers": ["notes", "tickets"]}) as shop:
+        await shop.plays({"text": "Done."})
+        assert used(shop) == [
+            ("MCP server notes", "NOTES_TOKEN", True, "handed out"),
+            ("MCP server tickets", "TICKETS_TOKEN", True, "handed out"),
+            ("MCP server tickets", "header Authorization", True, "handed out"),
+        ]
+
+
+async def test_of_servers_that_cannot_be_had_what_is_missing_is_written_down_and_nothing_is_handed_out(
+    open_shop: Any, tmp_path: Path
+) -> None:
+    gone = McpSettings(command=("sh",), env_required=("NO_SUCH_VARIABLE",), env={"LEVEL": "debug"})
+    settings = Settings(mcp={"notes": a_server(tmp_path / "tools"), "gone": gone})
+    async with open_shop(settings, task={"mcp_servers": ["notes", "gone"]}) as shop:
+        await shop.house.agents.launch(shop.house.me, AgentLaunch(task_id=shop.task.id, agent_type="scripted"))
+        await shop.failed()
+        assert used(shop) == [("MCP server gone", "NO_SUCH_VARIABLE", False, "not set for the host")]
+
+
+def used(shop: Any) -> list[tuple[str, str, bool, str]]:
+    rows = [json.loads(bytes(item.payload)) for item in shop.house.events if item.action == "credential.used"]
+    return [(row["name"], row["what"], row["allowed"], row["reason"]) for row in rows]
+
+
 async def test_a_task_names_only_servers_and_directories_of_the_settings(open_shop: Any, tmp_path: Path) -> None:
     settings = Settings(mcp=HTTP, directories={"books": DirectorySettings(path=str(tmp_path / "books"))})
     async with open_shop(settings, task={"mcp_servers": ["tickets"], "directories": ["books"]}) as shop:
