@@ -33,7 +33,7 @@ class Service:
         self._house = house
 
     def __getattr__(self, method: str) -> Any:
-        async def ask(principal: Any, request: Any) -> Any:
+        async def ask(principal: Any, request: Any, *_following: Any) -> Any:
             if method == "launch":
                 await self._house.journal.record(event("acp.status", {}, task_id=request.task_id))
                 if request.task_id == "t2":
