@@ -58,11 +58,20 @@ class _Choice(msgspec.Struct):
             )
         )
 
-    def refusals(self, name: str, way: CredentialWay, reason: str) -> list[CredentialNotice]:
+    def refuse(self, name: str, settings: CredentialSettings, reason: str) -> None:
+        """Note all that this credential would have handed out; of a repository of the task's, the task tells."""
+        if settings.git is not None:
+            self.note(name, "git", settings.repository or "", reason, allowed=False)
+        for variable in settings.variables or ():
+            self.note(name, "variable", variable, reason, allowed=False)
+        for path in settings.files or ():
+            self.note(name, "file", path, reason, allowed=False)
+
+    def refusals(self, name: str, settings: CredentialSettings, reason: str) -> list[CredentialNotice]:
         """What is to be written down where this one keeps the agent from starting: nothing was handed out then."""
         self.notices = [notice for notice in self.notices if not notice.allowed]
         if not any(notice.name == name for notice in self.notices):
-            self.note(name, way, "", reason, allowed=False)
+            self.refuse(name, settings, reason)
         return self.notices
 
 
@@ -125,7 +134,7 @@ class Credentials:
             try:
                 await self._choose(choice, name, self._settings[name], agent_type)
             except (Conflict, ValidationFailed) as error:
-                await self._record(choice.refusals(name, way_of(self._settings[name]), error.message), task)
+                await self._record(choice.refusals(name, self._settings[name], error.message), task)
                 raise
         await self._record(choice.notices, task)
         for value, why in choice.secrets.items():
@@ -169,7 +178,7 @@ class Credentials:
 
     async def _choose(self, choice: _Choice, name: str, settings: CredentialSettings, agent_type: AgentType) -> None:
         if settings.agent_types is not None and agent_type.name not in settings.agent_types:
-            choice.note(name, way_of(settings), "", f"not for the agent type {agent_type.name}", allowed=False)
+            choice.refuse(name, settings, f"not for the agent type {agent_type.name}")
             raise Conflict(
                 f"The credential {name!r} is for {', '.join(settings.agent_types) or 'no agent type'}: add "
                 f"{agent_type.name!r} to agent_types of [credentials.{name}], or take it from the task",
@@ -221,12 +230,6 @@ def check_repositories(settings: Mapping[str, CredentialSettings]) -> None:
                 grant_of(name, table.repository, push=False, field="repository")
             except ValidationFailed as error:
                 raise SettingsError(f"[credentials.{name}] repository: {error.message}") from error
-
-
-def way_of(settings: CredentialSettings) -> CredentialWay:
-    if settings.git is not None:
-        return "git"
-    return "variable" if settings.variables else "file"
 
 
 def _grant(name: str, settings: CredentialSettings, task: Task) -> Grant:

@@ -153,7 +153,10 @@ async def test_files_are_refused_to_an_agent_with_an_open_network_unless_forced(
     reach: Any = {"network": "host", "credentials": ("files",)}
     async with open_work(tmp_path / "a", "true", FILES, **reach) as work:
         told = str((await work.run()).error_message)
-        assert [(each["name"], each["way"], each["allowed"]) for each in work.used()] == [("files", "file", False)]
+        assert [(each["name"], each["way"], each["what"], each["allowed"]) for each in work.used()] == [
+            ("files", "file", "~/.gitconfig", False),
+            ("files", "file", "~/.ssh/known_hosts", False),
+        ]
     assert "what an agent can read it can pass on" in told
     assert "open_network = true in [credentials.files]" in told
     forced = {"files": CredentialSettings(files=("~/.gitconfig",), open_network=True)}
