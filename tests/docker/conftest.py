@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import docker
 import pytest
@@ -74,16 +74,31 @@ def give_image(socket: str, tag: str = IMAGE, files: Mapping[Path, str] = AGENT)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=LEAN_S)
 
 
-@pytest.fixture(scope="session")
-def dockerd() -> Iterator[Dockerd]:
-    """One engine for all tests; its image is `kandev-base`."""
-    engine = Dockerd()
+class Engine(Protocol):
+    socket: str
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+E = TypeVar("E", bound=Engine)
+
+
+def serving(engine: E) -> Iterator[E]:
+    """Started, and closed at the end; its image is `kandev-base`."""
     try:
         engine.start()
         give_image(engine.socket)
         yield engine
     finally:
         engine.close()
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Dockerd]:
+    """One engine for all tests."""
+    yield from serving(Dockerd())
 
 
 @pytest.fixture

@@ -17,21 +17,14 @@ from kandev_host.client import Client
 from kandev_host.testing import RuntimeContract
 
 from ..e2e.conftest import repository  # noqa: F401
-from .conftest import IMAGE, give_image
+from .conftest import IMAGE, serving
 from .podman import Podman
 from .test_turn import host_of, start, until
 
 
 @pytest.fixture(scope="session")
 def podman() -> Iterator[Podman]:
-    """Its image is `kandev-base`, as dockerd's."""
-    engine = Podman()
-    try:
-        engine.start()
-        give_image(engine.socket)
-        yield engine
-    finally:
-        engine.close()
+    yield from serving(Podman())
 
 
 @pytest.fixture

@@ -13,23 +13,16 @@ import pytest
 from kandev_docker import DockerSettings, open_runtime
 from kandev_host import Environment
 
-from .conftest import give_image
+from .conftest import serving
 from .rootless import UID, Rootless, RootlessDocker, RootlessPodman
 from .test_ordinary_user import run
 
 
 @pytest.fixture(params=[RootlessDocker, RootlessPodman])
 def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
-    """Its image is `kandev-base`."""
     if request.param is RootlessPodman and Path("/sys/fs/cgroup/cgroup.controllers").exists():
         pytest.skip("on cgroups of version 2 a rootless podman needs a session of systemd")
-    engine = request.param()
-    try:
-        engine.start()
-        give_image(engine.socket)
-        yield engine
-    finally:
-        engine.close()
+    yield from serving(request.param())
 
 
 @pytest.mark.anyio
